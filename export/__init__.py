@@ -1,0 +1,1 @@
+"""From a checkpoint to SavedModels, separated voices, figures and pages."""

@@ -1,0 +1,1 @@
+"""From recordings to sharded TFRecord examples, by an Apache Beam job."""

@@ -1,0 +1,183 @@
+"""Spectrogram, masks, voice activity and levels in NumPy, batched over leading axes, in float32.
+
+The spectrogram is that of `scipy.signal.stft(x, window="hann", nperseg=256, noverlap=192)`, without
+its special cases for short signals. `models.spectral` is the same in `keras.ops`; a test holds the
+two against each other and against SciPy.
+"""
+
+import numpy as np
+import scipy.fft
+
+from pipeline import schema
+
+# Periodic Hann, which the definition takes: the symmetric window of one more point, less the last.
+WINDOW = (
+    0.5 - 0.5 * np.cos(2 * np.pi * np.arange(schema.FRAME_LENGTH) / schema.FRAME_LENGTH)
+).astype(np.float32)
+_ACTIVITY_POWER_RATIO = 10 ** (-schema.ACTIVITY_RANGE_DB / 10)
+
+
+def stft(signals: np.ndarray) -> np.ndarray:
+    """The spectrogram.
+
+    Args:
+        signals: float32 `[..., sample]`.
+
+    Returns:
+        complex64 `[..., frame, bin]` with `ceil(sample / 64) + 1` frames and 129 bins.
+    """
+    signals = np.asarray(signals, np.float32)
+    num_samples = signals.shape[-1]
+    num_frames = schema.num_frames(num_samples)
+    half = schema.FRAME_LENGTH // 2
+    padded = np.zeros(
+        (*signals.shape[:-1], (num_frames - 1) * schema.HOP + schema.FRAME_LENGTH), np.float32
+    )
+    padded[..., half : half + num_samples] = signals
+    frames = np.lib.stride_tricks.sliding_window_view(padded, schema.FRAME_LENGTH, axis=-1)
+    frames = frames[..., :: schema.HOP, :]
+    return scipy.fft.rfft(frames * (WINDOW / WINDOW.sum()), axis=-1, overwrite_x=True)
+
+
+def inverse_stft(spectrograms: np.ndarray, num_samples: int) -> np.ndarray:
+    """The signals whose spectrograms these are, by least squares (Griffin and Lim 1984).
+
+    Args:
+        spectrograms: complex64 `[..., frame, bin]`.
+        num_samples: length of the signals.
+
+    Returns:
+        float32 `[..., sample]`.
+
+    Raises:
+        ValueError: the number of frames is not that of `num_samples` samples.
+    """
+    num_frames = spectrograms.shape[-2]
+    if num_frames != schema.num_frames(num_samples):
+        raise ValueError(
+            f"{num_samples} samples have {schema.num_frames(num_samples)} frames, not {num_frames}"
+        )
+    frames = scipy.fft.irfft(spectrograms, schema.FRAME_LENGTH, axis=-1) * (WINDOW * WINDOW.sum())
+    overlap = schema.FRAME_LENGTH // schema.HOP
+    # Overlap-add by blocks of one hop: block j of frame t lies at hop t + j.
+    total = np.zeros((*frames.shape[:-2], num_frames + overlap - 1, schema.HOP), np.float32)
+    weight = np.zeros((num_frames + overlap - 1, schema.HOP), np.float32)
+    blocks = frames.reshape(*frames.shape[:-1], overlap, schema.HOP)
+    squares = (WINDOW**2).reshape(overlap, schema.HOP)
+    for j in range(overlap):
+        total[..., j : j + num_frames, :] += blocks[..., j, :]
+        weight[j : j + num_frames] += squares[j]
+    # The first and the last half window are padding; within it the weight nears zero.
+    half = schema.FRAME_LENGTH // 2
+    signal = total / np.maximum(weight, 1e-10)
+    return signal.reshape(*signal.shape[:-2], -1)[..., half : half + num_samples]
+
+
+def log_magnitude(spectrograms: np.ndarray) -> np.ndarray:
+    """`log10(max(|X|, 1e-7))`, float32, of the same shape."""
+    return np.log10(np.maximum(np.abs(spectrograms), np.float32(schema.MAGNITUDE_FLOOR)))
+
+
+def ideal_binary_mask(magnitudes: np.ndarray) -> np.ndarray:
+    """Which voice is the loudest in each bin; a tie goes to the first.
+
+    Args:
+        magnitudes: float32 `[source, frame, bin]` of the voices.
+
+    Returns:
+        bool `[source, frame, bin]`, true for one voice in each bin.
+    """
+    if len(magnitudes) == 2:
+        first = magnitudes[0] >= magnitudes[1]
+        return np.stack([first, ~first])
+    sources = np.arange(len(magnitudes)).reshape(-1, 1, 1)
+    return np.argmax(magnitudes, axis=0)[np.newaxis] == sources
+
+
+def ideal_ratio_mask(magnitudes: np.ndarray) -> np.ndarray:
+    """`|S_s| / sum_k |S_k|`, and 1 / S where all are zero.
+
+    Args:
+        magnitudes: float32 `[source, frame, bin]` of the voices.
+
+    Returns:
+        float32 `[source, frame, bin]`, which adds up to one over the voices.
+    """
+    total = magnitudes.sum(axis=0)
+    silent = total == 0
+    masks = magnitudes / np.where(silent, np.float32(1), total)
+    masks[:, silent] = 1 / len(magnitudes)
+    return masks
+
+
+def phase_sensitive_mask(spectrograms: np.ndarray, mixture: np.ndarray) -> np.ndarray:
+    """`Re(S_s / X)` (Erdogan et al. 2015), and 1 / S where the mixture is zero.
+
+    Args:
+        spectrograms: complex64 `[source, frame, bin]` of the voices.
+        mixture: complex64 `[frame, bin]`, their sum.
+
+    Returns:
+        float32 `[source, frame, bin]`, not clipped, which adds up to one over the voices.
+    """
+    power = mixture.real**2 + mixture.imag**2
+    silent = power == 0
+    projection = spectrograms.real * mixture.real + spectrograms.imag * mixture.imag
+    masks = projection / np.where(silent, np.float32(1), power)
+    masks[:, silent] = 1 / len(spectrograms)
+    return masks
+
+
+def voice_activity(spectrograms: np.ndarray) -> np.ndarray:
+    """Which frames hold speech: power within 40 dB of the voice's loudest frame.
+
+    Args:
+        spectrograms: complex64 `[..., frame, bin]`.
+
+    Returns:
+        bool `[..., frame]`; all false where the voice is zero throughout.
+    """
+    power = (spectrograms.real**2 + spectrograms.imag**2).sum(axis=-1)
+    loudest = power.max(axis=-1, keepdims=True)
+    return (power >= loudest * np.float32(_ACTIVITY_POWER_RATIO)) & (power > 0)
+
+
+def active_level_db(signal: np.ndarray) -> float:
+    """The level of the parts that hold speech.
+
+    Mean power of those frames (256 samples, rectangular, without overlap, over the whole recording;
+    what is left at the end is a frame of its own length) that are within 40 dB of the loudest.
+
+    Args:
+        signal: `[sample]`, full scale 1.
+
+    Returns:
+        Level in dB, 0 dB being a mean square of 1; minus infinity for silence.
+    """
+    signal = np.asarray(signal, np.float64)
+    starts = np.arange(0, signal.size, schema.FRAME_LENGTH)
+    if not starts.size:
+        return -np.inf
+    energy = np.add.reduceat(signal**2, starts)
+    lengths = np.diff(np.append(starts, signal.size))
+    power = energy / lengths
+    loudest = power.max()
+    if loudest <= 0:
+        return -np.inf
+    active = power >= loudest * _ACTIVITY_POWER_RATIO
+    return float(10 * np.log10(energy[active].sum() / lengths[active].sum()))
+
+
+def counted_bins(mixture: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:
+    """The bins that mask accuracy counts.
+
+    Args:
+        mixture: float32 `[frame, bin]`, magnitude of the mixture.
+        magnitudes: float32 `[source, frame, bin]`, magnitudes of the voices.
+
+    Returns:
+        bool `[frame, bin]`: within 40 dB of the mixture's loudest bin, and without a tie.
+    """
+    threshold = mixture.max() * 10 ** (-schema.ACTIVITY_RANGE_DB / 20)
+    ordered = np.sort(magnitudes, axis=0)
+    return (mixture >= threshold) & (mixture > 0) & (ordered[-1] > ordered[-2])

@@ -1,0 +1,66 @@
+"""Packaging of voices-apart. Ranges stand here, exact versions in constraints.txt."""
+
+import pathlib
+import runpy
+
+import setuptools
+
+HERE = pathlib.Path(__file__).resolve().parent
+VERSION = runpy.run_path(str(HERE / "pipeline" / "version.py"))["VERSION"]
+
+EXTRAS = {
+    # tensorflow-io 0.37.1, the newest there is, works with TensorFlow 2.17 and no later one.
+    "io": ["tensorflow-io>=0.37.1", "tensorflow>=2.17,<2.18"],
+    "gpu": ["tensorflow[and-cuda]"],
+    # eSpeak NG speaks the embedded corpus; the library is GPL-3.0, so it is asked for by name.
+    "demo": ["espeakng-loader"],
+    "aws": ["apache-beam[aws]"],
+    "gcp": ["google-cloud-storage", "google-apitools"],
+    "evaluate": ["fast-bss-eval", "mir_eval", "pystoi", "pesq"],
+    "tensorboard": ["tensorboard"],
+}
+EXTRAS["test"] = [
+    "pytest",
+    "pytest-cov",
+    "pytest-timeout",
+    "fast-bss-eval",
+    "mir_eval",
+    "librosa",
+    "jax[cpu]",
+    "build",
+]
+EXTRAS["lint"] = ["ruff", "mypy"]
+
+setuptools.setup(
+    name="voices-apart",
+    version=VERSION,
+    description="Two people talk at once; each voice is given back alone.",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=setuptools.find_packages(
+        include=["pipeline", "pipeline.*", "models", "models.*", "trainer", "trainer.*"]
+        + ["export", "export.*"]
+    ),
+    install_requires=[
+        "absl-py",
+        "apache-beam>=2.60",
+        "google-crc32c",
+        "keras>=3.5",
+        "matplotlib",
+        "numpy",
+        "scipy",
+        "soundfile>=0.12",
+        "soxr",
+        "tensorflow>=2.17",
+        "tqdm",
+    ],
+    extras_require=EXTRAS,
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Topic :: Multimedia :: Sound/Audio :: Analysis",
+    ],
+)
