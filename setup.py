@@ -8,6 +8,8 @@ import setuptools
 HERE = pathlib.Path(__file__).resolve().parent
 VERSION = runpy.run_path(str(HERE / "pipeline" / "version.py"))["VERSION"]
 
+ROOMS = ("pipeline", "models", "trainer", "export")
+
 EXTRAS = {
     # tensorflow-io 0.37.1, the newest there is, works with TensorFlow 2.17 and no later one.
     "io": ["tensorflow-io>=0.37.1", "tensorflow>=2.17,<2.18"],
@@ -40,8 +42,7 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=setuptools.find_packages(
-        include=["pipeline", "pipeline.*", "models", "models.*", "trainer", "trainer.*"]
-        + ["export", "export.*"]
+        include=[f"{room}{below}" for room in ROOMS for below in ("", ".*")]
     ),
     install_requires=[
         "absl-py",

@@ -4,11 +4,11 @@ import dataclasses
 import json
 from typing import Any
 
-from pipeline import schema
+from pipeline import errors, schema
 
 
-class DatasetError(ValueError):
-    """A folder is no dataset, or not the one that is needed; the message says which and what to do."""
+class DatasetError(errors.UserError):
+    """A folder is no dataset, or not the one that is needed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +89,8 @@ class DatasetInfo:
             fields = json.loads(text)
             if fields["schema_version"] != schema.SCHEMA_VERSION:
                 raise DatasetError(
-                    f"the dataset has schema version {fields['schema_version']}, this program reads "
-                    f"{schema.SCHEMA_VERSION}; make it anew with pipeline.preprocess"
+                    f"the dataset has schema version {fields['schema_version']}, this program "
+                    f"reads {schema.SCHEMA_VERSION}; make it anew with pipeline.preprocess"
                 )
             fields["splits"] = {
                 name: SplitInfo(

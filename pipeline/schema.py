@@ -309,7 +309,6 @@ def markdown_table(features: Sequence[Feature]) -> str:
     rows = ["| feature | list | shape | stored as | unit | meaning |", "|---|---|---|---|---|---|"]
     for f in features:
         shape = "[" + ", ".join(f.axes) + "]" if f.axes else "1"
-        rows.append(
-            f"| `{f.name}` | {f.kind} | {shape} | {encodings[f.encoding]} | {f.unit} | {f.meaning} |"
-        )
+        cells = (f"`{f.name}`", f.kind, shape, encodings[f.encoding], f.unit, f.meaning)
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"

@@ -1,0 +1,124 @@
+"""What all commands do alike: flags, `--help`, messages and exit codes.
+
+    0    done
+    1    something that a person can mend: one line on stderr
+    2    flags that are wrong: one line on stderr
+    130  interrupted
+
+Any other exception is a fault of the program and keeps its traceback.
+"""
+
+import errno
+import logging as stdlib_logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from absl import flags, logging
+
+from pipeline import errors, version
+
+_HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
+
+
+def run(
+    main: Callable[[list[str]], int | None],
+    description: str,
+    *,
+    pass_unknown: bool = False,
+    argv: Sequence[str] | None = None,
+) -> None:
+    """Parses the flags, runs `main`, and ends the process.
+
+    Args:
+        main: gets what is left of the command line (positional arguments and, with
+            `pass_unknown`, the flags that absl does not know); returns the exit code or None.
+        description: what `--help` prints first; a command gives its module's `__doc__`.
+        pass_unknown: hand unknown flags to `main`, which then has to refuse those that are
+            nobody's with `flags.Error`. Otherwise they are errors here.
+        argv: the command line, by default the process's.
+    """
+    arguments = list(sys.argv if argv is None else argv)
+    sys.exit(_run(main, description, pass_unknown, arguments))
+
+
+def _run(
+    main: Callable[[list[str]], int | None], description: str, pass_unknown: bool, argv: list[str]
+) -> int:
+    own = argv[: argv.index("--")] if "--" in argv else argv
+    if any(argument in _HELP for argument in own[1:]):
+        print(help_text(description))
+        return 0
+    if "--version" in own[1:]:
+        print(version.VERSION)
+        return 0
+    logging.use_absl_handler()
+    logging.get_absl_handler().setFormatter(_PlainFormatter())
+    try:
+        rest = flags.FLAGS(argv, known_only=pass_unknown)
+        return main(rest[1:]) or 0
+    except flags.Error as error:
+        _complain(error, f"{error}; --help lists the flags")
+        return 2
+    except errors.UserError as error:
+        _complain(error, str(error))
+        return 1
+    except BrokenPipeError:
+        # Whoever read our output has gone; leave without a word, as other filters do.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        _complain(error, _explain_os_error(error))
+        return 1
+    except KeyboardInterrupt as error:
+        _complain(error, "interrupted")
+        return 130
+
+
+def help_text(description: str) -> str:
+    """The description and every flag that a module of this program has defined."""
+    by_module = flags.FLAGS.flags_by_module_dict()
+    own = [m for m in by_module if m.split(".")[0] != "absl"]
+    parts = [description.strip()]
+    parts += [flags.FLAGS.module_help(module).strip().partition("\n")[2] for module in own]
+    parts.append(
+        "  --verbosity: 1 shows tracebacks and more of what is done, -1 only warnings.\n"
+        "  --version: print the version."
+    )
+    return "\n".join(part for part in parts if part)
+
+
+def require(condition: object, message: str) -> None:
+    """Raises `UserError(message)` unless the condition holds."""
+    if not condition:
+        raise errors.UserError(message)
+
+
+def _complain(error: BaseException, message: str) -> None:
+    if flags.FLAGS.is_parsed() and logging.get_verbosity() >= logging.DEBUG:
+        traceback.print_exception(error)
+    # A newline, ANSI sequence or other control character in a file's name must not forge a line.
+    line = re.sub(r"[\x00-\x1f\x7f]+", " ", message).strip()
+    print(f"error: {line}", file=sys.stderr, flush=True)
+
+
+def _explain_os_error(error: OSError) -> str:
+    what = error.strerror or str(error)
+    name = f"{error.filename}: " if error.filename else ""
+    hint = {
+        errno.ENOSPC: "; free some space, then run the same command again",
+        errno.EDQUOT: "; free some space, then run the same command again",
+        errno.EACCES: "; check who may read and write there",
+        errno.EROFS: "; choose another folder",
+    }.get(error.errno or 0, "")
+    return f"{name}{what}{hint}"
+
+
+class _PlainFormatter(logging.PythonFormatter):
+    """Our lines as they are; warnings and errors with their name before them."""
+
+    def format(self, record: stdlib_logging.LogRecord) -> str:
+        text = record.getMessage()
+        return text if record.levelno <= 20 else f"{record.levelname.lower()}: {text}"
