@@ -1,0 +1,97 @@
+"""Ideal masks, what applies them, and how well a mask agrees with the ideal one, in `keras.ops`.
+
+`pipeline.features` has the ideal masks in NumPy, for the record; here they are for mixtures that
+are made on the device. Axes are `[..., source, frame, bin]`.
+"""
+
+from typing import Any
+
+from keras import ops
+
+from pipeline import schema
+
+Tensor = Any
+
+
+def ideal_binary(magnitudes: Tensor) -> Tensor:
+    """1 for the loudest voice of each bin, 0 for the others; a tie goes to the first.
+
+    Args:
+        magnitudes: of the voices, `[..., source, frame, bin]`.
+
+    Returns:
+        float32, the same shape.
+    """
+    loudest = ops.argmax(magnitudes, axis=-3)
+    return ops.moveaxis(ops.one_hot(loudest, magnitudes.shape[-3], dtype="float32"), -1, -3)
+
+
+def ideal_ratio(magnitudes: Tensor) -> Tensor:
+    """`|S_s| / sum_k |S_k|`, and 1 / S where all are zero."""
+    total = ops.sum(magnitudes, axis=-3, keepdims=True)
+    share = magnitudes / ops.where(total > 0, total, 1.0)
+    return ops.where(total > 0, share, 1 / magnitudes.shape[-3])
+
+
+def phase_sensitive(real: Tensor, imaginary: Tensor) -> Tensor:
+    """`Re(S_s / X)` with X the sum of the voices (Erdogan et al. 2015), not clipped.
+
+    Args:
+        real: real parts of the voices' spectrograms, `[..., source, frame, bin]`.
+        imaginary: imaginary parts, likewise.
+
+    Returns:
+        float32, the same shape; 1 / S where the mixture is zero.
+    """
+    mixture_real = ops.sum(real, axis=-3, keepdims=True)
+    mixture_imaginary = ops.sum(imaginary, axis=-3, keepdims=True)
+    power = ops.square(mixture_real) + ops.square(mixture_imaginary)
+    projection = real * mixture_real + imaginary * mixture_imaginary
+    share = projection / ops.where(power > 0, power, 1.0)
+    return ops.where(power > 0, share, 1 / real.shape[-3])
+
+
+def complete(masks: Tensor, num_sources: int) -> Tensor:
+    """The masks of all voices, where a network gives that of the first of two alone.
+
+    Args:
+        masks: `[batch, output, frame, bin]` with 1 or `num_sources` outputs.
+        num_sources: voices.
+
+    Returns:
+        `[batch, source, frame, bin]`.
+    """
+    if masks.shape[1] == num_sources:
+        return masks
+    return ops.concatenate([masks, 1 - masks], axis=1)
+
+
+def make_consistent(estimates: Tensor, mixture: Tensor) -> Tensor:
+    """The estimates, changed by equal shares so that they add up (Wisdom et al. 2019).
+
+    Args:
+        estimates: `[batch, source, sample]`.
+        mixture: `[batch, sample]`.
+
+    Returns:
+        `[batch, source, sample]`, whose sum over the voices is the mixture.
+    """
+    missing = mixture[:, None] - ops.sum(estimates, axis=1, keepdims=True)
+    return estimates + missing / estimates.shape[1]
+
+
+def counted_bins(mixture: Tensor, frame_mask: Tensor | None = None) -> Tensor:
+    """The bins that mask accuracy counts, ties aside: within 40 dB of the mixture's loudest.
+
+    Args:
+        mixture: magnitudes of the mixture, `[batch, frame, bin]`.
+        frame_mask: 1 for valid frames, `[batch, frame]`.
+
+    Returns:
+        float32 of 0 and 1, `[batch, frame, bin]`.
+    """
+    if frame_mask is not None:
+        mixture = mixture * ops.cast(frame_mask, mixture.dtype)[..., None]
+    loudest = ops.max(mixture, axis=(-2, -1), keepdims=True)
+    threshold = loudest * 10 ** (-schema.ACTIVITY_RANGE_DB / 20)
+    return ops.cast((mixture >= threshold) & (mixture > 0), "float32")
