@@ -312,3 +312,11 @@ def markdown_table(features: Sequence[Feature]) -> str:
         cells = (f"`{f.name}`", f.kind, shape, encodings[f.encoding], f.unit, f.meaning)
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    # What docs/record.md holds between its markers; a test compares the two.
+    print("### A mixture\n")
+    print(markdown_table(MIXTURE_FEATURES))
+    print("### A clean utterance\n")
+    print(markdown_table(UTTERANCE_FEATURES), end="")

@@ -1,0 +1,59 @@
+# The five targets a person needs: install, demo, test, lint, bench. `make help` lists all.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO ?= demo
+
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-latest lint format clean
+
+help:  ## What can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+install: $(VENV)/.installed  ## The environment, in .venv
+
+# Stamps are newer than what they were made from: a second call installs nothing.
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: setup.py constraints.txt | $(BIN)/python
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[io,demo]'
+	@touch $@
+
+$(VENV)/.tests: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[io,demo,test,lint]'
+	@# pesq has no wheel: where there is no compiler, that one metric stays not-a-number.
+	@if command -v cc >/dev/null; then \
+	  $(BIN)/pip install --quiet --constraint constraints.txt pesq; \
+	else echo 'no C compiler: PESQ is not installed, its tests are skipped'; fi
+	@touch $@
+
+demo: $(VENV)/.installed  ## The whole path on an embedded corpus, in some minutes
+	@BIN=$(BIN) DEMO=$(DEMO) sh tools/demo.sh
+
+test: $(VENV)/.tests  ## All tests
+	$(BIN)/python -m pytest --durations=10 --cov --cov-report=term:skip-covered $(ARGS)
+
+lint: $(VENV)/.tests  ## Style, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format:  ## Mends what can be mended by a machine
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The newest TensorFlow, without tensorflow-io: what most GPU machines have.
+.venv-latest/.tests: setup.py constraints-latest.txt
+	$(PYTHON) -m venv .venv-latest
+	.venv-latest/bin/pip install --quiet --constraint constraints-latest.txt --editable '.[demo]' \
+	  pytest pytest-timeout fast-bss-eval mir_eval pystoi
+	@touch $@
+
+test-latest: .venv-latest/.tests  ## The path through all rooms on the newest TensorFlow
+	.venv-latest/bin/python -m pytest $(or $(ARGS),tests/end_to_end tests/models tests/pipeline/shards_test.py)
+
+clean:  ## Removes environments and what the demo made
+	rm -rf $(VENV) .venv-latest $(DEMO) *.egg-info build dist

@@ -1,0 +1,38 @@
+#!/bin/sh
+# The whole path on an embedded corpus: recordings, dataset, training, SavedModel, voices, report.
+# Each line that it prints after a $ can be typed by hand.
+set -eu
+BIN=${BIN:-.venv/bin}
+DEMO=${DEMO:-demo}
+EPOCHS=${EPOCHS:-10}
+SPEAKERS=${SPEAKERS:-200}
+
+step() {
+  echo
+  echo "── $1"
+  shift
+  echo "\$ python -m $*"
+  "$BIN/python" -m "$@"
+}
+
+start=$(date +%s)
+step "1/6 Synthetic speakers read real sentences, in TIMIT's layout and file format" \
+  pipeline.voices --output_dir="$DEMO/corpus" --num_speakers="$SPEAKERS"
+step "2/6 Recordings become mixtures, spectrograms and masks, in sharded TFRecords" \
+  pipeline.preprocess --input_dir="$DEMO/corpus" --output_dir="$DEMO/dataset"
+step "3/6 An LSTM learns to tell two voices apart" \
+  trainer.task --data_dir="$DEMO/dataset" --model=lstm --model_dir="$DEMO/run" --epochs="$EPOCHS"
+step "4/6 The best checkpoint becomes a SavedModel" \
+  export.saved_model --model_dir="$DEMO/run" --output_dir="$DEMO/model" --overwrite
+step "5/6 A mixture of two speakers it never heard is taken apart" \
+  export.example --data_dir="$DEMO/dataset" --split=test --output_dir="$DEMO/example"
+step "   " \
+  export.separate "$DEMO/example/mixture.wav" --model="$DEMO/model" --output_dir="$DEMO/voices" --plot
+step "6/6 How well? Thirty such mixtures, beside what ideal masks would reach" \
+  export.evaluate --model="$DEMO/model" --data_dir="$DEMO/dataset" --split=test \
+  --max_mixtures=30 --output_dir="$DEMO/report" --overwrite
+echo
+echo "Done in $(($(date +%s) - start)) seconds. Listen to and look at:"
+for path in example/mixture.wav voices/*.wav voices/*.png run/curves.png report/report.html; do
+  for file in "$DEMO"/$path; do [ -e "$file" ] && echo "  $file"; done
+done
