@@ -1,0 +1,91 @@
+"""Long short-term memory over the frames, the first network that can follow a voice.
+
+M. Kolbæk, D. Yu, Z.-H. Tan, J. Jensen: «Multitalker speech separation with utterance-level
+permutation invariant training of deep recurrent neural networks», IEEE/ACM Transactions on Audio,
+Speech, and Language Processing 25(10), 2017 (uPIT-LSTM; theirs has three layers of 896 units).
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from models import heads
+from pipeline import schema
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable("voices_apart")
+class LongShortTermMemory(keras.Model):
+    """LSTM layers over the frames, then a mask for each output. Causal: it hears the past alone.
+
+    Args:
+        num_outputs: masks to give: one, or one a voice.
+        units: of each LSTM layer.
+        num_layers: LSTM layers.
+        dropout: share of each layer's outputs that is dropped in training.
+        head: activation of the masks, `sigmoid`, `linear`, `relu` or `softmax` (over the outputs).
+        num_bins: bins of the spectrogram.
+
+    Call arguments:
+        inputs: normalised log-magnitudes, `[batch, frame, bin]`.
+        training: whether dropout is active.
+
+    Returns:
+        float32 masks, `[batch, output, frame, bin]`.
+
+    Example:
+        masks = LongShortTermMemory(num_outputs=2)(np.zeros((1, 100, 129), "float32"))
+    """
+
+    def __init__(
+        self,
+        num_outputs: int = 2,
+        units: int = 300,
+        num_layers: int = 2,
+        dropout: float = 0.0,
+        head: str = "sigmoid",
+        num_bins: int = schema.NUM_BINS,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_outputs = num_outputs
+        self.units = units
+        self.num_layers = num_layers
+        self.dropout = dropout
+        self.head = head
+        self.num_bins = num_bins
+        self.recurrent = [
+            keras.layers.LSTM(
+                units, return_sequences=True, dtype=self.dtype_policy, name=f"recurrent_{i}"
+            )
+            for i in range(num_layers)
+        ]
+        self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+        self.mask_head = heads.MaskHead(num_outputs, num_bins, head, dtype=self.dtype_policy)
+
+    def build(self, input_shape: Any) -> None:
+        width = self.num_bins
+        for layer in self.recurrent:
+            layer.build((None, None, width))
+            width = self.units
+        self.mask_head.build((None, None, width))
+        self.built = True
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        x = ops.cast(inputs, self.compute_dtype)
+        for layer in self.recurrent:
+            x = self.drop(layer(x, training=training), training=training)
+        return self.mask_head(x)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_outputs": self.num_outputs,
+            "units": self.units,
+            "num_layers": self.num_layers,
+            "dropout": self.dropout,
+            "head": self.head,
+            "num_bins": self.num_bins,
+        }

@@ -1,0 +1,52 @@
+"""All networks by name. A new one is a file of its own and a line here."""
+
+import inspect
+from typing import Any
+
+import keras
+
+from models import ffn, lstm
+from pipeline import errors
+
+NETWORKS: dict[str, type[keras.Model]] = {
+    "ffn": ffn.FeedForward,
+    "lstm": lstm.LongShortTermMemory,
+}
+
+
+def names() -> tuple[str, ...]:
+    """The names, sorted."""
+    return tuple(sorted(NETWORKS))
+
+
+def settings(name: str) -> dict[str, Any]:
+    """What can be set of a network: names and defaults of its constructor's arguments.
+
+    Raises:
+        UserError: no network has that name.
+    """
+    if name not in NETWORKS:
+        raise errors.UserError(f"unknown network {name!r}; known are {', '.join(names())}")
+    parameters = inspect.signature(NETWORKS[name].__init__).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+def create(name: str, **values: Any) -> keras.Model:
+    """A new network with random weights.
+
+    Args:
+        name: one of `names()`.
+        **values: the constructor's arguments.
+
+    Raises:
+        UserError: no network has that name, or it has no such setting, or not that value.
+    """
+    known = settings(name)
+    for unknown in values.keys() - known.keys():
+        raise errors.UserError(
+            f"the network {name} has no setting {unknown!r}; it has {', '.join(known)}"
+        )
+    try:
+        return NETWORKS[name](**values)
+    except (TypeError, ValueError) as error:
+        raise errors.UserError(f"the network {name} cannot be made: {error}") from error
