@@ -1,0 +1,226 @@
+"""Whether a file holds as much audio as its headers promise, before anything is decoded.
+
+libsndfile takes what it finds: it shortens a cut WAV or SPHERE file to what is there, skips damaged
+Ogg pages, and stops where a FLAC header tells it to. In a corpus each of these is a recording that
+is not what its manifest says, so the containers' own lengths and checksums are held against the
+bytes here. Decoding stays with libsndfile.
+
+References: NIST SPHERE (`sph2pipe`'s and libsndfile's documentation of the header), Microsoft
+Multimedia Programming Interface 1.0 (RIFF), EBU Tech 3306 (RF64), RFC 3533 (Ogg), RFC 9639 (FLAC).
+"""
+
+import hashlib
+import os
+import re
+import zlib
+from collections.abc import Callable
+from typing import BinaryIO
+
+import numpy as np
+
+from pipeline import errors
+
+
+class AudioError(errors.UserError):
+    """Bytes are not a recording that can be used; the message says why."""
+
+
+def check(file: BinaryIO) -> str:
+    """Recognises a recording by its first bytes and checks its container.
+
+    Args:
+        file: binary, seekable; left at its start.
+
+    Returns:
+        `sphere`, `riff`, `rf64`, `flac`, `ogg`, or another format that libsndfile reads.
+
+    Raises:
+        AudioError: empty, not audio, cut short, a header that lies, or a damaged page.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(16)
+    if not size:
+        raise AudioError("empty: it has no bytes")
+    for pattern, kind, checker in _FORMATS:
+        if pattern.match(head):
+            file.seek(0)
+            if checker is not None:
+                checker(file, size)
+            file.seek(0)
+            return kind
+    if not any(head):
+        raise AudioError("not audio: it begins with zeros")
+    raise AudioError(
+        f"not audio that is known here (WAV, FLAC, OGG, SPHERE, …): it begins with {head[:8]!r}"
+    )
+
+
+class FlacChecksum:
+    """The MD5 that a FLAC file's header promises for its samples, against those decoded."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        """Reads the header and leaves the file at its start."""
+        file.seek(0)
+        head = file.read(42)
+        file.seek(0)
+        fields = int.from_bytes(head[18:26], "big")
+        self._bits = (fields >> 36 & 31) + 1
+        self._promised = head[26:42]
+        self._md5 = hashlib.md5(usedforsecurity=False)
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a checksum, of a width that decodes to whole bytes."""
+        return any(self._promised) and self._bits in (8, 16, 24)
+
+    def update(self, samples: np.ndarray) -> None:
+        """Takes the next decoded samples, float32 `[sample, channel]`."""
+        values = np.asarray(samples, np.float64) * 2.0 ** (self._bits - 1)
+        as_bytes = values.astype("<i4")[..., np.newaxis].view(np.uint8)[..., : self._bits // 8]
+        self._md5.update(as_bytes.tobytes())
+
+    def check(self) -> None:
+        """Call when all samples have been decoded.
+
+        Raises:
+            AudioError: they are not those that were encoded.
+        """
+        if self._md5.digest() != self._promised:
+            raise AudioError("damaged or cut: the samples do not fit the checksum in its header")
+
+
+def _check_sphere(file: BinaryIO, size: int) -> None:
+    match = re.fullmatch(rb"NIST_1A\n\s*(\d+)\s*\n", file.read(16))
+    if match is None:
+        raise AudioError("its SPHERE header is damaged")
+    header_bytes = int(match[1])
+    header, end, _ = file.read(max(header_bytes - 16, 0)).partition(b"end_head")
+    if not end:
+        raise AudioError("cut short within its SPHERE header")
+    fields = dict(re.findall(r"^(\S+) -\S+ (.*?)\s*$", header.decode("latin-1"), re.MULTILINE))
+    coding = fields.get("sample_coding", "pcm").lower()
+    if "shorten" in coding or "wavpack" in coding or "shortpack" in coding:
+        packer = coding.partition("embedded-")[2] or coding
+        raise AudioError(f"compressed with {packer}; convert it with sph2pipe first")
+    try:
+        count, channels = int(fields["sample_count"]), int(fields.get("channel_count", "1"))
+        width = int(fields.get("sample_n_bytes", "1" if "law" in coding else "2"))
+        rate = int(float(fields["sample_rate"]))
+    except (KeyError, ValueError, OverflowError) as error:
+        raise AudioError(f"its SPHERE header is damaged: {error}") from error
+    check_rate_and_channels(rate, channels)
+    if width not in (1, 2, 3, 4):
+        raise AudioError(f"its SPHERE header promises samples of {width} bytes")
+    _compare(count * channels * width, size - header_bytes, channels * width)
+
+
+def _check_riff(file: BinaryIO, size: int) -> None:
+    head = file.read(12)
+    order = "big" if head[:4] == b"RIFX" else "little"
+    if head[8:] != b"WAVE":
+        raise AudioError("a RIFF file, but not a WAVE")
+    data_bytes_64 = None
+    position = 12
+    while position + 8 <= size:
+        file.seek(position)
+        name, length = file.read(4), int.from_bytes(file.read(4), order)  # type: ignore[arg-type]
+        position += 8
+        if name == b"ds64":
+            data_bytes_64 = int.from_bytes(file.read(16)[8:], "little")
+        if name == b"data":
+            if length == 0xFFFFFFFF and data_bytes_64 is not None:
+                length = data_bytes_64
+            # Programs that write into a pipe cannot know the length: all that follows is audio.
+            elif length >= 0x7FFFF000 and length > size - position:
+                return
+            _check_riff_data(file, order, position, length, size)
+            return
+        position += length + length % 2
+    raise AudioError("cut short before its first sample, or without any")
+
+
+def _check_riff_data(file: BinaryIO, order: str, position: int, length: int, size: int) -> None:
+    present = size - position
+    if length > present:
+        _compare(length, present, 1)
+    rest = position + length + length % 2
+    while rest + 8 <= size:
+        file.seek(rest)
+        name, bytes_ = file.read(4), int.from_bytes(file.read(4), order)  # type: ignore[arg-type]
+        if not (name.isascii() and name.decode().isprintable()) or rest + 8 + bytes_ > size:
+            break
+        rest += 8 + bytes_ + bytes_ % 2
+    # Taggers leave some bytes behind that are no chunk; audio that no header names is more.
+    if size - rest > _HARMLESS_REST_BYTES:
+        _compare(length, present, 1)
+
+
+def _check_ogg(file: BinaryIO, size: int) -> None:
+    position, last = 0, False
+    while position < size:
+        file.seek(position)
+        head = file.read(27)
+        table = file.read(head[26]) if len(head) == 27 else b""
+        body_bytes = sum(table)
+        if len(head) < 27 or len(table) < head[26] or position + 27 + len(table) > size:
+            raise AudioError("cut short: its last page is not whole")
+        if head[:4] != b"OggS":
+            raise AudioError(f"damaged at byte {position}: an Ogg page should begin there")
+        body = file.read(body_bytes)
+        if len(body) < body_bytes:
+            raise AudioError("cut short: its last page is not whole")
+        blank = head[:22] + bytes(4) + head[26:]
+        if _ogg_crc(blank + table + body) != int.from_bytes(head[22:26], "little"):
+            raise AudioError(f"damaged: the checksum of the page at byte {position} is wrong")
+        last = bool(head[5] & 4)
+        position += 27 + len(table) + body_bytes
+    if not last:
+        raise AudioError("cut short: the page that ends an Ogg stream is missing")
+
+
+_MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def _ogg_crc(page: bytes) -> int:
+    """Ogg's CRC-32 by zlib's: the same polynomial, but highest bit first and without inversion."""
+    mirrored = zlib.crc32(page.translate(_MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{mirrored:032b}"[::-1], 2)
+
+
+def check_rate_and_channels(rate: int, channels: int) -> None:
+    """Raises AudioError where a header promises what no recording of a voice has."""
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise AudioError(f"its header promises {rate} samples a second")
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise AudioError(f"its header promises {channels} channels")
+
+
+def _compare(promised: int, present: int, unit: int) -> None:
+    if present < promised:
+        raise AudioError(
+            f"cut short: its header promises {promised} bytes of samples, {max(present, 0)} follow"
+        )
+    if present >= promised + unit:
+        raise AudioError(
+            f"its header promises {promised} bytes of samples, but {present} follow it"
+        )
+
+
+MIN_RATE, MAX_RATE = 1_000, 768_000
+MAX_CHANNELS = 64
+_HARMLESS_REST_BYTES = 4096
+
+_Checker = Callable[[BinaryIO, int], None]
+_FORMATS: tuple[tuple[re.Pattern[bytes], str, _Checker | None], ...] = (
+    (re.compile(rb"NIST_1A"), "sphere", _check_sphere),
+    (re.compile(rb"RIFF|RIFX"), "riff", _check_riff),
+    (re.compile(rb"RF64"), "rf64", _check_riff),
+    (re.compile(rb"fLaC"), "flac", None),
+    (re.compile(rb"OggS"), "ogg", _check_ogg),
+    (re.compile(rb"FORM....AIF[FC]", re.DOTALL), "aiff", None),
+    (re.compile(rb"\.snd"), "au", None),
+    (re.compile(rb"caff"), "caf", None),
+    (re.compile(rb"riff\x2e\x91\xcf\x11"), "w64", None),
+    (re.compile(rb"ID3|\xff[\xe2-\xfb]"), "mp3", None),
+)

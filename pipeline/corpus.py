@@ -1,0 +1,456 @@
+"""From TIMIT's tree, a manifest or a folder of speakers to a sorted table of utterances.
+
+A folder is one of three kinds, told by the paths of the audio files in it:
+
+1. *TIMIT*: some path has `TRAIN|TEST/DR?/SPEAKER/NAME.WAV` in it, in any case and up to three
+   folders down (`data/`, `TIMIT_WAV/`, `timit/timit/`). The parent folder is the split, the
+   speaker's first letter the sex. Speakers and ids are in upper case, whatever the copy: all copies
+   of TIMIT give the same dataset.
+2. *Subsets*: each folder in it is named after a split (`train-clean-100`, `dev-other`, `test`);
+   speakers' folders lie below these: LibriSpeech and LibriTTS as they unpack.
+3. *Speakers*: `SPEAKER/**/*.wav`, the first folder being the speaker; splits are not declared.
+
+Where one recording lies there more than once, with other endings (`SA1.WAV` and `SA1.WAV.wav`,
+`a.wav` and `a.flac`), the name with the fewest endings is taken, then the first ending in
+`EXTENSIONS`. A speaker's name means the same person in all corpora that are read together.
+"""
+
+import collections
+import csv
+import dataclasses
+import hashlib
+import io
+import os
+import posixpath
+import re
+from collections.abc import Iterable, Sequence
+
+from pipeline import errors, schema, storage
+
+EXTENSIONS = (
+    ".wav", ".sph", ".flac", ".wv1", ".wv2", ".nist", ".aif", ".aiff", ".au", ".caf", ".w64",
+    ".ogg", ".oga", ".opus", ".mp3",
+)  # fmt: skip
+
+_TIMIT = re.compile(
+    r"(?:[^/]+/){0,3}(?P<split>train|test)/(?P<region>dr\d)/(?P<speaker>[^/]+)/(?P<name>[^/]+)",
+    re.IGNORECASE,
+)
+_TIMIT_REGION = re.compile(r"dr\d/[^/]+/[^/]+", re.IGNORECASE)
+_SUBSET = re.compile(r"(train|dev|valid|validation|test|eval)([-_.].*)?", re.IGNORECASE)
+_SPLIT_NAMES = {
+    "": "",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("valid", "validation", "val", "dev", "development"), "valid"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+_SEX_NAMES = {
+    **dict.fromkeys(("f", "female", "woman"), "f"),
+    **dict.fromkeys(("m", "male", "man"), "m"),
+    **dict.fromkeys(("", "-", "?", "u", "unknown", "o", "other", "x", "na", "n/a", "none"), ""),
+}
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Utterance:
+    """One recording of one speaker.
+
+    Attributes:
+        id: unique in what was read; sorts the table.
+        path: where the recording is.
+        speaker: who speaks.
+        sex: `f`, `m`, or empty where it is not known.
+        split: as declared, or empty.
+    """
+
+    id: str
+    path: str
+    speaker: str
+    sex: str = ""
+    split: str = ""
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Rejection:
+    """A recording that is left out: where it is (or should be), and why."""
+
+    path: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """What was read.
+
+    Attributes:
+        kinds: what each folder or manifest was taken for: path, and `timit`, `subsets`, `speakers`
+            or `manifest`.
+        utterances: sorted by id.
+        rejections: what a listing or a manifest already shows to be unusable; sorted.
+    """
+
+    kinds: tuple[tuple[str, str], ...]
+    utterances: tuple[Utterance, ...]
+    rejections: tuple[Rejection, ...]
+
+
+def read(
+    folders: Sequence[str] = (), manifests: Sequence[str] = (), *, include_sa: bool = False
+) -> Corpus:
+    """Reads all corpora of a job into one table.
+
+    With more than one, ids begin with the name of the corpus's folder (and `-2` and so on where
+    two have the same name).
+
+    Args:
+        folders: of TIMIT, of subsets or of speakers.
+        manifests: CSV files.
+        include_sa: keep TIMIT's SA1 and SA2, which every speaker reads.
+
+    Raises:
+        UserError: a corpus cannot be read or holds no audio, a manifest is wrong, or a speaker is
+            in two splits or of two sexes.
+    """
+    parts = [read_folder(folder, include_sa=include_sa) for folder in folders]
+    parts += [read_manifest(manifest) for manifest in manifests]
+    if not parts:
+        raise errors.UserError("no corpus: name a folder or a manifest")
+    if len(parts) > 1:
+        places = [*folders, *map(_folder_of, manifests)]
+        parts = [
+            dataclasses.replace(
+                part,
+                utterances=tuple(
+                    dataclasses.replace(u, id=f"{prefix}/{u.id}") for u in part.utterances
+                ),
+            )
+            for prefix, part in zip(_prefixes(places), parts, strict=True)
+        ]
+    utterances, twice = _without_repeats(u for part in parts for u in part.utterances)
+    rejections = [r for part in parts for r in part.rejections]
+    return Corpus(
+        tuple(kind for part in parts for kind in part.kinds),
+        tuple(sorted(_consistent(utterances))),
+        tuple(sorted({*rejections, *twice})),
+    )
+
+
+def read_folder(folder: str, *, include_sa: bool = False) -> Corpus:
+    """Reads a folder of one of the three kinds.
+
+    Args:
+        folder: local or with a scheme that Beam knows.
+        include_sa: keep TIMIT's SA1 and SA2.
+
+    Raises:
+        UserError: no such folder, no audio in it, or its kind cannot be told.
+    """
+    listing = storage.list_files(folder)
+    files = [f for f in listing.files if _stem(f) != f]
+    rejections = [
+        Rejection(storage.join(folder, path), reason)
+        for path, reason in listing.problems
+        # A broken README is no recording; a link without an ending may have been a speaker.
+        if _stem(path) != path or not posixpath.splitext(path)[1]
+    ]
+    if not files:
+        raise errors.UserError(
+            f"{folder}: no audio in this folder; it should hold TIMIT (TRAIN/DR1/SPEAKER/*.WAV) or "
+            "speakers' folders (SPEAKER/*.wav)"
+        )
+    if any(map(_TIMIT.fullmatch, files)):
+        return _read_timit(folder, files, rejections, include_sa)
+    if any(map(_TIMIT_REGION.match, files)):
+        return _read_timit_half(folder, files, rejections, include_sa)
+    return _read_speakers(folder, files, rejections)
+
+
+def read_manifest(path: str) -> Corpus:
+    """Reads a CSV manifest.
+
+    It has a header line with at least `path` (relative to the manifest's folder) and `speaker`,
+    and may have `sex` (`f`, `m`, …) and `split` (`train`, `valid` or `dev`, `test`, …); further
+    columns are ignored. UTF-8, with or without a byte order mark. A row that names a file outside
+    the manifest's folder, or one that an earlier row names, is rejected.
+
+    Args:
+        path: of the manifest, local or with a scheme that Beam knows.
+
+    Raises:
+        UserError: a column is missing, a row cannot be understood, or a speaker is in two splits or
+            of two sexes; names the line.
+    """
+    folder = _folder_of(path)
+    utterances: list[tuple[str, Utterance]] = []
+    rejections: list[Rejection] = []
+    places: dict[str, int] = {}
+    speakers: dict[str, str] = {}
+    for line, row in _manifest_rows(path):
+        where = f"{path}, line {line}"
+        name, speaker = row["path"], row["speaker"]
+        if not name or not speaker:
+            raise errors.UserError(f"{where}: no {'speaker' if name else 'path'}")
+        split = _SPLIT_NAMES.get(row.get("split", "").lower())
+        sex = _SEX_NAMES.get(row.get("sex", "").lower())
+        if split is None:
+            raise errors.UserError(
+                f"{where}: split {row['split']!r} is none of {', '.join(schema.SPLITS)}"
+            )
+        if sex is None:
+            raise errors.UserError(f"{where}: sex {row['sex']!r} is neither f nor m")
+        relative = _inside(folder, name)
+        if relative is None:
+            rejections.append(Rejection(name, f"leaves the manifest's folder (line {line})"))
+        elif relative in places:
+            if speakers[relative] != speaker:
+                raise errors.UserError(
+                    f"{where}: {name} is {speaker}'s here and {speakers[relative]}'s in line "
+                    f"{places[relative]}"
+                )
+            rejections.append(
+                Rejection(
+                    storage.join(folder, relative),
+                    f"named twice, in lines {places[relative]} and {line}; the first one counts",
+                )
+            )
+        else:
+            places[relative], speakers[relative] = line, speaker
+            utterance = Utterance(relative, storage.join(folder, relative), speaker, sex, split)
+            utterances.append((where, utterance))
+    if not utterances and not rejections:
+        raise errors.UserError(f"{path}: the manifest has no rows")
+    table = _with_short_ids(_consistent([u for _, u in utterances], [w for w, _ in utterances]))
+    return Corpus(((path, "manifest"),), tuple(sorted(table)), tuple(sorted(rejections)))
+
+
+def assign_splits(utterances: Iterable[Utterance], valid_fraction: float) -> dict[str, str]:
+    """The split of each speaker.
+
+    A declared split holds; speakers without one are of train. Where none is declared valid, those
+    of train become valid whose SHA-256 of the name (its first 8 bytes as a fraction of 2^64) is
+    below `valid_fraction`; if that gives fewer than two and train has four or more, the two lowest.
+    A fraction of 0 asks for none.
+
+    Args:
+        utterances: of a corpus, in any order; no speaker in two splits.
+        valid_fraction: 0 to 1.
+
+    Returns:
+        `train`, `valid` or `test` by speaker, sorted by speaker.
+    """
+    splits: dict[str, str] = {}
+    for utterance in utterances:
+        splits[utterance.speaker] = utterance.split or splits.get(utterance.speaker, "")
+    splits = {speaker: splits[speaker] or "train" for speaker in sorted(splits)}
+    if "valid" in splits.values() or valid_fraction <= 0:
+        return splits
+    train = sorted((s for s in splits if splits[s] == "train"), key=_hash_fraction)
+    valid = [s for s in train if _hash_fraction(s) < valid_fraction]
+    if len(valid) < 2 and len(train) >= 4:
+        valid = train[:2]
+    return {speaker: "valid" if speaker in valid else split for speaker, split in splits.items()}
+
+
+def _hash_fraction(name: str) -> float:
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8")).digest()[:8], "big") / 2**64
+
+
+def _read_timit(
+    folder: str, files: Sequence[str], rejections: list[Rejection], include_sa: bool
+) -> Corpus:
+    utterances = []
+    for path in _one_of_each(files):
+        match = _TIMIT.fullmatch(path)
+        if match is None:
+            reason = "not where TIMIT has its recordings (TRAIN or TEST/DR?/SPEAKER/)"
+            rejections.append(Rejection(storage.join(folder, path), reason))
+            continue
+        split, region, speaker, name = (_stem(g).upper() for g in match.groups())
+        if include_sa or not re.fullmatch(r"SA\d+", name):
+            sex = {"F": "f", "M": "m"}.get(speaker[0], "")
+            identity = f"{split}/{region}/{speaker}/{name}"
+            path = storage.join(folder, path)
+            utterances.append(Utterance(identity, path, speaker, sex, split.lower()))
+    # The same disc in two folders, say data/ and TIMIT_WAV/: the first in order is taken.
+    unique = {u.id: u for u in sorted(utterances, reverse=True)}
+    return _folder_corpus(folder, "timit", unique.values(), rejections)
+
+
+def _read_timit_half(
+    folder: str, files: Sequence[str], rejections: list[Rejection], include_sa: bool
+) -> Corpus:
+    split = posixpath.basename(folder.rstrip("/" + os.sep)).upper()
+    if split not in ("TRAIN", "TEST"):
+        raise errors.UserError(
+            f"{folder}: this is a part of TIMIT; name the folder that holds TRAIN and TEST"
+        )
+    parent = os.path.dirname(folder.rstrip("/" + os.sep))
+    inside = [f"{os.path.basename(folder.rstrip('/' + os.sep))}/{path}" for path in files]
+    corpus = _read_timit(parent, inside, rejections, include_sa)
+    return dataclasses.replace(corpus, kinds=((folder, "timit"),))
+
+
+def _read_speakers(folder: str, files: Sequence[str], rejections: list[Rejection]) -> Corpus:
+    below = [path for path in files if "/" in path]
+    subsets = bool(below) and all(_SUBSET.fullmatch(path.split("/")[0]) for path in below)
+    depth = 2 if subsets else 1
+    utterances = []
+    for path in _one_of_each(files):
+        parts = path.split("/")
+        if len(parts) <= depth:
+            reason = "in no speaker's folder"
+            rejections.append(Rejection(storage.join(folder, path), reason))
+            continue
+        match = _SUBSET.fullmatch(parts[0]) if subsets else None
+        split = _SPLIT_NAMES[match[1].lower()] if match else ""
+        utterances.append(
+            Utterance(_stem(path), storage.join(folder, path), parts[depth - 1], "", split)
+        )
+    if not utterances:
+        raise errors.UserError(
+            f"{folder}: its audio is in no speaker's folder (SPEAKER/*.wav); sort it so, or write "
+            "a manifest"
+        )
+    return _folder_corpus(folder, "subsets" if subsets else "speakers", utterances, rejections)
+
+
+def _folder_corpus(
+    folder: str, kind: str, utterances: Iterable[Utterance], rejections: Iterable[Rejection]
+) -> Corpus:
+    table = tuple(sorted(_consistent(list(utterances))))
+    return Corpus(((folder, kind),), table, tuple(sorted(rejections)))
+
+
+def _stem(path: str) -> str:
+    """The path less its endings that are audio's; the path itself where it has none."""
+    root, extension = posixpath.splitext(path)
+    return _stem(root) if extension.lower() in EXTENSIONS else path
+
+
+def _one_of_each(files: Iterable[str]) -> list[str]:
+    """One path of each recording, by the rule in the module's docstring."""
+    chosen: dict[str, tuple[int, int, str]] = {}
+    for path in files:
+        stem = _stem(path)
+        last = EXTENSIONS.index(posixpath.splitext(path)[1].lower())
+        key = stem.lower()
+        rank = (path[len(stem) :].count("."), last, path)
+        chosen[key] = min(chosen.get(key, rank), rank)
+    return sorted(path for _, _, path in chosen.values())
+
+
+def _manifest_rows(path: str) -> Iterable[tuple[int, dict[str, str]]]:
+    try:
+        text = storage.read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise errors.UserError(f"{path}: not UTF-8: {error.reason}") from error
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = [cell.strip().lower() for cell in next(reader, [])]
+        missing = [column for column in ("path", "speaker") if column not in header]
+        if missing:
+            raise errors.UserError(
+                f"{path}: column {' and '.join(missing)} missing; it has {', '.join(header)}"
+            )
+        repeated = [c for c, n in collections.Counter(header).items() if c and n > 1]
+        if repeated:
+            raise errors.UserError(f"{path}: column {repeated[0]} is there twice")
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if not any(cells):
+                continue
+            if len(cells) != len(header):
+                raise errors.UserError(
+                    f"{path}, line {reader.line_num}: {len(cells)} cells, but the header has "
+                    f"{len(header)}; a path with a comma needs quotation marks"
+                )
+            yield reader.line_num, dict(zip(header, cells, strict=True))
+    except csv.Error as error:
+        raise errors.UserError(f"{path}, line {reader.line_num}: not CSV: {error}") from error
+
+
+def _folder_of(manifest: str) -> str:
+    return manifest.rpartition("/")[0] if storage.is_remote(manifest) else os.path.dirname(manifest)
+
+
+def _inside(folder: str, name: str) -> str | None:
+    """The path relative to the folder, normalised; None where it leaves the folder."""
+    if storage.is_remote(name) or os.path.isabs(name):
+        root = folder if storage.is_remote(folder) else os.path.abspath(folder)
+        if not name.startswith(root.rstrip("/") + "/"):
+            return None
+        name = name[len(root.rstrip("/")) + 1 :]
+    if "\0" in name:
+        return None
+    relative = posixpath.normpath(name.replace(os.sep, "/"))
+    return None if relative in (".", "..") or relative.startswith("../") else relative
+
+
+def _with_short_ids(utterances: Iterable[Utterance]) -> list[Utterance]:
+    """Takes endings off the ids, except where that would make two the same."""
+    table = list(utterances)
+    count = collections.Counter(_stem(u.id) for u in table)
+    return [dataclasses.replace(u, id=_stem(u.id)) if count[_stem(u.id)] == 1 else u for u in table]
+
+
+def _consistent(
+    utterances: Sequence[Utterance], places: Sequence[str] | None = None
+) -> list[Utterance]:
+    """The same, each speaker's known split and sex filled in; raises where they contradict."""
+    seen: dict[tuple[str, str], tuple[str, str]] = {}
+    for index, utterance in enumerate(utterances):
+        place = places[index] if places else utterance.path
+        for field in ("split", "sex"):
+            value = getattr(utterance, field)
+            if not value:
+                continue
+            before, where = seen.setdefault((utterance.speaker, field), (value, place))
+            if before != value:
+                what = "in two splits" if field == "split" else "of two sexes"
+                raise errors.UserError(
+                    f"speaker {utterance.speaker} is {what}: {before} ({where}) and {value} "
+                    f"({place})"
+                )
+    return [
+        dataclasses.replace(
+            u,
+            split=seen.get((u.speaker, "split"), ("",))[0],
+            sex=seen.get((u.speaker, "sex"), ("",))[0],
+        )
+        for u in utterances
+    ]
+
+
+def _without_repeats(
+    utterances: Iterable[Utterance],
+) -> tuple[list[Utterance], list[Rejection]]:
+    """Leaves out files that an earlier corpus has already."""
+    kept: dict[str, Utterance] = {}
+    twice = []
+    for utterance in utterances:
+        path = utterance.path
+        key = path if storage.is_remote(path) else os.path.abspath(path)
+        first = kept.setdefault(key, utterance)
+        if first is utterance:
+            continue
+        if first.speaker != utterance.speaker:
+            raise errors.UserError(
+                f"{path} is {first.speaker}'s in one corpus and {utterance.speaker}'s in another"
+            )
+        twice.append(Rejection(path, "in two of the corpora; the first one counts"))
+    return list(kept.values()), twice
+
+
+def _prefixes(folders: Iterable[str]) -> list[str]:
+    """A name for each corpus: that of its folder, numbered where it comes again."""
+    names = []
+    for folder in folders:
+        if not storage.is_remote(folder):
+            folder = os.path.abspath(folder)
+        names.append(posixpath.basename(folder.rstrip("/")) or "corpus")
+    count: collections.Counter[str] = collections.Counter()
+    result = []
+    for name in names:
+        count[name] += 1
+        result.append(name if count[name] == 1 else f"{name}-{count[name]}")
+    return result

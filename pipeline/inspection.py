@@ -1,0 +1,77 @@
+"""One recording to its facts, or to the reason why it is rejected."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+
+from pipeline import audio, corpus, features, storage
+
+# Below this active level (a mean square under that of 16 bits' rounding) there is nothing to hear.
+SILENCE_DB = -100.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What the plan needs to know of a recording.
+
+    Attributes:
+        utterance: which.
+        num_samples: at the dataset's rate.
+        peak: largest absolute sample at the dataset's rate; full scale 1.
+        active_level_db: in dB, 0 dB being a mean square of 1.
+        sha256: of the file, hexadecimal.
+        file_bytes: size of the file.
+        file_rate: of the file, Hz.
+    """
+
+    utterance: corpus.Utterance
+    num_samples: int
+    peak: float
+    active_level_db: float
+    sha256: str
+    file_bytes: int
+    file_rate: int
+
+
+def inspect(utterance: corpus.Utterance, rate: int) -> Facts | corpus.Rejection:
+    """Reads a recording once, checks and measures it.
+
+    Too short a recording is not a bad one: the plan leaves it out by `num_samples`.
+
+    Args:
+        utterance: whose file is read.
+        rate: of the dataset, Hz.
+
+    Returns:
+        Its facts; or why it is rejected: it cannot be read, is empty, not audio, cut short or
+        damaged, has a header that lies, NaN, silence, or one value throughout.
+    """
+    try:
+        data = storage.read_bytes(utterance.path)
+        samples, file_rate = audio.decode(data)
+        _check(samples)
+        samples = audio.resample(samples, file_rate, rate)
+        level = features.active_level_db(samples) if samples.size else -np.inf
+        if not level >= SILENCE_DB:
+            raise audio.AudioError("silent")
+    except storage.ReadError as error:
+        return corpus.Rejection(utterance.path, error.reason)
+    except audio.AudioError as error:
+        return corpus.Rejection(utterance.path, str(error))
+    return Facts(
+        utterance=utterance,
+        num_samples=len(samples),
+        peak=float(np.abs(samples).max()),
+        active_level_db=level,
+        sha256=hashlib.sha256(data).hexdigest(),
+        file_bytes=len(data),
+        file_rate=file_rate,
+    )
+
+
+def _check(samples: np.ndarray) -> None:
+    low, high = samples.min(), samples.max()
+    if low == high:
+        value = "silent" if low == 0 else f"the one value {low:.6g} throughout"
+        raise audio.AudioError(value)

@@ -1,0 +1,171 @@
+"""Files of a corpus, on this machine or behind a `scheme://` that Beam knows: list and read.
+
+Beam's matching silently leaves out dangling and looped links, so local folders are listed here;
+only names with `://` go through Beam's file systems, which are imported when the first one comes.
+"""
+
+import dataclasses
+import os
+import posixpath
+import stat
+
+from pipeline import errors
+
+MAX_FILE_BYTES = 2**31
+_DANGLING = "a link to nowhere"
+_LOOP = "a link that leads round in a circle"
+
+
+class ReadError(errors.UserError):
+    """A file or a folder cannot be read.
+
+    Attributes:
+        path: which.
+        reason: why, without the path.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        # Beam sends exceptions between processes; BaseException's own way would lose the reason.
+        return type(self), (self.path, self.reason)
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """What lies below a folder.
+
+    Attributes:
+        files: paths relative to the folder, with `/`, sorted.
+        problems: what cannot be followed: path relative to the folder, and why; sorted.
+    """
+
+    files: tuple[str, ...]
+    problems: tuple[tuple[str, str], ...]
+
+
+def is_remote(path: str) -> bool:
+    """Whether Beam's file systems are asked for it."""
+    return "://" in path
+
+
+def join(folder: str, relative: str) -> str:
+    """The path of a file below a folder."""
+    if is_remote(folder):
+        return posixpath.join(folder, relative)
+    return os.path.join(folder, *relative.split("/"))
+
+
+def list_files(folder: str) -> Listing:
+    """All files below a folder, in an order that depends on their names alone.
+
+    Links are followed, names that begin with a dot are left out (macOS puts `._SA1.WAV` beside
+    `SA1.WAV` on some discs).
+
+    Args:
+        folder: local or with a scheme.
+
+    Raises:
+        ReadError: there is no such folder, or it cannot be listed.
+    """
+    return _list_remote(folder) if is_remote(folder) else _list_local(folder)
+
+
+def read_bytes(path: str) -> bytes:
+    """The content of one file.
+
+    Raises:
+        ReadError: no such file, a link to nowhere, no permission, not a regular file, or more than
+            `MAX_FILE_BYTES`.
+    """
+    try:
+        if is_remote(path):
+            data = _read_remote(path)
+        else:
+            # A pipe or a device under an audio file's name would be waited on for ever.
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise ReadError(path, "is a folder" if os.path.isdir(path) else "not a plain file")
+            with open(path, "rb") as file:
+                data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ReadError(path, _explain(path, error)) from error
+    if len(data) > MAX_FILE_BYTES:
+        raise ReadError(path, f"larger than {MAX_FILE_BYTES >> 20} MiB; cut it into pieces")
+    return data
+
+
+def _explain(path: str, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return _DANGLING if os.path.islink(path) else "no such file"
+    if isinstance(error, PermissionError):
+        return "may not be read; check its permissions"
+    if isinstance(error, NotADirectoryError):
+        return "a part of its path is no folder"
+    if os.path.islink(path) and "symbolic links" in str(error):
+        return _LOOP
+    return f"cannot be read: {error.strerror or error}"
+
+
+def _list_local(folder: str) -> Listing:
+    if not os.path.isdir(folder):
+        what = "is no folder" if os.path.exists(folder) else "no such folder"
+        raise ReadError(folder, what)
+    files: list[str] = []
+    problems: list[tuple[str, str]] = []
+
+    def visit(relative: str, above: tuple[tuple[int, int], ...]) -> None:
+        here = os.path.join(folder, relative)
+        status = os.stat(here)
+        key = (status.st_dev, status.st_ino)
+        if key in above:
+            problems.append((relative, _LOOP))
+            return
+        with os.scandir(here) as entries:
+            found = [entry for entry in entries if not entry.name.startswith(".")]
+        for entry in found:
+            path = f"{relative}/{entry.name}" if relative else entry.name
+            try:
+                mode = entry.stat().st_mode
+                if stat.S_ISDIR(mode):
+                    visit(path, (*above, key))
+                elif stat.S_ISREG(mode):
+                    files.append(path)
+                else:
+                    problems.append((path, "not a plain file"))
+            except OSError as error:
+                problems.append((path, _explain(os.path.join(folder, path), error)))
+
+    try:
+        visit("", ())
+    except OSError as error:
+        raise ReadError(folder, _explain(folder, error)) from error
+    return Listing(tuple(sorted(files)), tuple(sorted(problems)))
+
+
+def _list_remote(folder: str) -> Listing:
+    from apache_beam.io import filesystem, filesystems
+
+    root = folder.rstrip("/") + "/"
+    try:
+        (match,) = filesystems.FileSystems.match([root + "**"])
+    except (filesystem.BeamIOError, OSError, ValueError) as error:
+        raise ReadError(folder, f"cannot be listed: {error}") from error
+    files = [metadata.path[len(root) :] for metadata in match.metadata_list]
+    visible = [f for f in files if f and not any(p.startswith(".") for p in f.split("/"))]
+    return Listing(tuple(sorted(f for f in visible if not f.endswith("/"))), ())
+
+
+def _read_remote(path: str) -> bytes:
+    from apache_beam.io import filesystem, filesystems
+
+    try:
+        # Beam would otherwise unpack what is called *.gz by itself.
+        with filesystems.FileSystems.open(
+            path, compression_type=filesystem.CompressionTypes.UNCOMPRESSED
+        ) as file:
+            return file.read(MAX_FILE_BYTES + 1)
+    except (filesystem.BeamIOError, ValueError) as error:
+        raise ReadError(path, f"cannot be read: {error}") from error
