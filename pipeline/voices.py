@@ -1,0 +1,253 @@
+"""Writes the embedded corpus: synthetic speakers who read real sentences, as TIMIT's disc has them.
+
+  python -m pipeline.voices --output_dir=voices --num_speakers=120
+
+eSpeak NG speaks (pip install 'voices-apart[demo]'). Train and test have other speakers and other
+sentences. The same flags give the same files, on any number of processes.
+"""
+
+import concurrent.futures
+import dataclasses
+import json
+import multiprocessing
+import os
+import pathlib
+import shutil
+import signal
+import tempfile
+
+from absl import flags, logging
+
+from pipeline import command, errors, harvard, sphere, version
+
+_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder of the corpus; it is created.")
+_NUM_SPEAKERS = flags.DEFINE_integer(
+    "num_speakers", 120, "Speakers of the train split.", lower_bound=0, upper_bound=10000
+)
+_NUM_TEST_SPEAKERS = flags.DEFINE_integer(
+    "num_test_speakers", 20, "Speakers of the test split.", lower_bound=0, upper_bound=5000
+)
+_UTTERANCES = flags.DEFINE_integer(
+    "utterances_per_speaker", 10, "Recordings of each speaker, 2.5 to 6 seconds long.",
+    lower_bound=1, upper_bound=60,
+)  # fmt: skip
+_SEED = flags.DEFINE_integer("seed", 0, "Other seeds give other speakers.", lower_bound=0)
+_NUM_WORKERS = flags.DEFINE_integer(
+    "num_workers", None, "Processes, by default one for each core.", lower_bound=1
+)
+_OVERWRITE = flags.DEFINE_bool(
+    "overwrite", False, "Replace a corpus that was made with other settings."
+)
+
+SETTINGS_FILE = "voices.json"
+# The last lists are the test's alone.
+_TEST_SENTENCES = 12 * harvard.LIST_LENGTH
+_DATABASE = "VOICES"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What decides the corpus, byte for byte; `voices.json` holds it.
+
+    Attributes:
+        num_speakers: of the train split.
+        num_test_speakers: of the test split.
+        utterances_per_speaker: recordings of each.
+        seed: of all that is drawn.
+        espeak_version: of the library that speaks.
+        version: of this package.
+    """
+
+    num_speakers: int
+    num_test_speakers: int
+    utterances_per_speaker: int
+    seed: int
+    espeak_version: str
+    version: str = version.VERSION
+
+    def to_json(self) -> str:
+        """The text of the file."""
+        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
+
+
+def sentences(split: str) -> tuple[str, ...]:
+    """The Harvard sentences that speakers of `train` or `test` read."""
+    if split == "test":
+        return harvard.SENTENCES[-_TEST_SENTENCES:]
+    return harvard.SENTENCES[:-_TEST_SENTENCES]
+
+
+def speaker_name(split: str, index: int) -> str:
+    """The name in TIMIT's manner: sex, three letters, a digit; `FAAA0` for the first.
+
+    Names of train count from `AAA`, names of test down from `ZZZ`.
+    """
+    number = index if split == "train" else 26**3 - 1 - index
+    letters = "".join(chr(ord("A") + number // 26**place % 26) for place in (2, 1, 0))
+    return f"{'FM'[index % 2]}{letters}0"
+
+
+def write(
+    output_dir: str | os.PathLike[str],
+    settings: Settings,
+    num_workers: int | None = None,
+    overwrite: bool = False,
+) -> bool:
+    """Writes the corpus: `TRAIN|TEST/DR?/SPEAKER/SX*.WAV` with `.TXT`, `DOC/SPKRINFO.TXT`.
+
+    It is written beside `output_dir` under a temporary name, which is renamed when all is there.
+
+    Args:
+        output_dir: the folder; its parent is created too.
+        settings: what to write.
+        num_workers: processes, by default one for each core.
+        overwrite: replace a corpus of other settings.
+
+    Returns:
+        Whether anything was written: false where the same corpus is there already.
+
+    Raises:
+        errors.UserError: the folder holds something else, or eSpeak NG is missing or failed.
+    """
+    output = pathlib.Path(output_dir).absolute()
+    if _is_there(output, settings, overwrite):
+        return False
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = pathlib.Path(
+        tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".partial", dir=output.parent)
+    )
+    try:
+        partial.chmod(0o777 & ~_umask())
+        _write_speakers(partial, settings, num_workers)
+        (partial / SETTINGS_FILE).write_text(settings.to_json(), encoding="utf-8")
+        if output.exists() and any(output.iterdir()):
+            old = partial.with_suffix(".old")
+            output.rename(old)
+            partial.rename(output)
+            shutil.rmtree(old)
+        else:
+            partial.rename(output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return True
+
+
+def _is_there(output: pathlib.Path, settings: Settings, overwrite: bool) -> bool:
+    """Whether the wanted corpus is in the folder; raises where something else is."""
+    if not os.path.lexists(output):
+        return False
+    if not output.is_dir():
+        raise errors.UserError(f"{output} is not a folder; choose another --output_dir")
+    if not any(output.iterdir()):
+        return False
+    marker = output / SETTINGS_FILE
+    if not marker.is_file():
+        raise errors.UserError(
+            f"{output} holds something else than a corpus of this command; "
+            "choose another --output_dir"
+        )
+    if marker.read_text(encoding="utf-8") == settings.to_json():
+        return True
+    if not overwrite:
+        raise errors.UserError(
+            f"{output} holds a corpus of other settings ({marker.name} has them); "
+            "--overwrite replaces it"
+        )
+    return False
+
+
+def _write_speakers(folder: pathlib.Path, settings: Settings, num_workers: int | None) -> None:
+    import tqdm
+
+    jobs = [("train", i) for i in range(settings.num_speakers)]
+    jobs += [("test", i) for i in range(settings.num_test_speakers)]
+    workers = min(num_workers or len(os.sched_getaffinity(0)), max(len(jobs), 1))
+    executor = concurrent.futures.ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), _ignore_interrupt
+    )
+    futures = [executor.submit(_write_speaker, folder, settings, *job) for job in jobs]
+    lines = []
+    try:
+        for future in tqdm.tqdm(futures, "speakers", unit="speaker", disable=None):
+            lines.append(future.result())
+    except concurrent.futures.process.BrokenProcessPool as error:
+        raise errors.UserError("a process that speaks was killed; run it again") from error
+    finally:
+        executor.shutdown(cancel_futures=True)
+    _write_speaker_table(folder / "DOC" / "SPKRINFO.TXT", lines)
+
+
+def _ignore_interrupt() -> None:
+    # Ctrl-C reaches the whole group: the main process alone answers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _write_speaker(folder: pathlib.Path, settings: Settings, split: str, index: int) -> str:
+    """Writes one speaker's recordings; returns the line of the speaker for SPKRINFO.TXT."""
+    from pipeline import speakers
+
+    speaker = speakers.draw(settings.seed, split, index)
+    name = speaker_name(split, index)
+    region = 1 + speakers.ACCENTS.index(speaker.accent)
+    home = folder / split.upper() / f"DR{region}" / name
+    home.mkdir(parents=True)
+    recordings = speakers.read(speaker, sentences(split), settings.utterances_per_speaker)
+    for said, samples in recordings:
+        utterance = f"SX{1 + harvard.SENTENCES.index(said[0])}"
+        identity = f"{name[1:]}_{utterance}".lower()
+        data = sphere.encode(samples, speakers.RATE, identity, _DATABASE)
+        (home / f"{utterance}.WAV").write_bytes(data)
+        text = f"0 {samples.size} {' '.join(said)}\n"
+        (home / f"{utterance}.TXT").write_text(text, encoding="ascii")
+    use = {"train": "TRN", "test": "TST"}[split]
+    about = f"{speaker.accent}, {speaker.pitch_hz:.0f} Hz, {speaker.words_per_minute} words/min"
+    return f"{name[1:]}  {name[0]}  {region}  {use}  {about}"
+
+
+def _write_speaker_table(path: pathlib.Path, lines: list[str]) -> None:
+    head = (
+        "; Synthetic speakers: eSpeak NG reads Harvard sentences.\n"
+        "; ID and Sex together are the name of the speaker's folder; DR is the accent.\n"
+        ";ID  Sex DR Use  Comments\n"
+        ";--- --- -- ---  --------\n"
+    )
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(head + "".join(f"{line}\n" for line in sorted(lines)), encoding="ascii")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def main(arguments: list[str]) -> None:
+    """The command."""
+    command.require(not arguments, f"unexpected argument {' '.join(arguments)}; --help lists flags")
+    command.require(_OUTPUT_DIR.value, "--output_dir is needed: the folder of the corpus")
+    command.require(
+        _NUM_SPEAKERS.value + _NUM_TEST_SPEAKERS.value,
+        "no speakers: --num_speakers and --num_test_speakers are both 0",
+    )
+    from pipeline import espeak
+
+    settings = Settings(
+        _NUM_SPEAKERS.value,
+        _NUM_TEST_SPEAKERS.value,
+        _UTTERANCES.value,
+        _SEED.value,
+        espeak.version(),
+    )
+    if not write(_OUTPUT_DIR.value, settings, _NUM_WORKERS.value, _OVERWRITE.value):
+        logging.info("%s is complete, nothing to do", _OUTPUT_DIR.value)
+        return
+    logging.info(
+        "%s: %d speakers, %d recordings each",
+        _OUTPUT_DIR.value,
+        settings.num_speakers + settings.num_test_speakers,
+        settings.utterances_per_speaker,
+    )
+
+
+if __name__ == "__main__":
+    command.run(main, __doc__)
