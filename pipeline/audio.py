@@ -7,7 +7,7 @@ What a file is, its first bytes say, never its name. Samples are float32, full s
 
 import io
 import os
-import tempfile
+import uuid
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import BinaryIO
@@ -21,6 +21,7 @@ from pipeline import containers, storage
 # Bounds for one recording: a header can promise more than any machine holds.
 MAX_SECONDS = 24 * 3600
 MAX_DECODED_BYTES = 2**31
+_MAX_WAV_BYTES = 2**32 - 2**16
 _BLOCK = 2**18
 _QUALITY = "HQ"
 SUBTYPES = ("PCM_16", "FLOAT")
@@ -295,18 +296,17 @@ class Writer:
         self._path = os.fspath(path)
         self._rate, self._num_channels, self._subtype = rate, num_channels, subtype
         width = 2 if subtype == "PCM_16" else 4
-        large = (num_samples or 0) * num_channels * width > 2**32 - 2**16
+        self._sample_bytes = num_channels * width
+        large = (num_samples or 0) * self._sample_bytes > _MAX_WAV_BYTES
         self._format = "RF64" if large else "WAV"
-        self._temporary: str | None = None
+        self._temporary = os.path.join(
+            os.path.dirname(self._path), f".{uuid.uuid4().hex}.voices-apart.tmp"
+        )
+        self._bytes = 0
 
     def __enter__(self) -> "Writer":
-        folder, name = os.path.split(self._path)
-        handle, self._temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder or ".")
-        # mkstemp's files are for their owner alone; give it what any other new file gets.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.fchmod(handle, 0o666 & ~mask)
-        os.close(handle)
+        # So that a missing folder, or one that may not be written, is Python's own clear error.
+        open(self._temporary, "xb").close()
         try:
             self._sound = soundfile.SoundFile(
                 self._temporary, "w", self._rate, self._num_channels, self._subtype,
@@ -332,11 +332,17 @@ class Writer:
             if samples.size and not np.abs(samples).max() <= 1:
                 raise ValueError("samples exceed full scale; 16 bits cannot hold them")
             samples = np.rint(samples * np.float32(32768)).clip(-32768, 32767).astype(np.int16)
+        self._bytes += len(samples) * self._sample_bytes
+        if self._format == "WAV" and self._bytes > _MAX_WAV_BYTES:
+            raise AudioError(f"{self._path}: longer than the 4 GB that a WAV file can hold")
         try:
             self._sound.write(samples)
         except (AssertionError, soundfile.LibsndfileError) as error:
             # soundfile asserts that all was written.
-            raise AudioError(f"{self._path}: cannot be written whole; is the disk full?") from error
+            raise self._incomplete() from error
+
+    def _incomplete(self) -> AudioError:
+        return AudioError(f"{self._path}: cannot be written whole; is the disk full?")
 
     def __exit__(
         self,
@@ -344,14 +350,15 @@ class Writer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        assert self._temporary is not None
         try:
             self._sound.close()
             if kind is None:
+                if os.path.getsize(self._temporary) < self._bytes:
+                    raise self._incomplete()
+                _remove_time(self._temporary)
                 os.replace(self._temporary, self._path)
-                self._temporary = None
         finally:
-            if self._temporary is not None:
+            if os.path.exists(self._temporary):
                 os.unlink(self._temporary)
 
 
@@ -373,6 +380,15 @@ def write_wav(
     num_channels = 1 if samples.ndim == 1 else samples.shape[1]
     with Writer(path, rate, num_channels, subtype, len(samples)) as writer:
         writer.write(samples)
+
+
+def _remove_time(path: str) -> None:
+    """Blanks the time of writing in libsndfile's PEAK chunk: same samples, same bytes."""
+    with open(path, "r+b") as file:
+        place = file.read(256).partition(b"data")[0].find(b"PEAK")
+        if place >= 0:
+            file.seek(place + 12)  # after the chunk's name, length and version
+            file.write(bytes(4))
 
 
 def _plain(error: soundfile.LibsndfileError) -> str:

@@ -76,9 +76,13 @@ class FlacChecksum:
 
     def update(self, samples: np.ndarray) -> None:
         """Takes the next decoded samples, float32 `[sample, channel]`."""
-        values = np.asarray(samples, np.float64) * 2.0 ** (self._bits - 1)
-        as_bytes = values.astype("<i4")[..., np.newaxis].view(np.uint8)[..., : self._bits // 8]
-        self._md5.update(as_bytes.tobytes())
+        # Exact in float32: at most 24 bits, scaled by a power of two.
+        values = samples * np.float32(2 ** (self._bits - 1))
+        if self._bits == 24:
+            whole = values.astype("<i4")[..., np.newaxis]
+            self._md5.update(whole.view(np.uint8)[..., :3].tobytes())
+        else:
+            self._md5.update(values.astype(f"<i{self._bits // 8}").tobytes())
 
     def check(self) -> None:
         """Call when all samples have been decoded.

@@ -16,16 +16,15 @@ Where one recording lies there more than once, with other endings (`SA1.WAV` and
 """
 
 import collections
-import csv
 import dataclasses
 import hashlib
-import io
+import itertools
 import os
 import posixpath
 import re
 from collections.abc import Iterable, Sequence
 
-from pipeline import errors, schema, storage
+from pipeline import errors, manifest, storage
 
 EXTENSIONS = (
     ".wav", ".sph", ".flac", ".wv1", ".wv2", ".nist", ".aif", ".aiff", ".au", ".caf", ".w64",
@@ -38,17 +37,6 @@ _TIMIT = re.compile(
 )
 _TIMIT_REGION = re.compile(r"dr\d/[^/]+/[^/]+", re.IGNORECASE)
 _SUBSET = re.compile(r"(train|dev|valid|validation|test|eval)([-_.].*)?", re.IGNORECASE)
-_SPLIT_NAMES = {
-    "": "",
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("valid", "validation", "val", "dev", "development"), "valid"),
-    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
-}
-_SEX_NAMES = {
-    **dict.fromkeys(("f", "female", "woman"), "f"),
-    **dict.fromkeys(("m", "male", "man"), "m"),
-    **dict.fromkeys(("", "-", "?", "u", "unknown", "o", "other", "x", "na", "n/a", "none"), ""),
-}
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -146,11 +134,12 @@ def read_folder(folder: str, *, include_sa: bool = False) -> Corpus:
         UserError: no such folder, no audio in it, or its kind cannot be told.
     """
     listing = storage.list_files(folder)
+    folder = _absolute(folder)
     files = [f for f in listing.files if _stem(f) != f]
     rejections = [
         Rejection(storage.join(folder, path), reason)
         for path, reason in listing.problems
-        # A broken README is no recording; a link without an ending may have been a speaker.
+        # A broken README.txt is no recording; a name without an ending may have been a speaker.
         if _stem(path) != path or not posixpath.splitext(path)[1]
     ]
     if not files:
@@ -168,10 +157,8 @@ def read_folder(folder: str, *, include_sa: bool = False) -> Corpus:
 def read_manifest(path: str) -> Corpus:
     """Reads a CSV manifest.
 
-    It has a header line with at least `path` (relative to the manifest's folder) and `speaker`,
-    and may have `sex` (`f`, `m`, …) and `split` (`train`, `valid` or `dev`, `test`, …); further
-    columns are ignored. UTF-8, with or without a byte order mark. A row that names a file outside
-    the manifest's folder, or one that an earlier row names, is rejected.
+    `pipeline.manifest` says what it looks like. Paths are relative to the manifest's folder. A row
+    that names a file outside that folder, or one that an earlier row names, is rejected.
 
     Args:
         path: of the manifest, local or with a scheme that Beam knows.
@@ -180,46 +167,35 @@ def read_manifest(path: str) -> Corpus:
         UserError: a column is missing, a row cannot be understood, or a speaker is in two splits or
             of two sexes; names the line.
     """
-    folder = _folder_of(path)
-    utterances: list[tuple[str, Utterance]] = []
+    folder = _absolute(_folder_of(path))
+    found: dict[str, tuple[str, Utterance]] = {}
     rejections: list[Rejection] = []
-    places: dict[str, int] = {}
-    speakers: dict[str, str] = {}
-    for line, row in _manifest_rows(path):
-        where = f"{path}, line {line}"
-        name, speaker = row["path"], row["speaker"]
-        if not name or not speaker:
-            raise errors.UserError(f"{where}: no {'speaker' if name else 'path'}")
-        split = _SPLIT_NAMES.get(row.get("split", "").lower())
-        sex = _SEX_NAMES.get(row.get("sex", "").lower())
-        if split is None:
-            raise errors.UserError(
-                f"{where}: split {row['split']!r} is none of {', '.join(schema.SPLITS)}"
-            )
-        if sex is None:
-            raise errors.UserError(f"{where}: sex {row['sex']!r} is neither f nor m")
-        relative = _inside(folder, name)
+    for row in manifest.read_rows(path):
+        relative = _inside(folder, row.path)
         if relative is None:
-            rejections.append(Rejection(name, f"leaves the manifest's folder (line {line})"))
-        elif relative in places:
-            if speakers[relative] != speaker:
-                raise errors.UserError(
-                    f"{where}: {name} is {speaker}'s here and {speakers[relative]}'s in line "
-                    f"{places[relative]}"
-                )
-            rejections.append(
-                Rejection(
-                    storage.join(folder, relative),
-                    f"named twice, in lines {places[relative]} and {line}; the first one counts",
-                )
+            reason = f"leaves the manifest's folder ({path}, line {row.line})"
+            rejections.append(Rejection(row.path, reason))
+            continue
+        utterance = Utterance(
+            relative, storage.join(folder, relative), row.speaker, row.sex, row.split
+        )
+        where = f"line {row.line}"
+        first_where, first = found.setdefault(relative, (where, utterance))
+        if first.speaker != row.speaker:
+            raise errors.UserError(
+                f"{path}: {row.path} is {first.speaker}'s in {first_where}, {row.speaker}'s in "
+                f"{where}"
             )
-        else:
-            places[relative], speakers[relative] = line, speaker
-            utterance = Utterance(relative, storage.join(folder, relative), speaker, sex, split)
-            utterances.append((where, utterance))
-    if not utterances and not rejections:
+        if first is not utterance:
+            reason = f"named twice: {where} of the manifest repeats {first_where}"
+            rejections.append(Rejection(utterance.path, reason))
+    if not found and not rejections:
         raise errors.UserError(f"{path}: the manifest has no rows")
-    table = _with_short_ids(_consistent([u for _, u in utterances], [w for w, _ in utterances]))
+    try:
+        table = _consistent([u for _, u in found.values()], [where for where, _ in found.values()])
+    except errors.UserError as error:
+        raise errors.UserError(f"{path}: {error}") from error
+    table = _with_short_ids(table)
     return Corpus(((path, "manifest"),), tuple(sorted(table)), tuple(sorted(rejections)))
 
 
@@ -279,14 +255,12 @@ def _read_timit(
 def _read_timit_half(
     folder: str, files: Sequence[str], rejections: list[Rejection], include_sa: bool
 ) -> Corpus:
-    split = posixpath.basename(folder.rstrip("/" + os.sep)).upper()
-    if split not in ("TRAIN", "TEST"):
+    parent, _, name = folder.rstrip("/").rpartition("/")
+    if name.upper() not in ("TRAIN", "TEST"):
         raise errors.UserError(
             f"{folder}: this is a part of TIMIT; name the folder that holds TRAIN and TEST"
         )
-    parent = os.path.dirname(folder.rstrip("/" + os.sep))
-    inside = [f"{os.path.basename(folder.rstrip('/' + os.sep))}/{path}" for path in files]
-    corpus = _read_timit(parent, inside, rejections, include_sa)
+    corpus = _read_timit(parent, [f"{name}/{path}" for path in files], rejections, include_sa)
     return dataclasses.replace(corpus, kinds=((folder, "timit"),))
 
 
@@ -302,7 +276,7 @@ def _read_speakers(folder: str, files: Sequence[str], rejections: list[Rejection
             rejections.append(Rejection(storage.join(folder, path), reason))
             continue
         match = _SUBSET.fullmatch(parts[0]) if subsets else None
-        split = _SPLIT_NAMES[match[1].lower()] if match else ""
+        split = manifest.SPLIT_NAMES[match[1].lower()] if match else ""
         utterances.append(
             Utterance(_stem(path), storage.join(folder, path), parts[depth - 1], "", split)
         )
@@ -333,53 +307,27 @@ def _one_of_each(files: Iterable[str]) -> list[str]:
     for path in files:
         stem = _stem(path)
         last = EXTENSIONS.index(posixpath.splitext(path)[1].lower())
-        key = stem.lower()
         rank = (path[len(stem) :].count("."), last, path)
-        chosen[key] = min(chosen.get(key, rank), rank)
+        chosen[stem] = min(chosen.get(stem, rank), rank)
     return sorted(path for _, _, path in chosen.values())
 
 
-def _manifest_rows(path: str) -> Iterable[tuple[int, dict[str, str]]]:
-    try:
-        text = storage.read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise errors.UserError(f"{path}: not UTF-8: {error.reason}") from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = [cell.strip().lower() for cell in next(reader, [])]
-        missing = [column for column in ("path", "speaker") if column not in header]
-        if missing:
-            raise errors.UserError(
-                f"{path}: column {' and '.join(missing)} missing; it has {', '.join(header)}"
-            )
-        repeated = [c for c, n in collections.Counter(header).items() if c and n > 1]
-        if repeated:
-            raise errors.UserError(f"{path}: column {repeated[0]} is there twice")
-        for row in reader:
-            cells = [cell.strip() for cell in row]
-            if not any(cells):
-                continue
-            if len(cells) != len(header):
-                raise errors.UserError(
-                    f"{path}, line {reader.line_num}: {len(cells)} cells, but the header has "
-                    f"{len(header)}; a path with a comma needs quotation marks"
-                )
-            yield reader.line_num, dict(zip(header, cells, strict=True))
-    except csv.Error as error:
-        raise errors.UserError(f"{path}, line {reader.line_num}: not CSV: {error}") from error
+def _folder_of(path: str) -> str:
+    return path.rpartition("/")[0] if storage.is_remote(path) else os.path.dirname(path)
 
 
-def _folder_of(manifest: str) -> str:
-    return manifest.rpartition("/")[0] if storage.is_remote(manifest) else os.path.dirname(manifest)
+def _absolute(folder: str) -> str:
+    """Workers may have another working directory."""
+    return folder if storage.is_remote(folder) else os.path.abspath(folder)
 
 
 def _inside(folder: str, name: str) -> str | None:
     """The path relative to the folder, normalised; None where it leaves the folder."""
     if storage.is_remote(name) or os.path.isabs(name):
-        root = folder if storage.is_remote(folder) else os.path.abspath(folder)
-        if not name.startswith(root.rstrip("/") + "/"):
+        root = folder.rstrip("/") + "/"
+        if not name.startswith(root):
             return None
-        name = name[len(root.rstrip("/")) + 1 :]
+        name = name[len(root) :]
     if "\0" in name:
         return None
     relative = posixpath.normpath(name.replace(os.sep, "/"))
@@ -443,14 +391,9 @@ def _without_repeats(
 
 def _prefixes(folders: Iterable[str]) -> list[str]:
     """A name for each corpus: that of its folder, numbered where it comes again."""
-    names = []
+    names: list[str] = []
     for folder in folders:
-        if not storage.is_remote(folder):
-            folder = os.path.abspath(folder)
-        names.append(posixpath.basename(folder.rstrip("/")) or "corpus")
-    count: collections.Counter[str] = collections.Counter()
-    result = []
-    for name in names:
-        count[name] += 1
-        result.append(name if count[name] == 1 else f"{name}-{count[name]}")
-    return result
+        name = posixpath.basename(_absolute(folder).rstrip("/")) or "corpus"
+        numbered = (f"{name}-{number}" for number in itertools.count(2))
+        names.append(next(n for n in itertools.chain([name], numbered) if n not in names))
+    return names

@@ -52,7 +52,10 @@ def inspect(utterance: corpus.Utterance, rate: int) -> Facts | corpus.Rejection:
         samples, file_rate = audio.decode(data)
         _check(samples)
         samples = audio.resample(samples, file_rate, rate)
-        level = features.active_level_db(samples) if samples.size else -np.inf
+        peak = float(np.abs(samples).max()) if samples.size else 0.0
+        if not np.isfinite(peak):
+            raise audio.AudioError("its samples are larger than 32-bit numbers hold")
+        level = features.active_level_db(samples)
         if not level >= SILENCE_DB:
             raise audio.AudioError("silent")
     except storage.ReadError as error:
@@ -62,7 +65,7 @@ def inspect(utterance: corpus.Utterance, rate: int) -> Facts | corpus.Rejection:
     return Facts(
         utterance=utterance,
         num_samples=len(samples),
-        peak=float(np.abs(samples).max()),
+        peak=peak,
         active_level_db=level,
         sha256=hashlib.sha256(data).hexdigest(),
         file_bytes=len(data),

@@ -14,6 +14,7 @@ from pipeline import errors
 MAX_FILE_BYTES = 2**31
 _DANGLING = "a link to nowhere"
 _LOOP = "a link that leads round in a circle"
+_NO_TEXT = "its name is not UTF-8; rename it"
 
 
 class ReadError(errors.UserError):
@@ -127,6 +128,9 @@ def _list_local(folder: str) -> Listing:
             found = [entry for entry in entries if not entry.name.startswith(".")]
         for entry in found:
             path = f"{relative}/{entry.name}" if relative else entry.name
+            if not _is_text(entry.name):
+                problems.append((path.encode(errors="backslashreplace").decode(), _NO_TEXT))
+                continue
             try:
                 mode = entry.stat().st_mode
                 if stat.S_ISDIR(mode):
@@ -143,6 +147,14 @@ def _list_local(folder: str) -> Listing:
     except OSError as error:
         raise ReadError(folder, _explain(folder, error)) from error
     return Listing(tuple(sorted(files)), tuple(sorted(problems)))
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _list_remote(folder: str) -> Listing:
