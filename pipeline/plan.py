@@ -1,0 +1,455 @@
+"""From a table of facts to the list of mixtures, and from there to shards. A pure function.
+
+The plan is complete: it holds every gain, so that no later step decides anything. Every draw is a
+SHA-256 of (seed, what is drawn, mixture id): the plan of one mixture depends neither on the others
+nor on a library's random numbers. Changing a draw changes everybody's datasets: it is a breaking
+release.
+
+One thing is known only when the audio is there: a mixture in which a voice is active for less than
+half a second is left out of the shard and counted (`pipeline.shards`). That too follows from the
+plan alone, and the `mixtures.csv` of a finished dataset lists what is in it.
+"""
+
+import bisect
+import collections
+import csv
+import dataclasses
+import hashlib
+import io
+import itertools
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from pipeline import errors, inspection, schema
+
+LEVELS = ("active", "raw")
+LENGTHS = ("min", "max")
+TARGET_LEVEL_DB = -26.0
+MAX_PEAK = 0.98
+_SPLIT_ORDER = {split: order for order, split in enumerate(schema.SPLITS)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How mixtures are made.
+
+    Attributes:
+        num_sources: voices in a mixture.
+        mixtures_per_utterance: how often each utterance is the first voice.
+        level: `active` brings each voice to -26 dB active level, and then apart; `raw` leaves them
+            as recorded.
+        length: `min` cuts to the shortest voice, `max` pads with zeros to the longest.
+        max_snr_db: two voices differ by up to this much (`active` only); each of more than two is
+            moved by up to half of it.
+        min_samples: shorter utterances are left out.
+        seed: of all draws.
+    """
+
+    num_sources: int = 2
+    mixtures_per_utterance: int = 1
+    level: str = "active"
+    length: str = "min"
+    max_snr_db: float = 5.0
+    min_samples: int = schema.DEFAULT_SAMPLE_RATE
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """One mixture; all its voices begin at their first sample.
+
+    Attributes:
+        id: unique in the plan: the first voice's utterance, `-` and a number.
+        split: `train`, `valid` or `test`.
+        num_samples: each voice is cut or padded with zeros at its end to this.
+        utterance_ids: of each voice.
+        speakers: likewise, all different.
+        gains_db: likewise; multiples of 0.01.
+    """
+
+    id: str
+    split: str
+    num_samples: int
+    utterance_ids: tuple[str, ...]
+    speakers: tuple[str, ...]
+    gains_db: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """What writing needs of a recording: where, whose, and the SHA-256 of the file."""
+
+    path: str
+    speaker: str
+    sex: str
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardPlan:
+    """All that decides the bytes of one shard.
+
+    Attributes:
+        name: of the shard.
+        sample_rate: in Hz.
+        masks: those stored.
+        mixtures: in the order of the records.
+        recordings: by utterance id.
+    """
+
+    name: schema.ShardName
+    sample_rate: int
+    masks: tuple[str, ...]
+    mixtures: tuple[Mixture, ...]
+    recordings: dict[str, Recording]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over everything but the recordings' paths: a corpus may be moved."""
+        rows = [
+            [
+                m.id,
+                m.num_samples,
+                *[[u, f"{gain:.2f}"] for u, gain in zip(m.utterance_ids, m.gains_db, strict=True)],
+            ]
+            for m in self.mixtures
+        ]
+        recordings = {u: [r.speaker, r.sex, r.sha256] for u, r in self.recordings.items()}
+        facts = [schema.SCHEMA_VERSION, str(self.name), self.sample_rate, self.masks]
+        text = json.dumps([*facts, rows, recordings], sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """As text, which `from_json` reads."""
+        return json.dumps({**dataclasses.asdict(self), "name": str(self.name)})
+
+    @classmethod
+    def from_json(cls, text: str) -> "ShardPlan":
+        """The inverse of `to_json`."""
+        fields = json.loads(text)
+        return cls(
+            schema.ShardName.parse(fields["name"]),
+            fields["sample_rate"],
+            tuple(fields["masks"]),
+            tuple(
+                Mixture(**{k: tuple(v) if isinstance(v, list) else v for k, v in m.items()})
+                for m in fields["mixtures"]
+            ),
+            {u: Recording(**r) for u, r in fields["recordings"].items()},
+        )
+
+
+def make(
+    facts: Iterable[inspection.Facts], splits: Mapping[str, str], settings: Settings
+) -> list[Mixture]:
+    """Draws all mixtures.
+
+    Args:
+        facts: of the usable recordings, in any order; those too short are passed over.
+        splits: of each speaker (`corpus.assign_splits`).
+        settings: how.
+
+    Returns:
+        By split (train, valid, test), first voice and number.
+
+    Raises:
+        UserError: nothing is long enough, or a split has fewer speakers than a mixture has voices.
+    """
+    by_split: dict[str, list[inspection.Facts]] = collections.defaultdict(list)
+    for fact in facts:
+        if fact.num_samples >= settings.min_samples:
+            by_split[splits[fact.utterance.speaker]].append(fact)
+    if not by_split:
+        raise errors.UserError(
+            f"no utterance has {settings.min_samples} samples or more; lower --min_seconds"
+        )
+    mixtures = []
+    for split in sorted(by_split, key=_SPLIT_ORDER.__getitem__):
+        pool = _Pool(by_split[split])
+        if len(pool.speakers) < settings.num_sources:
+            raise errors.UserError(
+                f"split {split} has {len(pool.speakers)} speaker(s) with usable recordings "
+                f"({', '.join(pool.speakers)}), but a mixture has {settings.num_sources} voices, "
+                "each another speaker's" + _hint(split)
+            )
+        for first in sorted(pool.facts, key=lambda fact: fact.utterance.id):
+            for number in range(settings.mixtures_per_utterance):
+                mixture_id = f"{first.utterance.id}-{number}"
+                voices = _draw_voices(pool, first, mixture_id, settings)
+                mixtures.append(_mix(mixture_id, split, voices, settings))
+    return mixtures
+
+
+def to_csv(mixtures: Sequence[Mixture]) -> str:
+    """The mixtures as a table, `mixtures.csv`.
+
+    Columns: `mixture_id`, `split`, `num_samples`, and for each voice from 1 on `utterance_1`,
+    `speaker_1`, `gain_db_1`.
+    """
+    num_sources = len(mixtures[0].utterance_ids) if mixtures else 0
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_columns(num_sources))
+    for mixture in mixtures:
+        voices = zip(mixture.utterance_ids, mixture.speakers, mixture.gains_db, strict=True)
+        cells = itertools.chain.from_iterable((u, s, f"{gain:.2f}") for u, s, gain in voices)
+        writer.writerow([mixture.id, mixture.split, mixture.num_samples, *cells])
+    return text.getvalue()
+
+
+def from_csv(text: str, name: str) -> list[Mixture]:
+    """The mixtures of a table: the inverse of `to_csv`.
+
+    Args:
+        text: of the table.
+        name: of the file, for messages.
+
+    Raises:
+        UserError: it is no such table; names the line.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    mixtures: dict[str, Mixture] = {}
+    try:
+        header = next(reader, [])
+        num_sources = (len(header) - 3) // 3
+        if num_sources < 2 or header != _columns(num_sources):
+            raise errors.UserError(
+                f"{name}: not a list of mixtures; its columns must be {','.join(_columns(2))} (and "
+                "three more for each further voice)"
+            )
+        for row in reader:
+            if not row:
+                continue
+            try:
+                mixture = _parse(row, num_sources)
+                if mixture.id in mixtures:
+                    raise ValueError(f"mixture {mixture.id} is there twice")
+            except ValueError as error:
+                raise errors.UserError(f"{name}, line {reader.line_num}: {error}") from error
+            mixtures[mixture.id] = mixture
+    except csv.Error as error:
+        raise errors.UserError(f"{name}, line {reader.line_num}: not CSV: {error}") from error
+    if not mixtures:
+        raise errors.UserError(f"{name}: the list has no mixtures")
+    return list(mixtures.values())
+
+
+def check_list(mixtures: Sequence[Mixture], facts: Iterable[inspection.Facts], name: str) -> None:
+    """Holds a list of mixtures against the recordings that are there.
+
+    Args:
+        mixtures: from a file.
+        facts: of the usable recordings.
+        name: of the file, for messages.
+
+    Raises:
+        UserError: an utterance is not there or is another speaker's, a speaker is in two splits, or
+            a mixture would exceed full scale (its gains are another corpus's).
+    """
+    by_id = {fact.utterance.id: fact for fact in facts}
+    homes: dict[str, str] = {}
+    for mixture in mixtures:
+        peak = 0.0
+        for utterance_id, speaker, gain in zip(
+            mixture.utterance_ids, mixture.speakers, mixture.gains_db, strict=True
+        ):
+            fact = by_id.get(utterance_id)
+            if fact is None:
+                raise errors.UserError(
+                    f"{name}: mixture {mixture.id} needs utterance {utterance_id}, which is not "
+                    "among the usable recordings"
+                )
+            if fact.utterance.speaker != speaker:
+                raise errors.UserError(
+                    f"{name}: utterance {utterance_id} is {speaker}'s in the list and "
+                    f"{fact.utterance.speaker}'s in the corpus"
+                )
+            if homes.setdefault(speaker, mixture.split) != mixture.split:
+                raise errors.UserError(
+                    f"{name}: speaker {speaker} is in two splits, {homes[speaker]} and "
+                    f"{mixture.split}"
+                )
+            peak += fact.peak * 10 ** (gain / 20)
+        if peak > 1:
+            raise errors.UserError(
+                f"{name}: mixture {mixture.id} could exceed full scale ({peak:.2f} times); its "
+                "gains were not made for these recordings"
+            )
+
+
+def make_shards(
+    mixtures: Iterable[Mixture],
+    facts: Iterable[inspection.Facts],
+    *,
+    sample_rate: int,
+    masks: Sequence[str],
+    num_shards: int,
+    seed: int,
+) -> list[ShardPlan]:
+    """Deals the mixtures out to shards, evenly and in an order that a salted hash decides.
+
+    Args:
+        mixtures: of all splits.
+        facts: of all recordings that they name.
+        sample_rate: of the dataset, Hz.
+        masks: that are stored.
+        num_shards: of each split; a split of fewer mixtures has one shard for each.
+        seed: salt of the hash.
+
+    Returns:
+        The shards by split and number; those of a split differ by at most one mixture.
+    """
+    recordings = {
+        f.utterance.id: Recording(f.utterance.path, f.utterance.speaker, f.utterance.sex, f.sha256)
+        for f in facts
+    }
+    by_split: dict[str, list[Mixture]] = collections.defaultdict(list)
+    for mixture in mixtures:
+        by_split[mixture.split].append(mixture)
+    shards = []
+    for split in sorted(by_split, key=_SPLIT_ORDER.__getitem__):
+        order = sorted(by_split[split], key=lambda m: (_draw(seed, "order", m.id), m.id))
+        for name in schema.ShardName.of_split(split, min(num_shards, len(order))):
+            part = tuple(order[name.index :: name.count])
+            used = sorted({u for m in part for u in m.utterance_ids})
+            named = {u: recordings[u] for u in used}
+            shards.append(ShardPlan(name, sample_rate, tuple(masks), part, named))
+    return shards
+
+
+def digest(shards: Iterable[ShardPlan]) -> str:
+    """SHA-256 of a whole plan."""
+    return hashlib.sha256("\n".join(shard.digest for shard in shards).encode()).hexdigest()
+
+
+def record_bytes(mixture: Mixture, masks: Iterable[str]) -> int:
+    """About how many bytes a mixture's record takes: its arrays, and a little for the rest."""
+    num_sources = len(mixture.utterance_ids)
+    sizes = {
+        "S": num_sources,
+        "N": mixture.num_samples,
+        "T": schema.num_frames(mixture.num_samples),
+        "F": schema.NUM_BINS,
+        "K": schema.num_stored_masks(num_sources),
+    }
+    arrays = sum(f.num_bytes(sizes) for f in schema.mixture_features(masks) if f.encoding)
+    names = len(mixture.id) + sum(map(len, mixture.utterance_ids + mixture.speakers))
+    return arrays + names + 400
+
+
+class _Pool:
+    """The utterances of one split, by speaker, to draw other speakers' from."""
+
+    def __init__(self, facts: Iterable[inspection.Facts]) -> None:
+        self.facts = sorted(facts, key=lambda f: (f.utterance.speaker, f.utterance.id))
+        self._names = [fact.utterance.speaker for fact in self.facts]
+        self.speakers = [name for name, _ in itertools.groupby(self._names)]
+
+    def draw(self, number: int, without: Iterable[str]) -> inspection.Facts:
+        """One of the utterances of all but some speakers, each as likely, by a random number."""
+        ranges = sorted(
+            (bisect.bisect_left(self._names, s), bisect.bisect_right(self._names, s))
+            for s in without
+        )
+        position = number % (len(self.facts) - sum(stop - start for start, stop in ranges))
+        for start, stop in ranges:
+            if position >= start:
+                position += stop - start
+        return self.facts[position]
+
+
+def _draw(seed: int, what: str, mixture_id: str) -> int:
+    """64 random bits."""
+    text = f"{seed}/{what}/{mixture_id}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def _draw_uniform(seed: int, what: str, mixture_id: str) -> float:
+    """Between -1 and 1."""
+    return _draw(seed, what, mixture_id) / 2**63 - 1
+
+
+def _draw_voices(
+    pool: _Pool, first: inspection.Facts, mixture_id: str, settings: Settings
+) -> list[inspection.Facts]:
+    voices = [first]
+    for voice in range(1, settings.num_sources):
+        number = _draw(settings.seed, f"voice {voice}", mixture_id)
+        voices.append(pool.draw(number, [v.utterance.speaker for v in voices]))
+    return voices
+
+
+def _mix(
+    mixture_id: str, split: str, voices: Sequence[inspection.Facts], settings: Settings
+) -> Mixture:
+    gains = [0.0] * len(voices)
+    if settings.level == "active":
+        moves = _level_moves(len(voices), mixture_id, settings)
+        levels = [voice.active_level_db for voice in voices]
+        gains = [TARGET_LEVEL_DB + move - level for move, level in zip(moves, levels, strict=True)]
+    peak = math.fsum(v.peak * 10 ** (g / 20) for v, g in zip(voices, gains, strict=True))
+    common = min(0.0, 20 * math.log10(MAX_PEAK / peak))
+    longest = max if settings.length == "max" else min
+    return Mixture(
+        id=mixture_id,
+        split=split,
+        num_samples=longest(voice.num_samples for voice in voices),
+        utterance_ids=tuple(voice.utterance.id for voice in voices),
+        speakers=tuple(voice.utterance.speaker for voice in voices),
+        # Down to what is written in the list, so that the list gives exactly these.
+        gains_db=tuple(math.floor(100 * (gain + common)) / 100 for gain in gains),
+    )
+
+
+def _level_moves(num_sources: int, mixture_id: str, settings: Settings) -> list[float]:
+    half = settings.max_snr_db / 2
+    if num_sources == 2:
+        move = half * _draw_uniform(settings.seed, "level", mixture_id)
+        return [move, -move]
+    return [
+        half * _draw_uniform(settings.seed, f"level {voice}", mixture_id)
+        for voice in range(num_sources)
+    ]
+
+
+def _columns(num_sources: int) -> list[str]:
+    voices = [
+        f"{what}_{voice}"
+        for voice in range(1, num_sources + 1)
+        for what in ("utterance", "speaker", "gain_db")
+    ]
+    return ["mixture_id", "split", "num_samples", *voices]
+
+
+def _parse(row: Sequence[str], num_sources: int) -> Mixture:
+    if len(row) != 3 + 3 * num_sources:
+        raise ValueError(f"{len(row)} cells, not {3 + 3 * num_sources}")
+    mixture_id, split, num_samples = row[:3]
+    if not mixture_id:
+        raise ValueError("mixture_id is empty")
+    if split not in schema.SPLITS:
+        raise ValueError(f"split {split!r} is not one of {', '.join(schema.SPLITS)}")
+    if not (num_samples.isascii() and num_samples.isdigit() and 0 < int(num_samples) < 2**31):
+        raise ValueError(f"num_samples is {num_samples!r}, not a number of samples")
+    speakers = tuple(row[4::3])
+    if len(set(speakers)) < num_sources:
+        raise ValueError("the voices are not of different speakers")
+    gains = tuple(map(_parse_gain, row[5::3]))
+    return Mixture(mixture_id, split, int(num_samples), tuple(row[3::3]), speakers, gains)
+
+
+def _parse_gain(text: str) -> float:
+    try:
+        gain = float(text)
+    except ValueError:
+        gain = math.nan
+    if not -200 <= gain <= 200 or f"{gain:.2f}" != text:
+        raise ValueError(f"gain {text!r} is not a number of dB with two decimals")
+    return gain
+
+
+def _hint(split: str) -> str:
+    if split == "valid":
+        return "; raise --valid_fraction, or set it to 0 for no valid split"
+    return "; give the split more speakers, or leave it out"
