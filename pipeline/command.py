@@ -58,6 +58,9 @@ def _run(
     logging.get_absl_handler().setFormatter(_PlainFormatter())
     try:
         rest = flags.FLAGS(argv, known_only=pass_unknown)
+        if flags.FLAGS["verbosity"].using_default_value:
+            # absl's own default hides `info`. Not the root's level: Beam and others log there.
+            logging.get_absl_logger().setLevel(stdlib_logging.INFO)
         return main(rest[1:]) or 0
     except flags.Error as error:
         _complain(error, f"{error}; --help lists the flags")
@@ -94,6 +97,11 @@ def require(condition: object, message: str) -> None:
     """Raises `UserError(message)` unless the condition holds."""
     if not condition:
         raise errors.UserError(message)
+
+
+def report(error: errors.UserError | OSError) -> None:
+    """Prints one line on stderr, for a command that goes on after an error with what is left."""
+    _complain(error, _explain_os_error(error) if isinstance(error, OSError) else str(error))
 
 
 def _complain(error: BaseException, message: str) -> None:
