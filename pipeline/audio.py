@@ -29,6 +29,13 @@ SUBTYPES = ("PCM_16", "FLOAT")
 AudioError = containers.AudioError
 
 
+class _ForwardFile(soundfile.SoundFile):
+    """soundfile seeks after each read, which fails where a FLAC file leaves its length open."""
+
+    def seekable(self) -> bool:
+        return False
+
+
 class Reader:
     """A recording, read block by block in bounded memory.
 
@@ -70,7 +77,7 @@ class Reader:
             self._checksum = containers.FlacChecksum(self._file) if kind == "flac" else None
             if self._checksum is not None and not (verify and self._checksum.known):
                 self._checksum = None
-            self._sound = soundfile.SoundFile(self._file)
+            self._sound = _ForwardFile(self._file)
             self.rate = int(self._sound.samplerate)
             self.num_channels = int(self._sound.channels)
             self.subtype = str(self._sound.subtype)
@@ -109,7 +116,9 @@ class Reader:
         done = 0
         try:
             while self.num_samples is None or done < self.num_samples:
-                block = self._sound.read(num_samples, dtype="float32", always_2d=True)
+                left = num_samples if self.num_samples is None else self.num_samples - done
+                size = min(num_samples, left)
+                block = self._sound.read(size, dtype="float32", always_2d=True)
                 if not len(block):
                     break
                 if not np.isfinite(block).all():
