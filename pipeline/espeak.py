@@ -35,10 +35,10 @@ class EspeakError(errors.UserError):
 class Synthesizer:
     """A fresh copy of the library with voices of our own, a context manager.
 
-    The library keeps state that no call resets: its noise comes from C's `rand`, and what it said
-    before changes what it says next. Each `Synthesizer` therefore loads the library anew (`close`
-    unloads it) and seeds `rand`: the same calls in the same order give the same samples. There
-    can be one at a time in a process.
+    The library keeps state that no call resets: what it said before changes what it says next, and
+    some of its noise comes from C's `rand`. Each `Synthesizer` therefore loads the library anew
+    (`close` unloads it) and seeds `rand`: the same calls in the same order give the same samples.
+    There can be one at a time in a process.
 
     Example:
         >>> with Synthesizer({"tall": "pitch 90 120"}, seed=1) as synthesizer:

@@ -1,4 +1,4 @@
-"""Recordings as TIMIT's disc has them: NIST SPHERE, a text header of 1,024 bytes before the samples.
+"""Recordings as on TIMIT's disc: NIST SPHERE, a text header of 1,024 bytes, then the samples.
 
 Reading them is `pipeline.audio`'s.
 """

@@ -12,7 +12,6 @@ import json
 import multiprocessing
 import os
 import pathlib
-import shutil
 import signal
 import tempfile
 
@@ -109,26 +108,20 @@ def write(
     Raises:
         errors.UserError: the folder holds something else, or eSpeak NG is missing or failed.
     """
-    output = pathlib.Path(output_dir).absolute()
+    output = pathlib.Path(output_dir).resolve()
     if _is_there(output, settings, overwrite):
         return False
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = pathlib.Path(
-        tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".partial", dir=output.parent)
-    )
-    try:
-        partial.chmod(0o777 & ~_umask())
-        _write_speakers(partial, settings, num_workers)
-        (partial / SETTINGS_FILE).write_text(settings.to_json(), encoding="utf-8")
-        if output.exists() and any(output.iterdir()):
-            old = partial.with_suffix(".old")
-            output.rename(old)
-            partial.rename(output)
-            shutil.rmtree(old)
-        else:
-            partial.rename(output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f".{output.name}.", suffix=".partial", dir=output.parent
+    ) as folder:
+        corpus, replaced = pathlib.Path(folder, "corpus"), pathlib.Path(folder, "replaced")
+        corpus.mkdir()
+        _write_speakers(corpus, settings, num_workers)
+        (corpus / SETTINGS_FILE).write_text(settings.to_json(), encoding="utf-8")
+        if output.exists():
+            output.rename(replaced)
+        corpus.rename(output)
     return True
 
 
@@ -161,20 +154,29 @@ def _write_speakers(folder: pathlib.Path, settings: Settings, num_workers: int |
 
     jobs = [("train", i) for i in range(settings.num_speakers)]
     jobs += [("test", i) for i in range(settings.num_test_speakers)]
-    workers = min(num_workers or len(os.sched_getaffinity(0)), max(len(jobs), 1))
     executor = concurrent.futures.ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), _ignore_interrupt
+        min(num_workers or _num_cores(), len(jobs)),
+        multiprocessing.get_context("spawn"),
+        _ignore_interrupt,
     )
     futures = [executor.submit(_write_speaker, folder, settings, *job) for job in jobs]
     lines = []
     try:
         for future in tqdm.tqdm(futures, "speakers", unit="speaker", disable=None):
             lines.append(future.result())
-    except concurrent.futures.process.BrokenProcessPool as error:
-        raise errors.UserError("a process that speaks was killed; run it again") from error
+    except concurrent.futures.BrokenExecutor as error:
+        raise errors.UserError(
+            "a process that speaks was killed, perhaps for want of memory; run the command again"
+        ) from error
     finally:
         executor.shutdown(cancel_futures=True)
     _write_speaker_table(folder / "DOC" / "SPKRINFO.TXT", lines)
+
+
+def _num_cores() -> int:
+    # Those that this process may use, where the system says so (macOS does not).
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _ignore_interrupt() -> None:
@@ -215,38 +217,34 @@ def _write_speaker_table(path: pathlib.Path, lines: list[str]) -> None:
     path.write_text(head + "".join(f"{line}\n" for line in sorted(lines)), encoding="ascii")
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def main(arguments: list[str]) -> None:
     """The command."""
-    command.require(not arguments, f"unexpected argument {' '.join(arguments)}; --help lists flags")
-    command.require(_OUTPUT_DIR.value, "--output_dir is needed: the folder of the corpus")
-    command.require(
-        _NUM_SPEAKERS.value + _NUM_TEST_SPEAKERS.value,
-        "no speakers: --num_speakers and --num_test_speakers are both 0",
-    )
+    if arguments:
+        raise flags.Error(f"unexpected argument {arguments[0]!r}")
+    if not _OUTPUT_DIR.value:
+        raise flags.Error("--output_dir is needed, the folder of the corpus")
+    num_speakers = _NUM_SPEAKERS.value + _NUM_TEST_SPEAKERS.value
+    if not num_speakers:
+        raise flags.Error("--num_speakers and --num_test_speakers are both 0")
+    # Heavier than the flags: --help is not to wait for it.
     from pipeline import espeak
 
     settings = Settings(
-        _NUM_SPEAKERS.value,
-        _NUM_TEST_SPEAKERS.value,
-        _UTTERANCES.value,
-        _SEED.value,
-        espeak.version(),
+        num_speakers=_NUM_SPEAKERS.value,
+        num_test_speakers=_NUM_TEST_SPEAKERS.value,
+        utterances_per_speaker=_UTTERANCES.value,
+        seed=_SEED.value,
+        espeak_version=espeak.version(),
     )
-    if not write(_OUTPUT_DIR.value, settings, _NUM_WORKERS.value, _OVERWRITE.value):
+    if write(_OUTPUT_DIR.value, settings, _NUM_WORKERS.value, _OVERWRITE.value):
+        logging.info(
+            "%s: %d speakers, %d recordings of each",
+            _OUTPUT_DIR.value,
+            num_speakers,
+            settings.utterances_per_speaker,
+        )
+    else:
         logging.info("%s is complete, nothing to do", _OUTPUT_DIR.value)
-        return
-    logging.info(
-        "%s: %d speakers, %d recordings each",
-        _OUTPUT_DIR.value,
-        settings.num_speakers + settings.num_test_speakers,
-        settings.utterances_per_speaker,
-    )
 
 
 if __name__ == "__main__":
