@@ -1,0 +1,192 @@
+"""Long recordings in bounded memory: overlapping chunks whose voices keep their order.
+
+A network puts its voices out in an order of its own, which may be another one in the next chunk.
+Where two chunks overlap, both have estimated the same speech: the order of the later one is that
+which fits the earlier one's estimates best. Between the two the estimates are cross-faded with
+weights that add up to one, so that the voices still add up to the mixture.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from pipeline import features, schema
+
+# Chunks are compared where they hold blocks that are at most so far below the loudest.
+_LOUD_RANGE_DB = 30.0
+
+# From the mixture [sample, channel] of one chunk to its voices [source, sample, channel].
+Separate = Callable[[np.ndarray], np.ndarray]
+
+
+def separate_blocks(
+    blocks: Iterable[np.ndarray], separate: Separate, chunk: int, overlap: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Separates a recording that comes in blocks.
+
+    A recording of at most `chunk` samples is separated in one piece. All chunks of a longer one
+    have that length; the last ends where the recording does. Two chunks share `overlap` samples, or
+    more, up to half a chunk, where these hold too little speech to tell the voices apart.
+
+    Args:
+        blocks: float32 `[sample, channel]`, in order, of any lengths.
+        separate: separates one chunk.
+        chunk: samples in a chunk.
+        overlap: samples that two chunks share at least, at most half a chunk.
+
+    Yields:
+        Pieces of the mixture, float32 `[sample, channel]`, and of its voices,
+        `[source, sample, channel]`, which follow each other without gaps.
+
+    Raises:
+        ValueError: the chunk is shorter than a frame of the spectrogram, or the overlap is
+            negative or longer than half a chunk.
+    """
+    if chunk < schema.FRAME_LENGTH:
+        raise ValueError(f"a chunk of {chunk} samples is less than a frame")
+    if not 0 <= overlap <= chunk // 2:
+        raise ValueError(f"overlap is {overlap} samples, but half a chunk {chunk // 2}")
+    source = _Source(blocks)
+    source.fill(chunk + 1)
+    mixture = source.samples
+    if not len(mixture):
+        return
+    voices = separate(mixture[:chunk])
+    if len(mixture) <= chunk:
+        yield mixture, voices
+        return
+    memory = _Spectra(voices)
+    done, last = 0, False
+    # All positions are counted from the first sample of the chunk that is being left.
+    while not last:
+        loud = _loud_from_end(source.samples[:chunk])
+        start = chunk - _shared(loud, chunk, overlap)
+        source.fill(start + chunk + 1)
+        mixture = source.samples
+        last = len(mixture) <= start + chunk
+        if last:
+            # It is a whole chunk too: what it hears twice helps to tell the voices apart.
+            start = len(mixture) - chunk
+        later = separate(mixture[start : start + chunk])
+        if loud[(chunk - start) // schema.FRAME_LENGTH] >= _enough(overlap) / 4:
+            order = best_order(_products(voices[:, start:], later[:, : chunk - start]))
+        else:
+            order = memory.order(later)
+        later = later[order]
+        memory.add(later)
+        voices = _join(voices, later, start, overlap)
+        until = len(mixture) if last else start + chunk - overlap
+        yield mixture[done:until], voices[:, done:until]
+        done = until - start
+        voices = voices[:, start:]
+        source.drop(start)
+
+
+def best_order(similarity: np.ndarray) -> np.ndarray:
+    """Which of the later voices continues each of the earlier ones.
+
+    Args:
+        similarity: `[earlier, later]`, the greater the more alike.
+
+    Returns:
+        Indices into the later ones, `[earlier]`, whose similarities have the greatest sum.
+    """
+    if len(similarity) == 2:
+        straight, crossed = np.trace(similarity), similarity[0, 1] + similarity[1, 0]
+        return np.array([1, 0] if crossed > straight else [0, 1])
+    from scipy import optimize
+
+    return optimize.linear_sum_assignment(similarity, maximize=True)[1]
+
+
+class _Source:
+    """What is held of the recording: from the first sample that is still needed."""
+
+    def __init__(self, blocks: Iterable[np.ndarray]) -> None:
+        self._blocks = iter(blocks)
+        self.samples = np.zeros((0, 1), np.float32)
+
+    def fill(self, length: int) -> None:
+        """Reads on until there are `length` samples, or no more."""
+        parts = [self.samples] if len(self.samples) else []
+        held = len(self.samples)
+        while held < length:
+            block = next(self._blocks, None)
+            if block is None:
+                break
+            parts.append(block)
+            held += len(block)
+        if parts:
+            self.samples = np.concatenate(parts)
+
+    def drop(self, length: int) -> None:
+        self.samples = self.samples[length:]
+
+
+class _Spectra:
+    """The long-term spectrum of each voice so far, for seams that lie in a long silence."""
+
+    def __init__(self, voices: np.ndarray) -> None:
+        self._power = self._measure(voices)
+
+    def add(self, voices: np.ndarray) -> None:
+        self._power = self._power + self._measure(voices)
+
+    def order(self, voices: np.ndarray) -> np.ndarray:
+        mine, theirs = self._colour(self._power), self._colour(self._measure(voices))
+        return best_order(-np.square(mine[:, None] - theirs[None]).sum(-1))
+
+    @staticmethod
+    def _measure(voices: np.ndarray) -> np.ndarray:
+        spectra = features.stft(voices.mean(axis=-1))
+        return np.square(np.abs(spectra)).sum(axis=1, dtype=np.float64)
+
+    @staticmethod
+    def _colour(power: np.ndarray) -> np.ndarray:
+        decibels = np.log10(power + 1e-20)
+        return decibels - decibels.mean(axis=-1, keepdims=True)
+
+
+def _products(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
+    """Scalar products of all pairs, `[earlier, later]`: the greatest sum is the least distance."""
+    return np.einsum("isc,jsc->ij", earlier, later, optimize=True).astype(np.float64)
+
+
+def _loud_from_end(mixture: np.ndarray) -> np.ndarray:
+    """How many of the last 0, 1, 2, … blocks of 256 samples are loud."""
+    length = schema.FRAME_LENGTH
+    blocks = mixture[len(mixture) % length :].reshape(-1, length * mixture.shape[1])
+    power = np.square(blocks, dtype=np.float64).mean(axis=1)
+    loud = (power >= power.max() * 10 ** (-_LOUD_RANGE_DB / 10)) & (power > 0)
+    return np.concatenate([[0], np.cumsum(loud[::-1])])
+
+
+def _shared(loud: np.ndarray, chunk: int, overlap: int) -> int:
+    """Samples that the next chunk shares with this one: enough loud blocks, if half of it will do.
+
+    Args:
+        loud: of `_loud_from_end`.
+        chunk: samples in a chunk.
+        overlap: the least that is shared.
+    """
+    wanted = schema.FRAME_LENGTH * int(np.searchsorted(loud, _enough(overlap)))
+    return min(max(overlap, wanted), chunk // 2)
+
+
+def _enough(overlap: int) -> int:
+    """Loud blocks that tell voices apart: they fill half of `overlap`."""
+    return max(1, overlap // (2 * schema.FRAME_LENGTH))
+
+
+def _join(earlier: np.ndarray, later: np.ndarray, start: int, overlap: int) -> np.ndarray:
+    """One after the other, cross-faded about the middle of the last `overlap` samples.
+
+    Near its ends a chunk has heard little of what surrounds it, so the fade keeps clear of them.
+    """
+    fade = overlap // 4
+    first = earlier.shape[1] - overlap // 2 - fade // 2
+    weight = ((np.arange(fade, dtype=np.float32) + 0.5) / max(fade, 1))[:, np.newaxis]
+    between = slice(first, first + fade)
+    mixed = earlier[:, between] * (1 - weight)
+    mixed += later[:, first - start : first - start + fade] * weight
+    return np.concatenate([earlier[:, :first], mixed, later[:, first - start + fade :]], axis=1)

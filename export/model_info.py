@@ -1,0 +1,65 @@
+"""What stands beside an exported model: `voices_apart.json`."""
+
+import dataclasses
+import json
+from typing import Any
+
+from pipeline import errors
+
+FILE = "voices_apart.json"
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelInfo:
+    """What a program needs to know of a model before it runs it.
+
+    Attributes:
+        name: of the network, as `models.registry` knows it.
+        sample_rate: in Hz.
+        num_sources: voices that it gives.
+        constants: what the separator holds beside the network (mean and deviation of the
+            log-magnitudes, active level in dB).
+        network: class and settings, as Keras serialises them.
+        num_parameters: of the network.
+        signatures: of the SavedModel, sorted.
+        versions: of this package and of the libraries that wrote it.
+        format: of this file.
+    """
+
+    name: str
+    sample_rate: int
+    num_sources: int
+    constants: dict[str, float]
+    network: dict[str, Any]
+    num_parameters: int
+    signatures: tuple[str, ...]
+    versions: dict[str, str]
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        """The text of the file."""
+        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "ModelInfo":
+        """The info in the text of the file.
+
+        Raises:
+            UserError: it is not such a text, or of a later format.
+        """
+        try:
+            fields = json.loads(text)
+            if fields["format"] > FORMAT:
+                raise errors.UserError(
+                    f"{FILE} has format {fields['format']}, this program reads up to {FORMAT}; "
+                    "install a newer voices-apart"
+                )
+            info = cls(**{**fields, "signatures": tuple(fields["signatures"])})
+            if not (isinstance(info.sample_rate, int) and info.sample_rate > 0):
+                raise ValueError(f"sample_rate is {info.sample_rate!r}")
+            if not (isinstance(info.num_sources, int) and info.num_sources > 0):
+                raise ValueError(f"num_sources is {info.num_sources!r}")
+            return info
+        except (KeyError, TypeError, ValueError) as error:
+            raise errors.UserError(f"{FILE} is damaged ({error})") from error

@@ -1,0 +1,167 @@
+"""One recording to its voices: any rate, any number of channels, any length, block by block."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from export import chunks, loading
+from pipeline import audio, errors, features
+
+CHUNK_SECONDS = 60.0
+OVERLAP_SECONDS = 5.0
+
+# A voice this far below the other is none; an estimate whose difference from the mixture is this
+# far below itself is the mixture.
+_NOTHING_DB = -30.0
+# More model samples than the resamplers' rounding loses.
+_SPARE_SAMPLES = 8
+_BLOCK = 2**16
+
+# Gets the pieces of the mixture [sample, channel] and its voices [source, sample, channel].
+Listener = Callable[[np.ndarray, np.ndarray], None]
+
+
+def voices_of(
+    blocks: Iterable[np.ndarray],
+    rate: int,
+    model: loading.LoadedModel,
+    *,
+    chunk_seconds: float = CHUNK_SECONDS,
+    overlap_seconds: float = OVERLAP_SECONDS,
+    listeners: Iterable[Listener] = (),
+) -> Iterator[np.ndarray]:
+    """Separates a recording that comes in blocks, in memory that does not grow with its length.
+
+    It is brought to the model's rate, separated there, and its voices are brought back.
+
+    Args:
+        blocks: float32 `[sample, channel]`, in order.
+        rate: in Hz.
+        model: separates.
+        chunk_seconds: what is longer is separated in pieces of this length.
+        overlap_seconds: that two pieces share at least.
+        listeners: are handed what the model heard and gave, at its rate.
+
+    Yields:
+        float32 `[source, sample, channel]` at `rate`; together as many samples as went in. Their
+        sum over the voices is the recording, as far as the model's rate can hold it.
+
+    Raises:
+        UserError: the model gives values that are no numbers.
+    """
+    model_rate = model.sample_rate
+    taken = given = 0
+
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal taken
+        block = None
+        for block in blocks:
+            taken += len(block)
+            yield block
+        if block is not None and rate != model_rate:
+            # Rounding of lengths, there and back, must not cost the last samples.
+            spare = -(-_SPARE_SAMPLES * rate // model_rate)
+            yield np.zeros((spare, block.shape[1]), np.float32)
+
+    def separated() -> Iterator[np.ndarray]:
+        pieces = chunks.separate_blocks(
+            audio.resample_blocks(counted(), rate, model_rate),
+            lambda mixture: _separate_channels(model, mixture),
+            chunk=round(chunk_seconds * model_rate),
+            overlap=round(overlap_seconds * model_rate),
+        )
+        for mixture, voices in pieces:
+            for listener in listeners:
+                listener(mixture, voices)
+            shapes.append((voices.shape[0], voices.shape[2]))
+            flat = voices.transpose(1, 0, 2).reshape(voices.shape[1], -1)
+            for first in range(0, len(flat), _BLOCK):
+                yield np.ascontiguousarray(flat[first : first + _BLOCK])
+
+    shapes: list[tuple[int, int]] = []
+    for block in audio.resample_blocks(separated(), model_rate, rate):
+        block = block[: taken - given]
+        given += len(block)
+        if len(block):
+            num_sources, num_channels = shapes[-1]
+            yield block.reshape(-1, num_sources, num_channels).transpose(1, 0, 2)
+
+
+class Tally:
+    """What the voices amount to, so that no copy of the input is passed off as a separation."""
+
+    def __init__(self, num_sources: int) -> None:
+        """Starts with nothing heard."""
+        self._mixture = 0.0
+        self._voices = np.zeros(num_sources)
+        self._products = np.zeros(num_sources)
+
+    def __call__(self, mixture: np.ndarray, voices: np.ndarray) -> None:
+        """Adds one piece, `[sample, channel]` and `[source, sample, channel]`."""
+        sound, parts = mixture.astype(np.float64), voices.astype(np.float64)
+        self._mixture += float(np.square(sound).sum())
+        self._voices += np.square(parts).sum(axis=(1, 2))
+        self._products += np.einsum("snc,nc->s", parts, sound)
+
+    def note(self) -> str:
+        """What a person has to know of the outcome; empty where voices were separated."""
+        if self._mixture == 0:
+            return "is silent within the model's band, and so are its voices"
+        nothing = 10 ** (_NOTHING_DB / 10)
+        loudest = int(np.argmax(self._voices))
+        weak = self._voices < nothing * self._voices[loudest]
+        if weak.sum() == len(weak) - 1:
+            return (
+                f"the model finds one voice only: the others are more than {-_NOTHING_DB:.0f} dB "
+                f"below voice {loudest + 1}, which is the recording as it was"
+            )
+        others = self._voices - np.square(self._products) / self._mixture
+        copies = weak | (others < nothing * self._voices)
+        if copies.all():
+            return (
+                "the model does not tell the voices apart: each output is the recording itself, "
+                "at another level"
+            )
+        return ""
+
+
+def _separate_channels(model: loading.LoadedModel, mixture: np.ndarray) -> np.ndarray:
+    """`[sample, channel]` to `[source, sample, channel]`.
+
+    Each channel is separated by itself, so that its voices add up to it whatever the network is.
+    Who is who is decided by the mean of the channels, in which all speakers are heard also where
+    each channel has its own (two sides of a telephone call).
+    """
+    channels = np.ascontiguousarray(mixture.T)
+    if len(channels) == 1 or (channels == channels[0]).all():
+        voices = _run(model, channels[0])
+        return np.repeat(voices[:, :, np.newaxis], len(channels), axis=2)
+    guide = _magnitudes(_run(model, _reference(channels)))
+    ordered = []
+    for channel in channels:
+        voices = _run(model, channel)
+        # Magnitudes: microphones that stand apart hear the same voice with different delays.
+        similarity = np.einsum("ifb,jfb->ij", guide, _magnitudes(voices), optimize=True)
+        ordered.append(voices[chunks.best_order(similarity)])
+    return np.stack(ordered, axis=2)
+
+
+def _reference(channels: np.ndarray) -> np.ndarray:
+    """The mean of the channels `[channel, sample]`, or the loudest where they cancel out in it."""
+    mean = channels.mean(axis=0)
+    powers = np.square(channels, dtype=np.float64).mean(axis=1)
+    cancelled = np.square(mean, dtype=np.float64).mean() < 0.05 * powers.mean()
+    return channels[np.argmax(powers)] if cancelled else mean
+
+
+def _run(model: loading.LoadedModel, samples: np.ndarray) -> np.ndarray:
+    voices = model.separate(samples[np.newaxis])[0]
+    if not np.isfinite(voices).all():
+        raise errors.UserError(
+            f"{model.path}: the model gives values that are no numbers; train or export it again"
+        )
+    return voices
+
+
+def _magnitudes(voices: np.ndarray) -> np.ndarray:
+    return np.abs(features.stft(voices))

@@ -1,0 +1,117 @@
+"""Exports a trained model as a SavedModel that needs nothing but TensorFlow.
+
+    python -m export.saved_model --model_dir=runs/lstm --output_dir=exported/lstm
+
+The folder holds two signatures. `serving_default` takes `waveform`, float32 [batch, samples] at the
+model's rate, of any length and level, and gives `sources` [batch, voice, samples], which add up to
+it. `masks` takes `log_magnitude` [batch, frame, bin] and gives `masks` [batch, voice, frame, bin].
+Rate, number of voices and the network's settings are in voices_apart.json beside them.
+"""
+
+import os
+import pathlib
+import shutil
+from typing import Any
+
+from absl import flags
+
+from export import loading, model_info
+from pipeline import command, errors
+
+
+def write(
+    separator: Any, output_dir: str | os.PathLike[str], *, overwrite: bool = False
+) -> model_info.ModelInfo:
+    """Writes a separator as a SavedModel; the folder appears when it is whole.
+
+    Args:
+        separator: `models.separator.Separator`.
+        output_dir: the folder to make.
+        overwrite: replace an exported model that is there.
+
+    Returns:
+        What `voices_apart.json` holds.
+
+    Raises:
+        UserError: the folder is there, and is no exported model or `overwrite` is not given.
+    """
+    target = pathlib.Path(output_dir).absolute()
+    _check_target(target, overwrite)
+    loading.import_keras()
+    import tensorflow as tf
+
+    from export import signatures
+
+    separator = signatures.in_float32(separator)
+    info = signatures.describe(separator)
+    module = tf.Module()
+    # The plain variables: a Keras layer as attribute would be saved with all its Python state.
+    module.weights = [variable.value for variable in separator.variables]
+    functions = {
+        name: function.get_concrete_function()
+        for name, function in signatures.functions(separator).items()
+    }
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    replaced = target.with_name(f".{target.name}.{os.getpid()}.old")
+    try:
+        tf.saved_model.save(module, str(temporary), signatures=functions)
+        (temporary / model_info.FILE).write_text(info.to_json(), encoding="utf-8")
+        if target.exists():
+            target.rename(replaced)
+        temporary.rename(target)
+    except tf.errors.OpError as error:
+        # TensorFlow has its own exceptions for what the file system refuses.
+        reason = (error.message or str(error)).splitlines()[0]
+        raise errors.UserError(f"{target} cannot be written: {reason}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if target.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+    return info
+
+
+def _check_target(target: pathlib.Path, overwrite: bool) -> None:
+    if target.is_dir() and not any(target.iterdir()):
+        return
+    if not target.exists():
+        return
+    if not loading.is_saved_model(target):
+        raise errors.UserError(f"{target} is there and is no exported model; choose another folder")
+    if not overwrite:
+        raise errors.UserError(f"{target} holds a model; --overwrite replaces it")
+
+
+def _define_flags() -> None:
+    flags.DEFINE_string(
+        "model_dir", None, "folder of trainer.task, or a .keras file; its best weights are taken",
+        required=True,
+    )  # fmt: skip
+    flags.DEFINE_string("output_dir", None, "the folder to make", required=True)
+    flags.DEFINE_bool("overwrite", False, "replace an exported model that is there")
+
+
+def main(arguments: list[str]) -> None:
+    """The command."""
+    if arguments:
+        raise flags.Error(f"unknown argument {arguments[0]!r}")
+    target = pathlib.Path(flags.FLAGS.output_dir).absolute()
+    _check_target(target, flags.FLAGS.overwrite)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    loading.keras_file(flags.FLAGS.model_dir)
+    import tensorflow as tf
+
+    # On a machine with a GPU, Keras would write operations into the graph that only a GPU has.
+    tf.config.set_visible_devices([], "GPU")
+    separator = loading.load_separator(flags.FLAGS.model_dir)
+    info = write(separator, flags.FLAGS.output_dir, overwrite=flags.FLAGS.overwrite)
+    size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+    print(
+        f"{flags.FLAGS.output_dir}: {info.name}, {info.num_parameters:,} parameters, "
+        f"{info.num_sources} voices, {info.sample_rate} Hz, {size / 1e6:.1f} MB"
+    )
+
+
+if __name__ == "__main__":
+    _define_flags()
+    command.run(main, __doc__)

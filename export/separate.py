@@ -1,0 +1,351 @@
+"""Separates the voices in recordings.
+
+    python -m export.separate mixture.wav --model=exported/lstm --output_dir=out
+    python -m export.separate meetings/ call.flac --model=runs/lstm --output_dir=out --plot
+
+writes out/mixture_voice1.wav, out/mixture_voice2.wav, …: WAV files at the recording's own rate and
+level, with as many samples and channels, never rescaled. They have 16 bits where the recording has
+no more and no sample exceeds full scale, and are float otherwise. Of a folder, all audio below it
+is separated, and the folders below it are found again below --output_dir.
+
+A model hears a band of half its rate (up to 4 kHz at 8,000 Hz). Above it the voices carry nothing:
+they add up to the recording as it sounds within that band. Of several channels each is separated
+by itself, and its voices are put in the order of those in the mean of all channels.
+
+A recording longer than --chunk_seconds is separated in overlapping pieces, in memory that does not
+grow with its length; where they meet, the voices are put in the order that fits best.
+
+WAV, FLAC, OGG, MP3, AIFF, SPHERE and what else libsndfile reads. One recording that cannot be
+separated does not stop the others; the exit code is then 1.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from absl import flags
+
+from export import loading, plots, recording
+from pipeline import audio, command, containers, corpus, errors, storage
+
+# Codings whose samples have more than 16 bits.
+_FINE_SUBTYPES = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_20", "ALAC_24", "ALAC_32")
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A recording and the name, without an ending, that its outputs begin with."""
+
+    source: pathlib.Path
+    stem: pathlib.Path
+
+    def voice(self, index: int) -> pathlib.Path:
+        """Where the voice goes that is counted from 0: `mixture_voice1.wav` for the first."""
+        return self.stem.with_name(f"{self.stem.name}_voice{index + 1}.wav")
+
+    @property
+    def picture(self) -> pathlib.Path:
+        """Where the picture goes."""
+        return self.stem.with_name(f"{self.stem.name}_voices.png")
+
+
+@dataclasses.dataclass(frozen=True)
+class Separated:
+    """What came of a job: the files, the recording's length, and what a person has to know."""
+
+    files: tuple[pathlib.Path, ...]
+    seconds: float
+    note: str
+
+
+def separate(
+    samples: np.ndarray,
+    rate: int,
+    model: loading.LoadedModel | str | os.PathLike[str],
+    *,
+    chunk_seconds: float = recording.CHUNK_SECONDS,
+    overlap_seconds: float = recording.OVERLAP_SECONDS,
+) -> np.ndarray:
+    """The voices in a recording.
+
+    Args:
+        samples: `[sample]` or `[sample, channel]`, float with full scale 1, or int16 or int32.
+        rate: in Hz.
+        model: a model, or the path of one (`export.loading.load`; load it once for many calls).
+        chunk_seconds: what is longer is separated in pieces of this length.
+        overlap_seconds: that two pieces share at least.
+
+    Returns:
+        float32 `[source, sample]` or `[source, sample, channel]` at `rate` and at the recording's
+        level. Their sum is the recording, less what lies above half the model's rate.
+
+    Raises:
+        ValueError: samples of another shape or type.
+        UserError: samples that are NaN or infinite, a rate that no recording has, no such model.
+    """
+    samples = np.asarray(samples)
+    if samples.dtype in (np.int16, np.int32):
+        samples = samples / -float(np.iinfo(samples.dtype).min)
+    if samples.ndim not in (1, 2) or not np.issubdtype(samples.dtype, np.floating):
+        raise ValueError(
+            "samples are [sample] or [sample, channel] of float, int16 or int32, not "
+            f"{samples.dtype} of shape {samples.shape}"
+        )
+    columns = samples.reshape(len(samples), -1).astype(np.float32)
+    containers.check_rate_and_channels(rate, columns.shape[1])
+    if not np.isfinite(columns).all():
+        raise errors.UserError("the recording holds samples that are NaN or infinite")
+    if not isinstance(model, loading.LoadedModel):
+        model = loading.load(model)
+    pieces = recording.voices_of(
+        [columns], rate, model, chunk_seconds=chunk_seconds, overlap_seconds=overlap_seconds
+    )
+    empty = np.zeros((model.num_sources, 0, columns.shape[1]), np.float32)
+    voices = np.concatenate([empty, *pieces], axis=1)
+    return voices[..., 0] if samples.ndim == 1 else voices
+
+
+def separate_file(
+    job: Job,
+    model: loading.LoadedModel,
+    *,
+    chunk_seconds: float = recording.CHUNK_SECONDS,
+    overlap_seconds: float = recording.OVERLAP_SECONDS,
+    plot: bool = False,
+    label: str = "",
+) -> Separated:
+    """Separates a file; its outputs get their names when all of them are whole.
+
+    Args:
+        job: what to read and where to write.
+        model: separates.
+        chunk_seconds: what is longer is separated in pieces of this length.
+        overlap_seconds: that two pieces share at least.
+        plot: draw a picture as well.
+        label: shows a progress bar of this name, on a terminal.
+
+    Raises:
+        UserError: the recording cannot be read, or the outputs cannot be written.
+        OSError: likewise.
+    """
+    tally = recording.Tally(model.num_sources)
+    beginning = plots.Beginning(model.sample_rate)
+    with audio.Reader(job.source) as reader:
+        pieces = recording.voices_of(
+            reader.blocks(),
+            reader.rate,
+            model,
+            chunk_seconds=chunk_seconds,
+            overlap_seconds=overlap_seconds,
+            listeners=(tally, beginning) if plot else (tally,),
+        )
+        job.stem.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".voices-", dir=job.stem.parent) as folder:
+            drafts = [pathlib.Path(folder) / job.voice(i).name for i in range(model.num_sources)]
+            num_samples, peak = _write(drafts, _with_progress(pieces, reader, label), reader)
+            if not num_samples:
+                raise audio.AudioError(f"{job.source}: empty: it has no samples")
+            if peak <= 1 and reader.subtype not in _FINE_SUBTYPES:
+                drafts = [_in_16_bits(draft) for draft in drafts]
+            names = [job.voice(i) for i in range(model.num_sources)]
+            if plot:
+                drafts.append(pathlib.Path(folder) / job.picture.name)
+                names.append(job.picture)
+                beginning.draw(drafts[-1], job.source.name, num_samples / reader.rate)
+            for draft, name in zip(drafts, names, strict=True):
+                draft.replace(name)
+    return Separated(tuple(names), num_samples / reader.rate, tally.note())
+
+
+def plan(
+    inputs: Sequence[str | os.PathLike[str]], output_dir: str | os.PathLike[str], num_sources: int
+) -> tuple[list[Job], list[errors.UserError]]:
+    """What to separate, and under which names.
+
+    Args:
+        inputs: files, and folders whose audio files are taken, with those of folders below them.
+        output_dir: where outputs go; what lies below it is never taken from a folder.
+        num_sources: voices of the model.
+
+    Returns:
+        The jobs, and what among the inputs cannot be read.
+
+    Raises:
+        UserError: two outputs would have one name, or an output that of a recording.
+    """
+    target = pathlib.Path(output_dir)
+    jobs: dict[pathlib.Path, Job] = {}
+    problems: list[errors.UserError] = []
+    for name in map(pathlib.Path, inputs):
+        if not name.is_dir():
+            if name.exists():
+                jobs.setdefault(name.resolve(), Job(name, target / name.stem))
+            else:
+                problems.append(errors.UserError(f"no such file or folder: {name}"))
+            continue
+        listing = storage.list_files(str(name))
+        audible = [path for path in listing.files if _sounds(path)]
+        if target.resolve() != name.resolve():
+            audible = [p for p in audible if target.resolve() not in (name / p).resolve().parents]
+        for path in audible:
+            source = name / path
+            jobs.setdefault(source.resolve(), Job(source, (target / path).with_suffix("")))
+        unreadable = [(path, why) for path, why in listing.problems if _sounds(path)]
+        problems += [errors.UserError(f"{name / path}: {why}") for path, why in unreadable]
+        if not audible and not unreadable:
+            problems.append(
+                errors.UserError(
+                    f"{name}: no audio in this folder (*{', *'.join(corpus.EXTENSIONS[:3])}, …)"
+                )
+            )
+    _check_names(jobs, num_sources)
+    return list(jobs.values()), problems
+
+
+def _sounds(path: str) -> bool:
+    return path.lower().endswith(corpus.EXTENSIONS)
+
+
+def _check_names(jobs: dict[pathlib.Path, Job], num_sources: int) -> None:
+    makers: dict[pathlib.Path, Job] = {}
+    for job in jobs.values():
+        for output in (*(job.voice(i) for i in range(num_sources)), job.picture):
+            other = makers.setdefault(output.resolve(), job)
+            if other is not job:
+                raise errors.UserError(
+                    f"{other.source} and {job.source} would both become {output}; separate them "
+                    "into different folders"
+                )
+            if output.resolve() in jobs:
+                raise errors.UserError(
+                    f"{output}, a voice of {job.source}, would overwrite one of the recordings; "
+                    "choose another --output_dir"
+                )
+
+
+def _write(
+    paths: Sequence[pathlib.Path], pieces: Iterable[np.ndarray], reader: audio.Reader
+) -> tuple[int, float]:
+    """Writes the voices as float WAV files; returns samples per channel and the largest value."""
+    num_samples, peak = 0, 0.0
+    with contextlib.ExitStack() as stack:
+        writers = [
+            stack.enter_context(
+                audio.Writer(path, reader.rate, reader.num_channels, "FLOAT", reader.num_samples)
+            )
+            for path in paths
+        ]
+        for piece in pieces:
+            num_samples += piece.shape[1]
+            peak = max(peak, float(np.abs(piece).max()))
+            for writer, voice in zip(writers, piece, strict=True):
+                writer.write(np.ascontiguousarray(voice))
+    return num_samples, peak
+
+
+def _in_16_bits(path: pathlib.Path) -> pathlib.Path:
+    """Writes the float WAV file anew and removes it; returns the new one."""
+    target = path.with_name(f"16-{path.name}")
+    with (
+        audio.Reader(path) as reader,
+        audio.Writer(target, reader.rate, reader.num_channels, "PCM_16", reader.num_samples) as out,
+    ):
+        for block in reader.blocks():
+            out.write(block)
+    path.unlink()
+    return target
+
+
+def _with_progress(
+    pieces: Iterable[np.ndarray], reader: audio.Reader, label: str
+) -> Iterable[np.ndarray]:
+    if not label:
+        yield from pieces
+        return
+    import tqdm
+
+    total = None if reader.num_samples is None else reader.num_samples / reader.rate
+    # disable=None: none where stderr is no terminal.
+    with tqdm.tqdm(
+        total=total, desc=label, unit="s", disable=None, leave=False,
+        bar_format="{desc} {percentage:3.0f} %|{bar}| {n:.0f}/{total:.0f} s of audio, {remaining}",
+    ) as bar:  # fmt: skip
+        for piece in pieces:
+            yield piece
+            bar.update(piece.shape[1] / reader.rate)
+
+
+def _define_flags() -> None:
+    flags.DEFINE_string(
+        "model", None,
+        "folder of export.saved_model, folder of trainer.task (its best weights), or .keras file",
+        required=True,
+    )  # fmt: skip
+    flags.DEFINE_string("output_dir", ".", "folder for the voices; it is made where there is none")
+    flags.DEFINE_bool("plot", False, "draw waveforms, spectrograms and masks of each recording")
+    flags.DEFINE_float(
+        "chunk_seconds", recording.CHUNK_SECONDS,
+        "a longer recording is separated in pieces of this length", lower_bound=2.0,
+    )  # fmt: skip
+    flags.DEFINE_float(
+        "overlap_seconds", recording.OVERLAP_SECONDS,
+        "that two pieces share at least, up to half of a piece", lower_bound=0.5,
+    )  # fmt: skip
+
+
+def main(arguments: list[str]) -> int:
+    """The command."""
+    options = flags.FLAGS
+    if not arguments:
+        raise flags.Error("name at least one recording or folder of recordings")
+    if options.overlap_seconds > options.chunk_seconds / 2:
+        raise flags.Error("--overlap_seconds is more than half of --chunk_seconds")
+    if loading.is_saved_model(options.model):
+        # This process needs no Keras; else TensorFlow would import it, for two seconds.
+        os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    # Names are checked before the seconds that loading a model takes, as if for two voices.
+    jobs, problems = plan(arguments, options.output_dir, 2)
+    if jobs:
+        model = loading.load(options.model)
+        jobs, problems = plan(arguments, options.output_dir, model.num_sources)
+    for problem in problems:
+        command.report(problem)
+    start, seconds, failed = time.monotonic(), 0.0, len(problems)
+    for index, job in enumerate(jobs):
+        count = f"{index + 1}/{len(jobs)} " if len(jobs) > 1 else ""
+        try:
+            done = separate_file(
+                job,
+                model,
+                chunk_seconds=options.chunk_seconds,
+                overlap_seconds=options.overlap_seconds,
+                plot=options.plot,
+                label=count + job.source.name,
+            )
+        except (errors.UserError, OSError) as error:
+            command.report(error)
+            failed += 1
+            continue
+        seconds += done.seconds
+        for path in done.files:
+            print(path, flush=True)
+        if done.note:
+            print(f"note: {job.source}: {done.note}", file=sys.stderr, flush=True)
+    whole = len(jobs) + len(problems) - failed
+    if whole:
+        took = time.monotonic() - start
+        print(f"{whole} separated, {seconds:.1f} s of audio in {took:.1f} s")
+    if failed and len(jobs) + len(problems) > 1:
+        print(f"{failed} not separated, named above", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    _define_flags()
+    command.run(main, __doc__)

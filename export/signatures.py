@@ -1,0 +1,95 @@
+"""The functions that an exported model consists of, made from a separator.
+
+SavedModel and in-process runs of a `.keras` file both use these, so that they cannot disagree.
+"""
+
+import importlib.metadata
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from export import model_info
+from models import registry
+from pipeline import version
+
+WAVEFORM = "serving_default"
+MASKS = "masks"
+
+
+def functions(separator: Any) -> dict[str, Any]:
+    """The TensorFlow functions of a separator, by the name of their signature.
+
+    Args:
+        separator: `models.separator.Separator`, or another Keras model that takes waveforms and
+            has `num_sources`, `sample_rate` and `network`; without a method `masks` it gets no
+            signature of that name.
+
+    Returns:
+        `serving_default`, from `waveform` float32 `[batch, sample]` to `{"sources": [batch,
+        source, sample]}`, and `masks`, from `log_magnitude` float32 `[batch, frame, bin]` to
+        `{"masks": [batch, source, frame, bin]}`. Each is a `tf.function` with a fixed signature.
+    """
+    num_sources = separator.num_sources
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32, name="waveform")])
+    def separate(waveform: Any) -> dict[str, Any]:
+        length = tf.shape(waveform)[1]
+        # Nothing has no level and no spectrogram: one zero is separated instead, and cut off.
+        missing = tf.cast(tf.equal(length, 0), tf.int32)
+        sources = separator(tf.pad(waveform, [[0, 0], [0, missing]]), training=False)
+        return {"sources": tf.ensure_shape(sources[..., :length], [None, num_sources, None])}
+
+    by_name = {WAVEFORM: separate}
+    if hasattr(separator, "masks"):
+        bins = getattr(separator.network, "num_bins", None)
+        spec = tf.TensorSpec([None, None, bins], tf.float32, name="log_magnitude")
+
+        @tf.function(input_signature=[spec])
+        def masks(log_magnitude: Any) -> dict[str, Any]:
+            values = separator.masks(log_magnitude, training=False)
+            return {"masks": tf.ensure_shape(values, [None, num_sources, None, bins])}
+
+        by_name[MASKS] = masks
+    return by_name
+
+
+def in_float32(separator: Any) -> Any:
+    """The separator itself, or, after training in mixed precision, one that computes in float32.
+
+    Half precision saves nothing on a CPU, and its kernels are missing on many.
+    """
+    network = separator.network
+    if network.dtype_policy.compute_dtype == "float32":
+        return separator
+    config = {**network.get_config(), "dtype": "float32"}
+    twin = type(network).from_config(config)
+    copy = type(separator).from_config({**separator.get_config(), "network": _serialise(twin)})
+    copy.build((None, None))
+    copy.network.set_weights(network.get_weights())
+    return copy
+
+
+def describe(separator: Any) -> model_info.ModelInfo:
+    """The facts of a separator that stand beside its SavedModel."""
+    network = separator.network
+    names = {kind: name for name, kind in registry.NETWORKS.items()}
+    config = separator.get_config()
+    packages = ("keras", "tensorflow")
+    return model_info.ModelInfo(
+        name=names.get(type(network), type(network).__name__),
+        sample_rate=separator.sample_rate,
+        num_sources=separator.num_sources,
+        constants={k: v for k, v in config.items() if isinstance(v, float)},
+        network=_serialise(network),
+        num_parameters=network.count_params(),
+        signatures=tuple(sorted(functions(separator))),
+        versions={
+            "voices_apart": version.VERSION,
+            **{package: importlib.metadata.version(package) for package in packages},
+        },
+    )
+
+
+def _serialise(network: Any) -> dict[str, Any]:
+    return dict(keras.saving.serialize_keras_object(network))
