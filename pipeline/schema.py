@@ -310,7 +310,8 @@ def markdown_table(features: Sequence[Feature]) -> str:
     for f in features:
         shape = "[" + ", ".join(f.axes) + "]" if f.axes else "1"
         cells = (f"`{f.name}`", f.kind, shape, encodings[f.encoding], f.unit, f.meaning)
-        rows.append(f"| {' | '.join(cells)} |")
+        # A bar within a cell, as in |X|, would end it.
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"
 
 
