@@ -48,5 +48,7 @@ def reorder(sources: Tensor, assignment: Tensor) -> Tensor:
     Returns:
         `[batch, output, ...]`.
     """
-    index = ops.reshape(assignment, (*assignment.shape, *[1] * (len(sources.shape) - 2)))
-    return ops.take_along_axis(sources, index, axis=1)
+    # A product with zeros and ones: exact, and faster than a gather on every backend.
+    chosen = ops.one_hot(assignment, sources.shape[1], dtype=sources.dtype)
+    flat = ops.reshape(sources, (*ops.shape(sources)[:2], -1))
+    return ops.reshape(ops.matmul(chosen, flat), ops.shape(sources))

@@ -1,0 +1,194 @@
+"""What a training run is: flags to one frozen dataclass, to JSON and back."""
+
+import dataclasses
+import json
+from typing import Any
+
+from absl import flags
+
+from pipeline import dataset, errors
+
+
+def _setting(
+    default: Any,
+    kind: str,
+    help: str,
+    *,
+    free: bool = False,
+    **limits: Any,
+) -> Any:
+    """A field that is also a flag.
+
+    Args:
+        default: of both.
+        kind: of the flag: `integer`, `float`, `boolean`, `enum`, `string` or `multi_string`.
+        help: of the flag.
+        free: a run may go on with another value.
+        **limits: further arguments of absl's DEFINE function.
+    """
+    metadata = {"kind": kind, "help": help, "free": free, "limits": limits}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All settings of a run. Each field is a flag, whose help says what it is."""
+
+    data_dir: str = _setting("", "string", "Folder of the dataset.", free=True)
+    model: str = _setting("lstm", "string", "Name of the network: ffn, lstm, ….")
+    units: int | None = _setting(
+        None, "integer", "Units of each hidden layer (default: the network's, 300).", lower_bound=1
+    )
+    layers: int | None = _setting(
+        None, "integer", "Hidden layers (default: the network's, 2).", lower_bound=1
+    )
+    dropout: float | None = _setting(
+        None, "float", "Share of hidden units that is dropped in training (default: none).",
+        lower_bound=0, upper_bound=0.95,
+    )  # fmt: skip
+    head: str | None = _setting(
+        None, "enum", "Activation of the masks (default: the network's, sigmoid). A sigmoid learns "
+        "psm clipped to [0, 1], linear all of it.",
+        enum_values=["sigmoid", "linear", "relu", "softmax"],
+    )  # fmt: skip
+    network: tuple[str, ...] = _setting(
+        (), "multi_string", "Any other argument of the network, as NAME=VALUE; may be repeated."
+    )
+    assignment: str = _setting(
+        "pit", "enum", "pit: all voices, whichever output is nearest to which over the whole "
+        "window; fixed: one mask, voice 1's, the original experiment.",
+        enum_values=["pit", "fixed"],
+    )  # fmt: skip
+    target: str = _setting(
+        "psm", "enum", "Ideal mask to learn.", enum_values=["ibm", "irm", "psm"]
+    )
+    frames: int = _setting(
+        100, "integer", "Frames of a window (8 ms each at 8 kHz).", lower_bound=2
+    )
+    batch_size: int = _setting(64, "integer", "Windows in a batch.", lower_bound=1)
+    epochs: int = _setting(
+        50, "integer", "Epochs; a run may go on with more than it had.", free=True, lower_bound=1
+    )
+    steps_per_epoch: int | None = _setting(
+        None, "integer", "Batches after which an epoch ends (default: when all windows were seen).",
+        lower_bound=1,
+    )  # fmt: skip
+    learning_rate: float = _setting(1e-3, "float", "Adam's, at the start.", lower_bound=1e-9)
+    schedule: str = _setting(
+        "plateau", "enum", "plateau: half the rate when validation has not improved for three "
+        "epochs; cosine: down to zero over all epochs; constant.",
+        enum_values=["plateau", "cosine", "constant"],
+    )  # fmt: skip
+    clip_norm: float = _setting(
+        5.0, "float", "Largest norm of all gradients together; 0: no limit.", lower_bound=0
+    )
+    patience: int = _setting(
+        10, "integer", "Stop after so many epochs in which validation did not improve; 0: never.",
+        lower_bound=0,
+    )  # fmt: skip
+    seed: int = _setting(
+        0, "integer", "Of the weights and of the order.", lower_bound=0, upper_bound=2**31 - 1
+    )
+    mixed_precision: bool = _setting(
+        False, "boolean", "Compute in bfloat16, keep weights, masks and loss in float32."
+    )
+    jit_compile: bool = _setting(
+        False, "boolean", "Compile the training step with XLA (with JAX it always is).", free=True
+    )
+    cache: bool = _setting(
+        False, "boolean", "Keep all windows in memory after the first epoch.", free=True
+    )
+    shuffle_buffer: int = _setting(
+        4096, "integer", "Windows that are held for shuffling; 39 KB each.", lower_bound=1
+    )
+    tensorboard: bool = _setting(
+        True, "boolean", "Write events for TensorBoard (needs TensorFlow).", free=True
+    )
+
+    @classmethod
+    def from_flags(cls, values: flags.FlagValues) -> "Config":
+        """The settings that the parsed flags give."""
+        given = {field.name: getattr(values, field.name) for field in dataclasses.fields(cls)}
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as JSON has them."""
+        values = dataclasses.asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Config":
+        """The settings from JSON; what an older version did not know gets its default.
+
+        Raises:
+            UserError: a setting that this version does not know.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(values.keys() - known)
+        if unknown:
+            raise errors.UserError(f"settings that this version does not know: {unknown}")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+    def differences(self, other: "Config") -> list[str]:
+        """What must be the same for a run to go on, and is not: `name: this → other`."""
+        return [
+            f"--{field.name} {getattr(self, field.name)} → {getattr(other, field.name)}"
+            for field in dataclasses.fields(self)
+            if not field.metadata["free"]
+            and getattr(self, field.name) != getattr(other, field.name)
+        ]
+
+    def network_settings(self) -> dict[str, Any]:
+        """What the network's constructor is given, less the number of outputs.
+
+        Raises:
+            UserError: `--network` is not NAME=VALUE.
+        """
+        named = {"units": self.units, "num_layers": self.layers}
+        named |= {"dropout": self.dropout, "head": self.head}
+        settings = {name: value for name, value in named.items() if value is not None}
+        for item in self.network:
+            name, equals, text = item.partition("=")
+            if not equals or not name:
+                raise errors.UserError(f"--network={item} is not NAME=VALUE")
+            try:
+                settings[name] = json.loads(text)
+            except json.JSONDecodeError:
+                settings[name] = text
+        return settings
+
+    def num_outputs(self, num_sources: int) -> int:
+        """Masks that the network gives."""
+        return 1 if self.assignment == "fixed" else num_sources
+
+    def check(self, info: dataset.DatasetInfo) -> None:
+        """Whether the dataset has what the settings ask for.
+
+        Raises:
+            UserError: it has not.
+        """
+        where = self.data_dir
+        if "train" not in info.splits or not info.splits["train"].mixtures or info.mean is None:
+            raise errors.UserError(
+                f"{where} has no train split (only {', '.join(sorted(info.splits)) or 'nothing'})"
+            )
+        if self.target not in info.masks:
+            raise errors.UserError(
+                f"{where} stores the masks {', '.join(info.masks) or '(none)'}, not {self.target}; "
+                f"make it with --masks={self.target} or choose another --target"
+            )
+        if self.assignment == "fixed" and info.num_sources != 2:
+            raise errors.UserError(
+                f"--assignment=fixed is for two voices, but {where} has {info.num_sources}"
+            )
+
+
+def define_flags() -> None:
+    """Defines a flag for each field of `Config`."""
+    for field in dataclasses.fields(Config):
+        define = getattr(flags, f"DEFINE_{field.metadata['kind']}")
+        default = field.default
+        if field.metadata["kind"] == "multi_string":
+            default = list(default)
+        limits = field.metadata["limits"]
+        define(field.name, default, help=field.metadata["help"], **limits)

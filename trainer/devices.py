@@ -1,0 +1,53 @@
+"""What is computed on: all GPUs that the backend finds, or the processor."""
+
+import contextlib
+import os
+from typing import Any
+
+import keras
+
+
+def describe() -> str:
+    """The devices in words, such as `2 GPUs` or `CPU (8 cores)`."""
+    gpus = _count("gpu")
+    if gpus:
+        return f"{gpus} GPU{'s' if gpus > 1 else ''}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"CPU ({cores} core{'s' if cores != 1 else ''})"
+
+
+def use_all() -> tuple[contextlib.AbstractContextManager[Any], int]:
+    """Spreads each batch over all GPUs.
+
+    Returns:
+        The scope to make models in, and into how many parts a batch falls, each with a loss of its
+        own whose gradients are added up (JAX computes as if there were one device: 1).
+    """
+    if _count("gpu") < 2:
+        return contextlib.nullcontext(), 1
+    if keras.backend.backend() == "jax":
+        keras.distribution.set_distribution(
+            keras.distribution.DataParallel(auto_shard_dataset=False)
+        )
+        return contextlib.nullcontext(), 1
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        strategy = tf.distribute.MirroredStrategy()
+        return strategy.scope(), strategy.num_replicas_in_sync
+    return contextlib.nullcontext(), 1
+
+
+def _count(kind: str) -> int:
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return len(tf.config.list_logical_devices(kind.upper()))
+    return len(keras.distribution.list_devices(kind)) if _has(kind) else 0
+
+
+def _has(kind: str) -> bool:
+    try:
+        return bool(keras.distribution.list_devices(kind))
+    except RuntimeError:  # JAX raises where there is no platform of that kind.
+        return False

@@ -1,0 +1,315 @@
+"""From the dataset's shards to batches, with tf.data.
+
+TensorFlow is imported here and nowhere else in what trains: networks, losses and metrics are
+`keras.ops`, and take these batches on any backend.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+
+import tensorflow as tf
+
+from pipeline import dataset, errors, schema
+
+_FEATURES = {feature.name: feature for feature in schema.MIXTURE_FEATURES}
+_SIZES = ("num_samples", "num_frames")
+_READ_BUFFER = 4 << 20
+_PARALLEL_SHARDS = 8
+
+
+class DamagedShardError(errors.UserError):
+    """A shard that is cut short, has flipped bits, or does not hold what the info says."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """One split of a dataset on disk.
+
+    Attributes:
+        folder: the dataset's.
+        name: `train`, `valid` or `test`.
+        info: the dataset's.
+    """
+
+    folder: str
+    name: str
+    info: dataset.DatasetInfo
+
+    @property
+    def shards(self) -> tuple[dataset.ShardInfo, ...]:
+        """The shards that the info lists; what else lies in the folder is not looked at."""
+        return self.info.splits[self.name].shards
+
+    @property
+    def paths(self) -> list[str]:
+        """Of the shards that hold records."""
+        return [os.path.join(self.folder, shard.name) for shard in self.shards if shard.records]
+
+    def check_sizes(self) -> None:
+        """Looks at every shard's size, which is quick and finds most damage before the start.
+
+        Raises:
+            DamagedShardError: a shard is missing or has another size than the info says.
+        """
+        for shard in self.shards:
+            path = os.path.join(self.folder, shard.name)
+            if not tf.io.gfile.exists(path):
+                raise DamagedShardError(f"{path} is missing; make the dataset anew")
+            size = tf.io.gfile.stat(path).length
+            if size != shard.bytes:
+                raise DamagedShardError(
+                    f"{path} has {size} bytes, not {shard.bytes} as {schema.INFO_FILE} says; "
+                    "make the dataset anew"
+                )
+
+    def num_windows(self, frames: int) -> int:
+        """Windows of `frames` frames, the padded ones included."""
+        lengths = _records(self.paths).batch(64).map(_parse_num_frames, tf.data.AUTOTUNE)
+        windows = lengths.reduce(
+            tf.constant(0, tf.int64), lambda total, t: total + tf.reduce_sum(-(-t // frames))
+        )
+        return int(windows)
+
+
+def windows(
+    split: Split,
+    features: Sequence[str],
+    *,
+    frames: int,
+    batch_size: int,
+    steps_per_epoch: int,
+    first_epoch: int = 0,
+    last_epoch: int = 1,
+    seed: int = 0,
+    shuffle_buffer: int = 4096,
+    cache: bool = False,
+) -> tf.data.Dataset:
+    """All windows of all mixtures, shuffled anew in every epoch, in batches of one shape.
+
+    The order is a function of seed and epoch alone: a run that starts at `first_epoch` gets the
+    same batches as one that comes from epoch 0. What an epoch lacks to fill its last batch, it
+    takes from a second pass.
+
+    Args:
+        split: what to read.
+        features: names of the record's arrays that are wanted.
+        frames: frames of a window; samples of a window are 64 times as many.
+        batch_size: windows in a batch.
+        steps_per_epoch: batches of an epoch.
+        first_epoch: where to start.
+        last_epoch: where to stop; not itself included.
+        seed: of the order.
+        shuffle_buffer: windows that are held for shuffling, 39 KB each with one mask.
+        cache: keep all windows in memory after the first pass.
+
+    Returns:
+        Dataset of dicts: each feature, as it is stored (float16, int16, or codes in uint8), with a
+        batch axis before its own and the window's length for `T` or `N`; `frame_mask`, uint8
+        `[batch, frame]`, 1 for what is not padding.
+    """
+
+    def cut(paths: tf.data.Dataset) -> tf.data.Dataset:
+        return (
+            _interleave(paths)
+            .map(
+                lambda record: _cut(record, features, frames, split.info.num_sources),
+                num_parallel_calls=tf.data.AUTOTUNE,
+                deterministic=True,
+            )
+            .unbatch()
+        )
+
+    files = tf.data.Dataset.from_tensor_slices(split.paths)
+    kept = cut(files).cache() if cache else None
+
+    def epoch(number: tf.Tensor) -> tf.data.Dataset:
+        # The seed of this function's graph alone: the order must not hang on the process's seed.
+        tf.random.set_seed(1)
+        # Seeds of neighbouring runs and epochs must not meet.
+        own = number + tf.constant(seed * 1_000_003, tf.int64)
+        source = kept
+        if source is None:
+            source = cut(files.shuffle(len(split.paths), seed=own))
+        return (
+            source.shuffle(shuffle_buffer, seed=own)
+            .repeat()
+            .take(steps_per_epoch * batch_size)
+            .batch(batch_size, drop_remainder=True, num_parallel_calls=tf.data.AUTOTUNE)
+        )
+
+    epochs = tf.data.Dataset.range(first_epoch, last_epoch)
+    return epochs.flat_map(epoch).with_options(_options()).prefetch(tf.data.AUTOTUNE)
+
+
+def mixtures(
+    split: Split, *, bucket_samples: int = 16000, batch_samples: int = 16 * 32000
+) -> tf.data.Dataset:
+    """Whole mixtures in batches of similar length, always in the same order.
+
+    There are few shapes: lengths are padded to a multiple of `bucket_samples`, and each length has
+    one batch size. What a batch lacks is filled with empty rows.
+
+    Args:
+        split: what to read.
+        bucket_samples: what lengths are rounded up to.
+        batch_samples: samples of one voice in a batch, about.
+
+    Returns:
+        Dataset of dicts: `sources`, int16 `[batch, source, sample]`; `num_samples`, int32
+        `[batch]`, 0 for an empty row.
+    """
+    num_sources = split.info.num_sources
+
+    def parse(record: tf.Tensor) -> dict[str, tf.Tensor]:
+        values = _parse(record, ("sources",))
+        sources = _decode("sources", values, num_sources)
+        return {"sources": sources, "num_samples": tf.cast(values["num_samples"], tf.int32)}
+
+    def bucket(values: dict[str, tf.Tensor]) -> tf.Tensor:
+        return tf.cast(-(-values["num_samples"] // bucket_samples), tf.int64)
+
+    def size(key: tf.Tensor) -> tf.Tensor:
+        return tf.maximum(batch_samples // (key * bucket_samples), 1)
+
+    def pad(key: tf.Tensor, group: tf.data.Dataset) -> tf.data.Dataset:
+        rows, length = size(key), key * bucket_samples
+        shapes = {"sources": tf.stack([num_sources, length]), "num_samples": []}
+
+        def fill(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            lacking = rows - tf.shape(batch["num_samples"], tf.int64)[0]
+            return {
+                "sources": tf.pad(batch["sources"], [[0, lacking], [0, 0], [0, 0]]),
+                "num_samples": tf.pad(batch["num_samples"], [[0, lacking]]),
+            }
+
+        return group.padded_batch(rows, shapes).map(fill)
+
+    return (
+        _records(split.paths)
+        .map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .group_by_window(bucket, pad, window_size_func=size)
+        .map(lambda b: {**b, "sources": tf.ensure_shape(b["sources"], [None, num_sources, None])})
+        .with_options(_options())
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def find_damage(split: Split, features: Sequence[str]) -> None:
+    """Reads every record by itself, to say which one is damaged; for after a failure.
+
+    Raises:
+        DamagedShardError: names the shard and the record.
+    """
+    for shard in split.shards:
+        path = os.path.join(split.folder, shard.name)
+        number = 0
+        try:
+            for record in tf.data.TFRecordDataset(path):
+                values = _parse(record, features)
+                for name in features:
+                    _decode(name, values, split.info.num_sources)
+                number += 1
+        except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+            raise DamagedShardError(
+                f"{path} is damaged at record {number} of {shard.records} (from 0); "
+                "make the dataset anew"
+            ) from error
+        if number != shard.records:
+            raise DamagedShardError(
+                f"{path} has {number} records, not {shard.records}; make the dataset anew"
+            )
+
+
+def _options() -> tf.data.Options:
+    options = tf.data.Options()
+    options.deterministic = True
+    # One process reads everything; with several devices Keras splits each batch.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return options
+
+
+def _records(paths: Sequence[str]) -> tf.data.Dataset:
+    return _interleave(tf.data.Dataset.from_tensor_slices(list(paths)))
+
+
+def _interleave(paths: tf.data.Dataset) -> tf.data.Dataset:
+    return paths.interleave(
+        lambda path: tf.data.TFRecordDataset(path, buffer_size=_READ_BUFFER),
+        cycle_length=_PARALLEL_SHARDS,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+
+
+def _parse_num_frames(records: tf.Tensor) -> tf.Tensor:
+    spec = {"num_frames": tf.io.FixedLenFeature([], tf.int64)}
+    return tf.io.parse_example(records, spec)["num_frames"]
+
+
+def _parse(record: tf.Tensor, names: Sequence[str]) -> dict[str, tf.Tensor]:
+    """The byte strings of `names` and the record's sizes; nothing else is parsed."""
+    spec = {name: tf.io.FixedLenFeature([], tf.int64) for name in _SIZES}
+    spec |= {name: tf.io.FixedLenFeature([], tf.string) for name in names}
+    return tf.io.parse_single_example(record, spec)
+
+
+def _decode(name: str, values: dict[str, tf.Tensor], num_sources: int) -> tf.Tensor:
+    """One array with the axes that the schema gives it, in its stored dtype; bits as 0 and 1."""
+    feature = _FEATURES[name]
+    sizes = {
+        "S": num_sources,
+        "K": schema.num_stored_masks(num_sources),
+        "N": values["num_samples"],
+        "T": values["num_frames"],
+        "F": schema.NUM_BINS,
+    }
+    shape = tf.stack([tf.cast(sizes[axis], tf.int64) for axis in feature.axes])
+    if feature.encoding == "bits":
+        codes = tf.io.decode_raw(values[name], tf.uint8)
+        shifts = tf.constant([7, 6, 5, 4, 3, 2, 1, 0], tf.uint8)
+        bits = tf.bitwise.right_shift(codes[:, tf.newaxis], shifts) & 1
+        flat = tf.reshape(bits, [-1])[: tf.reduce_prod(shape)]
+    else:
+        stored = {"int16": tf.int16, "float16": tf.float16}.get(str(feature.encoding), tf.uint8)
+        flat = tf.io.decode_raw(values[name], stored)
+    array = tf.reshape(flat, shape)
+    return tf.ensure_shape(
+        array, [sizes[axis] if isinstance(sizes[axis], int) else None for axis in feature.axes]
+    )
+
+
+def _cut(
+    record: tf.Tensor, names: Sequence[str], frames: int, num_sources: int
+) -> dict[str, tf.Tensor]:
+    """One record to its windows: each feature with a leading axis over the windows."""
+    values = _parse(record, names)
+    num_frames = values["num_frames"]
+    count = -(-num_frames // frames)
+    windows = {
+        name: _cut_array(_decode(name, values, num_sources), _FEATURES[name].axes, count, frames)
+        for name in names
+    }
+    positions = tf.range(count * frames) < num_frames
+    windows["frame_mask"] = tf.reshape(tf.cast(positions, tf.uint8), [count, frames])
+    return windows
+
+
+def _cut_array(
+    array: tf.Tensor, axes: Sequence[str], count: tf.Tensor, frames: int
+) -> tf.Tensor:
+    """`[..., time, ...]` to `[window, ..., time, ...]`, filled with zeros at the end."""
+    axis = next(i for i, letter in enumerate(axes) if letter in "TN")
+    length = frames * (1 if axes[axis] == "T" else schema.HOP)
+    lacking = count * length - tf.shape(array, tf.int64)[axis]
+    paddings = [[0, lacking if i == axis else 0] for i in range(len(axes))]
+    array = tf.pad(array, paddings)
+    before, after = array.shape[:axis], array.shape[axis + 1 :]
+    array = tf.reshape(array, tf.stack([*before, count, length, *after]))
+    array = tf.transpose(array, [axis, *range(axis), *range(axis + 1, len(axes) + 1)])
+    return tf.ensure_shape(array, [None, *before, length, *after])
+
+
+def rows(batches: tf.data.Dataset) -> Iterator[dict[str, tf.Tensor]]:
+    """Each row of each batch, for tests and notebooks."""
+    yield from batches.unbatch()

@@ -1,0 +1,97 @@
+"""What is measured: agreement of masks, and SI-SDR improvement, in `keras.ops`."""
+
+from typing import Any
+
+from keras import ops
+
+from models import masks, permutation
+
+Tensor = Any
+
+_TINY = 1e-10
+
+
+def mask_agreement(
+    estimates: Tensor,
+    targets: Tensor,
+    magnitude: Tensor,
+    frame_mask: Tensor,
+    *,
+    fixed: bool = False,
+    no_tie: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """In how many bins the loudest voice is the right one.
+
+    Bins within 40 dB of the loudest count. Over a window that is the window's loudest bin; over a
+    whole mixture, as in validation, the mixture's.
+
+    Args:
+        estimates: masks, `[batch, source, frame, bin]`.
+        targets: ideal masks of any kind, likewise.
+        magnitude: of the mixture, `[batch, frame, bin]`.
+        frame_mask: 1 for valid frames, `[batch, frame]`.
+        fixed: the outputs are the voices in order; otherwise the best permutation is taken.
+        no_tie: 1 where no two voices are equally loud, `[batch, frame, bin]`.
+
+    Returns:
+        Number of bins that agree and of those that count, float32 `[batch]`.
+    """
+    counted = masks.counted_bins(magnitude, frame_mask)
+    if no_tie is not None:
+        counted = counted * ops.cast(no_tie, "float32")
+    found = masks.ideal_binary(estimates) * counted[:, None]
+    ideal = masks.ideal_binary(targets)
+    batch, num_sources = ops.shape(found)[0], found.shape[1]
+    found = ops.reshape(found, (batch, num_sources, -1))
+    ideal = ops.reshape(ideal, (batch, num_sources, -1))
+    agreement = ops.matmul(found, ops.transpose(ideal, (0, 2, 1)))
+    if fixed:
+        chosen = ops.eye(num_sources)[None]
+    else:
+        chosen = ops.one_hot(permutation.assign(-agreement), num_sources, dtype="float32")
+    return ops.sum(agreement * chosen, axis=(1, 2)), ops.sum(counted, axis=(1, 2))
+
+
+def si_sdr(estimates: Tensor, references: Tensor, valid: Tensor) -> Tensor:
+    """Scale-invariant signal-to-distortion ratio (Le Roux et al. 2019), both made zero-mean.
+
+    Args:
+        estimates: `[..., sample]`.
+        references: broadcastable to it.
+        valid: 1 for samples that are not padding, broadcastable to it.
+
+    Returns:
+        float32 `[...]`, dB.
+    """
+    valid = ops.cast(valid, "float32")
+    count = ops.maximum(ops.sum(valid, axis=-1, keepdims=True), 1.0)
+
+    def centred(x: Tensor) -> Tensor:
+        x = x * valid
+        return (x - ops.sum(x, axis=-1, keepdims=True) / count) * valid
+
+    estimates, references = centred(estimates), centred(references)
+    power = ops.sum(ops.square(references), axis=-1, keepdims=True)
+    scale = ops.sum(estimates * references, axis=-1, keepdims=True) / (power + _TINY)
+    target = scale * references
+    signal = ops.sum(ops.square(target), axis=-1)
+    noise = ops.sum(ops.square(estimates - target), axis=-1)
+    return 10 * ops.log10((signal + _TINY) / (noise + _TINY))
+
+
+def si_sdr_improvement(estimates: Tensor, sources: Tensor, valid: Tensor) -> Tensor:
+    """By how much the estimates are nearer to the voices than the mixture is.
+
+    Args:
+        estimates: `[batch, source, sample]`.
+        sources: the voices, likewise; the mixture is their sum.
+        valid: 1 for samples that are not padding, `[batch, sample]`.
+
+    Returns:
+        float32 `[batch]`, dB: best permutation, mean over the voices.
+    """
+    mixture = ops.sum(sources, axis=1, keepdims=True)
+    before = ops.mean(si_sdr(mixture, sources, valid[:, None]), axis=1)
+    pairs = si_sdr(estimates[:, :, None], sources[:, None], valid[:, None, None])
+    chosen = ops.one_hot(permutation.assign(-pairs), pairs.shape[-1], dtype="float32")
+    return ops.sum(pairs * chosen, axis=(1, 2)) / pairs.shape[-1] - before

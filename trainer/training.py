@@ -1,0 +1,179 @@
+"""A training run from Python: what `python -m trainer.task` does."""
+
+import math
+import sys
+from typing import Any
+
+import keras
+
+from models import registry, separator
+from pipeline import dataset
+from trainer import callbacks, devices, input, learner, run_folder
+from trainer import config as config_lib
+
+
+def train(config: config_lib.Config, model_dir: str) -> run_folder.State:
+    """Trains a network, or goes on where a run in the folder was.
+
+    Args:
+        config: all settings.
+        model_dir: the folder that the run is kept in.
+
+    Returns:
+        The state at the end; `history` has the figures of every epoch.
+
+    Raises:
+        UserError: something that a person can mend, such as a damaged shard.
+    """
+    info = dataset.read(config.data_dir)
+    config.check(info)
+    registry.settings(config.model)
+    split = input.Split(config.data_dir, "train", info)
+    split.check_sizes()
+    folder = run_folder.RunFolder(model_dir)
+    scope, replicas = devices.use_all()
+    keras.utils.set_random_seed(config.seed)
+    with scope:
+        model = _learner(config, info, replicas)
+    state = folder.claim(config, info)
+    if state.epoch >= config.epochs or state.stopped:
+        print(_summary(folder, state, "was finished already"))
+        return state
+
+    num_windows = split.num_windows(config.frames)
+    steps = math.ceil(num_windows / config.batch_size)
+    if config.steps_per_epoch is not None:
+        steps = min(steps, config.steps_per_epoch)
+    with scope:
+        _compile(model, config, steps)
+    if state.weights:
+        model.load_weights(folder.last / state.weights)
+    print(_headline(config, info, model, num_windows), flush=True)
+    if state.epoch:
+        print(f"going on after epoch {state.epoch}", flush=True)
+
+    batches = input.windows(
+        split,
+        ("log_magnitude", config.target),
+        frames=config.frames,
+        batch_size=config.batch_size,
+        steps_per_epoch=steps,
+        first_epoch=state.epoch,
+        last_epoch=config.epochs,
+        seed=config.seed,
+        shuffle_buffer=config.shuffle_buffer,
+        cache=config.cache,
+    )
+    try:
+        model.fit(
+            batches,
+            initial_epoch=state.epoch,
+            epochs=config.epochs,
+            steps_per_epoch=steps,
+            callbacks=_callbacks(config, info, model, folder, state),
+            # A bar for a person, a line an epoch for a file.
+            verbose=1 if sys.stdout.isatty() else 2,
+        )
+    except Exception as error:
+        if type(error).__name__ in ("DataLossError", "InvalidArgumentError"):
+            for name in info.splits:
+                features = ("log_magnitude", config.target) if name == "train" else ("sources",)
+                input.find_damage(input.Split(config.data_dir, name, info), features)
+        raise
+    print(_summary(folder, state, "finished"))
+    return state
+
+
+def _learner(
+    config: config_lib.Config, info: dataset.DatasetInfo, replicas: int
+) -> learner.MaskLearner:
+    settings = config.network_settings()
+    settings["num_outputs"] = config.num_outputs(info.num_sources)
+    if config.mixed_precision:
+        settings["dtype"] = "mixed_bfloat16"
+    mean, deviation, level = info.mean, info.deviation, info.active_level_db
+    assert mean is not None and deviation is not None and level is not None
+    model = learner.MaskLearner(
+        separator.Separator(
+            registry.create(config.model, **settings),
+            mean=mean,
+            deviation=deviation,
+            active_level_db=level,
+            sample_rate=info.sample_rate,
+            num_sources=info.num_sources,
+        ),
+        config.target,
+        config.assignment,
+        replicas,
+    )
+    model.build()
+    return model
+
+
+def _compile(model: learner.MaskLearner, config: config_lib.Config, steps: int) -> None:
+    rate: Any = config.learning_rate
+    if config.schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(rate, steps * config.epochs)
+    optimizer = keras.optimizers.Adam(rate, global_clipnorm=config.clip_norm or None)
+    jit = "auto" if keras.backend.backend() == "jax" else config.jit_compile
+    model.compile(optimizer, jit_compile=jit)
+    optimizer.build(model.trainable_variables)
+
+
+def _callbacks(
+    config: config_lib.Config,
+    info: dataset.DatasetInfo,
+    model: learner.MaskLearner,
+    folder: run_folder.RunFolder,
+    state: run_folder.State,
+) -> list[keras.callbacks.Callback]:
+    """In the order in which each needs what the one before it did."""
+    chosen: list[keras.callbacks.Callback] = [callbacks.StopAtNaN()]
+    monitor, mode = "loss", "min"
+    if "valid" in info.splits and info.splits["valid"].mixtures:
+        valid = input.Split(config.data_dir, "valid", info)
+        valid.check_sizes()
+        whole = learner.WholeMixtures(model.separator, config.target, config.assignment)
+        chosen.append(callbacks.Validate(whole, input.mixtures(valid)))
+        monitor, mode = "val_si_sdr_improvement", "max"
+    chosen.append(callbacks.Pace())
+    kept: list[keras.callbacks.Callback] = [callbacks.KeepBest(folder.best, monitor, mode)]
+    if config.schedule == "plateau":
+        kept.append(
+            keras.callbacks.ReduceLROnPlateau(
+                monitor, factor=0.5, patience=3, mode=mode, min_lr=config.learning_rate / 1000
+            )
+        )
+    if config.patience:
+        kept.append(
+            keras.callbacks.EarlyStopping(monitor, patience=config.patience, mode=mode)
+        )
+    chosen += kept
+    if config.tensorboard and keras.backend.backend() == "tensorflow":
+        chosen.append(keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False))
+    return [*chosen, callbacks.KeepLast(folder, state, kept), callbacks.Draw(folder.curves, state)]
+
+
+def _headline(
+    config: config_lib.Config,
+    info: dataset.DatasetInfo,
+    model: keras.Model,
+    num_windows: int,
+) -> str:
+    parameters = sum(math.prod(v.shape) for v in model.trainable_variables)
+    valid = info.splits["valid"].mixtures if "valid" in info.splits else 0
+    return (
+        f"{devices.describe()}, {keras.backend.backend()}; {config.model} with {parameters:,} "
+        f"parameters; {num_windows:,} windows of {config.frames} frames from "
+        f"{info.splits['train'].mixtures:,} mixtures, {valid:,} to validate with"
+    )
+
+
+def _summary(folder: run_folder.RunFolder, state: run_folder.State, what: str) -> str:
+    best = state.callbacks.get("KeepBest", {}).get("best")
+    monitored = any("val_si_sdr_improvement" in row for row in state.history)
+    figure = f"{best:.2f} dB SI-SDR improvement in validation" if monitored else f"loss {best:.4g}"
+    reason = " by early stopping" if state.stopped else ""
+    return f"{what} after {state.epoch} epochs{reason}; best: {figure}, in {folder.best}"
+
+
