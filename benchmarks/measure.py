@@ -1,0 +1,119 @@
+"""What all benchmarks share: the machine they run on, interleaved runs, medians, a results file."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import statistics
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+RESULTS = pathlib.Path(__file__).resolve().parent / "results"
+_PACKAGES = ("numpy", "scipy", "soundfile", "soxr", "apache-beam", "tensorflow", "keras", "librosa")
+
+
+def machine() -> dict[str, Any]:
+    """Processor, usable cores, memory and versions."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "processor": _processor(),
+        "cores": num_cores(),
+        "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
+        "system": platform.platform(terse=True),
+        "versions": versions,
+    }
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def use_one_core() -> None:
+    """Keeps this process, and what it starts, on one core; call it before the heavy imports."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
+        os.environ[name] = "1"
+
+
+def interleave(jobs: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+    """Runs every job in turn, `repeats` times over: what disturbs one disturbs all.
+
+    Args:
+        jobs: by name, each returns its figure.
+        repeats: rounds.
+
+    Returns:
+        The figures of each job.
+    """
+    figures: dict[str, list[float]] = {name: [] for name in jobs}
+    for number in range(repeats):
+        for name, job in jobs.items():
+            print(f"round {number + 1} of {repeats}: {name}", file=sys.stderr, flush=True)
+            figures[name].append(job())
+    return figures
+
+
+def report(
+    name: str,
+    unit: str,
+    figures: Mapping[str, list[float]],
+    ratios: Mapping[str, tuple[str, str]],
+    facts: Mapping[str, Any],
+    save: bool,
+) -> None:
+    """Prints the medians and the ratios of medians; writes them to `results/` where asked.
+
+    Args:
+        name: of the benchmark, and of the file.
+        unit: of the figures.
+        figures: by job, one a round.
+        ratios: by name, which job's median is divided by which.
+        facts: what else is worth knowing of this run.
+        save: whether to write the file.
+    """
+    medians = {job: statistics.median(values) for job, values in figures.items()}
+    quotients = {title: medians[a] / medians[b] for title, (a, b) in ratios.items()}
+    about = machine()
+    versions = ", ".join(f"{package} {v}" for package, v in about["versions"].items())
+    print(f"{about['processor']}, {about['cores']} cores, {about['memory_gb']} GB; {versions}")
+    for key, value in facts.items():
+        print(f"{key}: {value}")
+    width = max(map(len, [*medians, *quotients]))
+    for job, median in medians.items():
+        spread = f"{min(figures[job]):.4g} to {max(figures[job]):.4g}"
+        print(f"{job:{width}}  {median:10.4g} {unit} ({spread} in {len(figures[job])} runs)")
+    for title, quotient in quotients.items():
+        print(f"{title:{width}}  {quotient:10.3g}")
+    if save:
+        path = RESULTS / f"{name}.json"
+        path.parent.mkdir(exist_ok=True)
+        result = {
+            "date": datetime.date.today().isoformat(),
+            "command": " ".join(["python -m", f"benchmarks.{name}", *sys.argv[1:]]),
+            "machine": about,
+            "facts": dict(facts),
+            "unit": unit,
+            "medians": medians,
+            "runs": dict(figures),
+            "ratios": quotients,
+        }
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        temporary.rename(path)
+
+
+def _processor() -> str:
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), "?")
