@@ -1,10 +1,17 @@
 """A dataset's folder: its info, the marker that it is whole, the lock, and what is missing."""
 
+import contextlib
 import dataclasses
+import errno
+import fcntl
 import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pipeline import errors, schema
+from pipeline import errors, output, schema, storage
+
+WORK_FOLDER = "_work"
 
 
 class DatasetError(errors.UserError):
@@ -47,6 +54,8 @@ class DatasetInfo:
         plan_digest: SHA-256 of the plan.
         versions: of this package and the libraries that decide bytes.
         created: UTC, ISO 8601.
+        counts: `recordings` found, `rejected` as unusable, `too_short` for a mixture, and planned
+            mixtures `dropped` since a voice is hardly active in them.
     """
 
     schema_version: int
@@ -58,6 +67,7 @@ class DatasetInfo:
     plan_digest: str
     versions: dict[str, str]
     created: str
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def sample_rate(self) -> int:
@@ -101,3 +111,168 @@ class DatasetInfo:
             return cls(**fields)
         except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise DatasetError(f"{schema.INFO_FILE} is damaged: {error}") from error
+
+
+def read(folder: str) -> DatasetInfo:
+    """The info of a finished dataset.
+
+    Args:
+        folder: local, or with a scheme that Beam's file systems or TensorFlow's know.
+
+    Raises:
+        DatasetError: there is no dataset, or it is not whole; says what to do.
+    """
+    text = _read_text(folder, schema.INFO_FILE)
+    if _read_text(folder, schema.MARKER_FILE) is not None and text is not None:
+        return DatasetInfo.from_json(text)
+    if not storage.is_remote(folder) and not os.path.isdir(folder):
+        raise DatasetError(f"{folder}: no such folder; make a dataset with pipeline.preprocess")
+    if any(_is_shard(name) or name == schema.LOCK_FILE for name in output.names(folder)):
+        raise DatasetError(
+            f"{folder}: the dataset is not whole ({schema.MARKER_FILE} is missing); run "
+            "pipeline.preprocess again with the same flags, it computes what is missing"
+        )
+    raise DatasetError(
+        f"{folder}: no dataset here ({schema.MARKER_FILE} and {schema.INFO_FILE} are missing); "
+        "make one with pipeline.preprocess"
+    )
+
+
+@contextlib.contextmanager
+def lock(folder: str) -> Iterator[None]:
+    """Keeps other jobs off the folder, which is made if there is none.
+
+    The lock is the kernel's (`flock` on `_LOCK`) and dies with its process, however that ends. In
+    an object store there is none.
+
+    Raises:
+        DatasetError: another job has it.
+    """
+    output.make_folder(folder)
+    if storage.is_remote(folder):
+        yield
+        return
+    path = os.path.join(folder, schema.LOCK_FILE)
+    handle = _lock_file(path, folder)
+    try:
+        yield
+    finally:
+        # Whoever opened the file meanwhile sees that it is no longer the one of that name.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        os.close(handle)
+
+
+def is_whole(folder: str) -> bool:
+    """Whether the marker is there."""
+    return output.exists(storage.join(folder, schema.MARKER_FILE))
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between the settings of two runs, as `name: old, now new`."""
+    return [
+        f"{name}: {_short(old.get(name))}, now {_short(new.get(name))}"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    ]
+
+
+def remove_marker(folder: str) -> None:
+    """From here on the folder does not look whole."""
+    output.remove(storage.join(folder, schema.MARKER_FILE))
+
+
+def remove_leftovers(folder: str, keep: Iterable[str] = ()) -> None:
+    """Removes what earlier attempts left behind: temporary files, and shards that are not wanted.
+
+    Nothing else is touched, so that a wrong `--output_dir` costs nobody their files.
+
+    Args:
+        folder: of the dataset.
+        keep: names of the shards that stay, with their side-cars.
+    """
+    kept = {*keep, *(f"{name}.json" for name in keep)}
+    for name in output.names(folder):
+        if output.is_temporary(name) or (_is_shard(name) and name not in kept):
+            output.remove(storage.join(folder, name))
+
+
+def finish(folder: str, info: DatasetInfo, mixtures: str, rejected: str) -> None:
+    """Writes the files about the dataset, and the marker last.
+
+    Args:
+        folder: of the dataset, whose shards are there.
+        info: about it.
+        mixtures: text of `mixtures.csv`.
+        rejected: text of `rejected.csv`.
+    """
+    for name, text in (
+        (schema.MIXTURES_FILE, mixtures),
+        (schema.REJECTED_FILE, rejected),
+        (schema.INFO_FILE, info.to_json()),
+        (schema.MARKER_FILE, ""),
+    ):
+        output.write_text(storage.join(folder, name), text)
+
+
+def _is_shard(name: str) -> bool:
+    try:
+        schema.ShardName.parse(name.removesuffix(".json"))
+    except ValueError:
+        return False
+    return True
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "not set"
+    text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _lock_file(path: str, folder: str) -> int:
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with contextlib.suppress(FileNotFoundError):
+                if os.stat(path).st_ino == os.fstat(handle).st_ino:
+                    os.ftruncate(handle, 0)
+                    os.write(handle, f"{os.getpid()}\n".encode())
+                    return handle
+        except OSError as error:
+            owner = os.read(handle, 20).decode("ascii", "replace").strip()
+            os.close(handle)
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise DatasetError(
+                    f"{folder}: another job (process {owner or 'unknown'}) is writing to this "
+                    "folder; wait for it, or choose another --output_dir"
+                ) from error
+            raise
+        os.close(handle)
+
+
+def _read_text(folder: str, name: str) -> str | None:
+    """The text of a file of the dataset; None where there is none."""
+    path = storage.join(folder, name)
+    if not storage.is_remote(path):
+        try:
+            with open(path, encoding="utf-8") as file:
+                return file.read()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except UnicodeDecodeError as error:
+            raise DatasetError(f"{path} is damaged: {error}") from error
+    try:
+        return storage.read_bytes(path).decode("utf-8") if output.exists(path) else None
+    except ImportError:
+        pass
+    # A machine that trains need not have Beam.
+    import tensorflow as tf
+
+    try:
+        return tf.io.gfile.GFile(path).read()
+    except tf.errors.NotFoundError:
+        return None
+    except (tf.errors.OpError, ValueError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}") from error

@@ -20,6 +20,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from pipeline import errors, inspection, schema
 
@@ -132,10 +133,7 @@ class ShardPlan:
             schema.ShardName.parse(fields["name"]),
             fields["sample_rate"],
             tuple(fields["masks"]),
-            tuple(
-                Mixture(**{k: tuple(v) if isinstance(v, list) else v for k, v in m.items()})
-                for m in fields["mixtures"]
-            ),
+            tuple(map(_mixture, fields["mixtures"])),
             {u: Recording(**r) for u, r in fields["recordings"].items()},
         )
 
@@ -250,7 +248,7 @@ def check_list(mixtures: Sequence[Mixture], facts: Iterable[inspection.Facts], n
     by_id = {fact.utterance.id: fact for fact in facts}
     homes: dict[str, str] = {}
     for mixture in mixtures:
-        peak = 0.0
+        peak, longest = 0.0, 0
         for utterance_id, speaker, gain in zip(
             mixture.utterance_ids, mixture.speakers, mixture.gains_db, strict=True
         ):
@@ -271,7 +269,13 @@ def check_list(mixtures: Sequence[Mixture], facts: Iterable[inspection.Facts], n
                     f"{mixture.split}"
                 )
             peak += fact.peak * 10 ** (gain / 20)
-        if peak > 1:
+            longest = max(longest, fact.num_samples)
+        if mixture.num_samples > longest:
+            raise errors.UserError(
+                f"{name}: mixture {mixture.id} has {mixture.num_samples} samples, but its longest "
+                f"recording {longest}; the list was made for another corpus or --sample_rate"
+            )
+        if peak > 0.999:
             raise errors.UserError(
                 f"{name}: mixture {mixture.id} could exceed full scale ({peak:.2f} times); its "
                 "gains were not made for these recordings"
@@ -447,6 +451,10 @@ def _parse_gain(text: str) -> float:
     if not -200 <= gain <= 200 or f"{gain:.2f}" != text:
         raise ValueError(f"gain {text!r} is not a number of dB with two decimals")
     return gain
+
+
+def _mixture(fields: dict[str, Any]) -> Mixture:
+    return Mixture(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
 
 
 def _hint(split: str) -> str:

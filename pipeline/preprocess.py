@@ -1,0 +1,138 @@
+"""Recordings to a dataset of mixtures: sharded TFRecords, made by an Apache Beam job.
+
+  python -m pipeline.preprocess --input_dir=/data/TIMIT --output_dir=/data/timit-2mix
+  python -m pipeline.preprocess --manifest=/data/mine/manifest.csv --output_dir=/data/mine-2mix
+
+A folder is TIMIT's, or has speakers' folders (SPEAKER/**/*.wav); a manifest is a CSV with columns
+path and speaker, and if known sex and split. What died goes on where it was when the same command
+is given again.
+
+Flags that are not listed go to Beam, such as --runner, --direct_num_workers, --flink_master or
+--s3_endpoint_url (https://beam.apache.org/documentation/runners/capability-matrix/ leads to the
+runners' own). Without --runner the job uses all cores of this machine and looks for nothing in the
+network.
+"""
+
+import math
+
+from absl import flags, logging
+
+from pipeline import command, schema
+
+_INPUT_DIR = flags.DEFINE_multi_string("input_dir", [], "Folder of recordings; may be repeated.")
+_MANIFEST = flags.DEFINE_multi_string("manifest", [], "CSV of recordings; may be repeated.")
+_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder of the dataset; it is created.")
+_SAMPLE_RATE = flags.DEFINE_integer(
+    "sample_rate", schema.DEFAULT_SAMPLE_RATE, "Of the dataset, Hz.",
+    lower_bound=1000, upper_bound=192000,
+)  # fmt: skip
+_NUM_SOURCES = flags.DEFINE_integer(
+    "num_sources", 2, "Voices in each mixture.", lower_bound=2, upper_bound=8
+)
+_MASKS = flags.DEFINE_list(
+    "masks", list(schema.MASKS), f"Masks that are stored, of {', '.join(schema.MASKS)}."
+)
+_MIXTURES_PER_UTTERANCE = flags.DEFINE_integer(
+    "mixtures_per_utterance", 1, "How often each utterance is the first voice.",
+    lower_bound=1, upper_bound=1000,
+)  # fmt: skip
+_LENGTH = flags.DEFINE_enum(
+    "length", "min", ["min", "max"],
+    "min cuts to the shortest voice, max pads with silence to the longest.",
+)  # fmt: skip
+_LEVEL = flags.DEFINE_enum(
+    "level", "active", ["active", "raw"],
+    "active brings the voices to one level, and then apart by up to --max_snr_db; raw leaves them "
+    "as recorded.",
+)  # fmt: skip
+_MAX_SNR_DB = flags.DEFINE_float(
+    "max_snr_db", 5.0, "Largest difference of level between two voices, dB.",
+    lower_bound=0.0, upper_bound=60.0,
+)  # fmt: skip
+_MIN_SECONDS = flags.DEFINE_float(
+    "min_seconds", 1.0, "Shorter utterances are left out.", lower_bound=0.0, upper_bound=3600.0
+)
+_NUM_SHARDS = flags.DEFINE_integer(
+    "num_shards", 8, "Files of each split.", lower_bound=1, upper_bound=99999
+)
+_VALID_FRACTION = flags.DEFINE_float(
+    "valid_fraction", 0.1, "Of the train speakers, where no split is declared valid.",
+    lower_bound=0.0, upper_bound=0.9,
+)  # fmt: skip
+_SEED = flags.DEFINE_integer("seed", 0, "Other seeds give other mixtures.", lower_bound=0)
+_MAX_BAD_FRACTION = flags.DEFINE_float(
+    "max_bad_fraction", 0.01, "More unusable recordings, and more than ten, fail the job.",
+    lower_bound=0.0, upper_bound=1.0,
+)  # fmt: skip
+_MIXTURE_LIST = flags.DEFINE_string(
+    "mixture_list", None,
+    "A mixtures.csv of another dataset: its mixtures are made again, with its gains, and nothing "
+    "is drawn.",
+)  # fmt: skip
+_INCLUDE_SA = flags.DEFINE_bool(
+    "include_sa", False, "Keep TIMIT's SA1 and SA2, which every speaker reads."
+)
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Stop after the plan and print counts, hours and bytes."
+)
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a finished dataset.")
+
+# What --mixture_list already decides.
+_DRAWING = (
+    _NUM_SOURCES, _MIXTURES_PER_UTTERANCE, _LENGTH, _LEVEL, _MAX_SNR_DB, _MIN_SECONDS,
+    _VALID_FRACTION,
+)  # fmt: skip
+
+
+def main(beam_flags: list[str]) -> None:
+    """Runs the command; `beam_flags` are those that it does not know."""
+    _check_flags()
+    # From here on Beam is needed; --help and wrong flags have been answered.
+    from pipeline import job, plan, runners
+
+    runners.parse(beam_flags)
+    settings = job.Settings(
+        input_dir=tuple(_INPUT_DIR.value),
+        manifest=tuple(_MANIFEST.value),
+        output_dir=_OUTPUT_DIR.value or "",
+        include_sa=_INCLUDE_SA.value,
+        sample_rate=_SAMPLE_RATE.value,
+        masks=tuple(mask for mask in schema.MASKS if mask in _MASKS.value),
+        num_shards=_NUM_SHARDS.value,
+        valid_fraction=_VALID_FRACTION.value,
+        min_seconds=_MIN_SECONDS.value,
+        mixing=plan.Settings(
+            num_sources=_NUM_SOURCES.value,
+            mixtures_per_utterance=_MIXTURES_PER_UTTERANCE.value,
+            level=_LEVEL.value,
+            length=_LENGTH.value,
+            max_snr_db=_MAX_SNR_DB.value,
+            seed=_SEED.value,
+        ),
+        mixture_list=_MIXTURE_LIST.value,
+        max_bad_fraction=_MAX_BAD_FRACTION.value,
+        dry_run=_DRY_RUN.value,
+        overwrite=_OVERWRITE.value,
+    )
+    job.run(settings, beam_flags, verbose=logging.get_verbosity() >= logging.DEBUG)
+
+
+def _check_flags() -> None:
+    if not _INPUT_DIR.value and not _MANIFEST.value:
+        raise flags.Error("--input_dir or --manifest is needed")
+    if not _OUTPUT_DIR.value and not _DRY_RUN.value:
+        raise flags.Error("--output_dir is needed")
+    unknown = [mask for mask in _MASKS.value if mask not in schema.MASKS]
+    if unknown:
+        raise flags.Error(f"--masks: {unknown[0]!r} is not one of {', '.join(schema.MASKS)}")
+    for holder in (_MAX_SNR_DB, _MIN_SECONDS, _VALID_FRACTION, _MAX_BAD_FRACTION):
+        if not math.isfinite(holder.value):
+            raise flags.Error(f"--{holder.name}={holder.value} is not a number")
+    if _MIXTURE_LIST.value is not None:
+        given = [holder.name for holder in _DRAWING if holder.present]
+        if given:
+            raise flags.Error(f"--{given[0]} has no effect beside --mixture_list; leave one out")
+
+
+if __name__ == "__main__":
+    command.run(main, __doc__, pass_unknown=True)

@@ -1,0 +1,157 @@
+"""Where the Beam job runs: Beam's flags, the default runner, and failures as one line."""
+
+import argparse
+import logging
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import apache_beam as beam
+from absl import flags
+from apache_beam.options import pipeline_options
+from apache_beam.portability.api import beam_provision_api_pb2
+from apache_beam.runners.portability.fn_api_runner import fn_runner
+from apache_beam.runners.portability.portable_runner import JobServiceHandle
+
+from pipeline import errors, transforms
+
+LOCAL_RUNNER = "FnApiRunner"
+# Starting a worker process takes two seconds or more: below this many seconds of one core's work it
+# is not worth it.
+_WORTH_SECONDS = 8.0
+
+
+class _Parser(pipeline_options._BeamArgumentParser):
+    """Says what is wrong with a flag in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise flags.Error(message)
+
+
+def parse(beam_flags: Sequence[str]) -> pipeline_options.PipelineOptions:
+    """Beam's options.
+
+    Args:
+        beam_flags: those that the command itself does not know.
+
+    Raises:
+        flags.Error: Beam does not know one of them either, or its value is wrong.
+    """
+    parser = _Parser(allow_abbrev=False, add_help=False, usage=argparse.SUPPRESS)
+    classes = {str(c): c for c in pipeline_options.PipelineOptions.__subclasses__()}
+    for options in classes.values():
+        options._add_argparse_args(parser)
+    _, unknown = parser.parse_known_args(list(beam_flags))
+    if unknown:
+        raise flags.Error(f"Unknown command line flag or argument {unknown[0]!r}")
+    return pipeline_options.PipelineOptions(list(beam_flags))
+
+
+def is_local(options: pipeline_options.PipelineOptions) -> bool:
+    """Whether the default runner is meant: none is named, or this one."""
+    named = options.view_as(pipeline_options.StandardOptions).runner
+    return named is None or named == LOCAL_RUNNER
+
+
+def run(
+    beam_flags: Sequence[str],
+    name: str,
+    build: Callable[[beam.Pipeline], object],
+    seconds_of_work: float,
+    verbose: bool = False,
+) -> dict[str, int]:
+    """Builds a pipeline, runs it, and waits for its end.
+
+    Args:
+        beam_flags: that `parse` has accepted.
+        name: of the step, for messages.
+        build: adds the transforms to the pipeline.
+        seconds_of_work: how long one core would take, about.
+        verbose: let Beam say what it does.
+
+    Returns:
+        The pipeline's own counters, as far as the runner knows them.
+
+    Raises:
+        UserError: it failed; one line says why.
+    """
+    options = parse(beam_flags)
+    runner: Any = None
+    if is_local(options):
+        _choose_workers(options, seconds_of_work)
+        runner = _local_runner(options)
+    # Workers of the local runner read their options again from what the main process had.
+    with _Quiet(verbose):
+        try:
+            pipeline = beam.Pipeline(runner=runner, options=options)
+            build(pipeline)
+            result = pipeline.run()
+            state = result.wait_until_finish()
+        except (KeyboardInterrupt, flags.Error, errors.UserError) as error:
+            found = transforms.message(error)
+            if found:
+                raise errors.UserError(found) from error
+            raise
+        except Exception as error:
+            raise errors.UserError(_explain(name, error)) from error
+    if state not in (beam.runners.runner.PipelineState.DONE, None):
+        raise errors.UserError(f"{name}: the runner says {state}; its log has more")
+    return _counters(result)
+
+
+def _choose_workers(options: pipeline_options.PipelineOptions, seconds_of_work: float) -> None:
+    direct = options.view_as(pipeline_options.DirectOptions)
+    given = {flag.lstrip("-").split("=")[0] for flag in options._flags}
+    cores = len(os.sched_getaffinity(0))
+    if "direct_num_workers" not in given:
+        worth = "direct_running_mode" in given or seconds_of_work > _WORTH_SECONDS
+        direct.direct_num_workers = cores if worth else 1
+    elif direct.direct_num_workers == 0:
+        direct.direct_num_workers = cores
+    if "direct_running_mode" not in given:
+        many = direct.direct_num_workers > 1
+        direct.direct_running_mode = "multi_processing" if many else "in_memory"
+
+
+def _local_runner(options: pipeline_options.PipelineOptions) -> fn_runner.FnApiRunner:
+    """The in-process runner, made so that worker processes get the options too."""
+    encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
+    info = beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
+    return fn_runner.FnApiRunner(provision_info=fn_runner.ExtendedProvisionInfo(info))
+
+
+def _explain(name: str, error: Exception) -> str:
+    found = transforms.message(error)
+    if found:
+        return found
+    if "Channel closed" in str(error):
+        return (
+            f"{name}: a worker process has died (killed, or out of memory?); the same command "
+            "goes on where it was"
+        )
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    last = lines[-1] if lines else type(error).__name__
+    return f"{name}: the Beam job failed: {last} (--verbosity=1 shows more)"
+
+
+def _counters(result: Any) -> dict[str, int]:
+    try:
+        found = result.metrics().query(beam.metrics.MetricsFilter().with_namespace("pipeline"))
+    except Exception:
+        return {}
+    return {c.key.metric.name: c.result for c in found["counters"] if c.result is not None}
+
+
+class _Quiet:
+    """Keeps Beam's hundred lines about one failure to itself, unless they are wanted."""
+
+    def __init__(self, verbose: bool) -> None:
+        self._verbose = verbose
+
+    def __enter__(self) -> None:
+        self._before = logging.root.manager.disable
+        if not self._verbose:
+            logging.disable(logging.CRITICAL)
+
+    def __exit__(self, *_: object) -> None:
+        logging.disable(self._before)

@@ -1,0 +1,259 @@
+"""From the plan of one shard to its file, and the small JSON beside it.
+
+A shard's bytes are a function of its plan: whichever worker writes it, whenever, they are the same
+(on one type of processor and one set of versions). The file gets its name when it is whole, then
+the JSON is written in the same way; a shard whose JSON fits the plan and whose SHA-256 fits the
+JSON need not be written again.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pipeline import (
+    audio,
+    dataset,
+    errors,
+    features,
+    histogram,
+    output,
+    plan,
+    schema,
+    storage,
+    tfrecord,
+)
+
+# A mixture in which a voice is active for less is left out.
+MIN_ACTIVE_SECONDS = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Sidecar:
+    """What the JSON beside a shard holds.
+
+    Attributes:
+        shard: name, records, bytes, SHA-256.
+        plan_digest: `ShardPlan.digest` of what was written.
+        samples: of all mixtures in it.
+        frames: likewise.
+        dropped: ids of planned mixtures in which a voice is active for less than half a second.
+        active_level_mdb: sum over the mixtures of their active level in thousandths of a dB.
+        counts: int64 `[code]`, how often each float16 code of the log-magnitudes came.
+    """
+
+    shard: dataset.ShardInfo
+    plan_digest: str
+    samples: int
+    frames: int
+    dropped: tuple[str, ...]
+    active_level_mdb: int
+    counts: np.ndarray
+
+    def to_json(self) -> str:
+        """The text of the file."""
+        fields = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in ("shard", "counts")
+        }
+        fields |= {
+            "schema_version": schema.SCHEMA_VERSION,
+            "shard": dataclasses.asdict(self.shard),
+            "log_magnitude_codes": histogram.to_dict(self.counts),
+        }
+        return json.dumps(fields, sort_keys=True, separators=(",", ":")) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Sidecar":
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: it is no such text, or of another version of the schema.
+        """
+        try:
+            fields = json.loads(text)
+            if fields.pop("schema_version") != schema.SCHEMA_VERSION:
+                raise ValueError("another version of the schema")
+            return cls(
+                shard=dataset.ShardInfo(**fields.pop("shard")),
+                dropped=tuple(fields.pop("dropped")),
+                counts=histogram.from_dict(fields.pop("log_magnitude_codes")),
+                **fields,
+            )
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise ValueError(f"damaged: {error}") from error
+
+
+def find(shard: plan.ShardPlan, folder: str) -> Sidecar | None:
+    """The side-car of a shard that is already there and whole.
+
+    Args:
+        shard: the plan.
+        folder: of the dataset.
+
+    Returns:
+        None where the shard or its side-car is missing, damaged, or of another plan.
+    """
+    try:
+        path = storage.join(folder, shard.name.sidecar)
+        sidecar = Sidecar.from_json(storage.read_bytes(path).decode("utf-8"))
+        if sidecar.plan_digest != shard.digest:
+            return None
+        found = _file_sha256(storage.join(folder, str(shard.name)))
+        return sidecar if found == sidecar.shard.sha256 else None
+    except (errors.UserError, OSError, ValueError):
+        return None
+
+
+def write(
+    shard: plan.ShardPlan, folder: str, on_mixture: Callable[[], None] = lambda: None
+) -> Sidecar:
+    """Makes and writes a shard and its side-car.
+
+    Args:
+        shard: the plan.
+        folder: of the dataset.
+        on_mixture: called after each mixture, for progress.
+
+    Returns:
+        What the side-car holds.
+
+    Raises:
+        UserError: a recording cannot be read, or is not the one that the plan was made for.
+        OSError: the folder does not take the file.
+    """
+    samples = frames = level = 0
+    dropped = []
+    counts = np.zeros(histogram.NUM_CODES, np.int64)
+    stored = schema.mixture_features(shard.masks)
+    with output.create(storage.join(folder, str(shard.name))) as file:
+        writer = tfrecord.Writer(file)
+        for mixture in shard.mixtures:
+            sources = mix(mixture, shard.recordings, shard.sample_rate)
+            values = compute(sources, shard.masks)
+            active = values["voice_activity"].sum(axis=1) * schema.HOP / shard.sample_rate
+            if active.min() < MIN_ACTIVE_SECONDS:
+                dropped.append(mixture.id)
+            else:
+                values |= _names(mixture, shard)
+                lists = schema.encode(stored, values)
+                kinds = {f.name: (f.kind, lists[f.name]) for f in stored}
+                writer.write(tfrecord.example_bytes(kinds))
+                counts += histogram.count(values["log_magnitude"])
+                samples += mixture.num_samples
+                frames += schema.num_frames(mixture.num_samples)
+                # Rounded to an integer, so that the mean is the same in any order.
+                level += round(1000 * features.active_level_db(mixed(sources)))
+            on_mixture()
+    info = dataset.ShardInfo(str(shard.name), writer.records, writer.bytes, writer.sha256)
+    sidecar = Sidecar(info, shard.digest, samples, frames, tuple(dropped), level, counts)
+    output.write_text(storage.join(folder, shard.name.sidecar), sidecar.to_json())
+    return sidecar
+
+
+def mix(
+    mixture: plan.Mixture, recordings: dict[str, plan.Recording], sample_rate: int
+) -> np.ndarray:
+    """The voices as they are in the mixture, rebuilt from the plan.
+
+    Args:
+        mixture: the plan.
+        recordings: by utterance id.
+        sample_rate: of the dataset, Hz.
+
+    Returns:
+        int16 `[source, sample]`; their integer sum is the mixture.
+
+    Raises:
+        UserError: a recording cannot be read, or is not the one that the plan was made for.
+    """
+    sources = np.zeros((len(mixture.utterance_ids), mixture.num_samples), np.int16)
+    for source, utterance, gain in zip(
+        sources, mixture.utterance_ids, mixture.gains_db, strict=True
+    ):
+        samples = _load(recordings[utterance], sample_rate)[: mixture.num_samples]
+        scaled = samples * np.float32(schema.FULL_SCALE * 10 ** (gain / 20))
+        source[: len(scaled)] = np.rint(scaled, out=scaled)
+    return sources
+
+
+def mixed(sources: np.ndarray) -> np.ndarray:
+    """The mixture of int16 `[source, sample]`: float32 `[sample]`, full scale 1, exactly."""
+    return sources.sum(axis=0, dtype=np.int32).astype(np.float32) / schema.FULL_SCALE
+
+
+def compute(sources: np.ndarray, masks: tuple[str, ...]) -> dict[str, Any]:
+    """The record's arrays.
+
+    Args:
+        sources: int16 `[source, sample]`.
+        masks: those wanted.
+
+    Returns:
+        By feature: `sources`, `log_magnitude` float16 `[frame, bin]`, `voice_activity` bool
+        `[source, frame]`, and the masks `[stored mask, frame, bin]`.
+    """
+    num_sources = len(sources)
+    signals = np.empty((num_sources + 1, sources.shape[1]), np.float32)
+    np.divide(sources, np.float32(schema.FULL_SCALE), out=signals[:-1])
+    signals[-1] = mixed(sources)
+    spectrograms = features.stft(signals)
+    voices, mixture = spectrograms[:-1], spectrograms[-1]
+    values: dict[str, Any] = {
+        "sources": sources,
+        "log_magnitude": features.log_magnitude(mixture).astype(np.float16),
+        "voice_activity": features.voice_activity(voices),
+    }
+    stored = slice(schema.num_stored_masks(num_sources))
+    if "ibm" in masks or "irm" in masks:
+        magnitudes = np.abs(voices)
+        if "ibm" in masks:
+            values["ibm"] = features.ideal_binary_mask(magnitudes)[stored]
+        if "irm" in masks:
+            values["irm"] = features.ideal_ratio_mask(magnitudes)[stored]
+    if "psm" in masks:
+        values["psm"] = features.phase_sensitive_mask(voices, mixture)[stored]
+    return values
+
+
+def _names(mixture: plan.Mixture, shard: plan.ShardPlan) -> dict[str, Any]:
+    return {
+        "mixture_id": mixture.id,
+        "utterance_ids": mixture.utterance_ids,
+        "speaker_ids": mixture.speakers,
+        "sexes": [shard.recordings[u].sex for u in mixture.utterance_ids],
+        "gains_db": mixture.gains_db,
+        "sample_rate": shard.sample_rate,
+        "num_samples": mixture.num_samples,
+        "num_frames": schema.num_frames(mixture.num_samples),
+        "num_bins": schema.NUM_BINS,
+        "num_sources": len(mixture.utterance_ids),
+    }
+
+
+def _load(recording: plan.Recording, sample_rate: int) -> np.ndarray:
+    data = storage.read_bytes(recording.path)
+    if hashlib.sha256(data).hexdigest() != recording.sha256:
+        raise errors.UserError(
+            f"{recording.path}: has changed since it was inspected; run the same command again"
+        )
+    try:
+        # The inspection has compared FLAC's own checksum.
+        samples, own_rate = audio.decode(data, verify=False)
+    except audio.AudioError as error:
+        raise errors.UserError(f"{recording.path}: {error}") from error
+    return audio.resample(samples, own_rate, sample_rate)
+
+
+def _file_sha256(path: str) -> str:
+    if storage.is_remote(path):
+        return hashlib.sha256(storage.read_bytes(path)).hexdigest()
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

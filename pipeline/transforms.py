@@ -1,0 +1,205 @@
+"""The steps of the Beam job as transforms: inspect recordings, write shards, merge statistics.
+
+What passes between workers is small: an utterance's line, a recording's facts, a shard's name, a
+histogram. Tables and plans lie in the dataset's work folder, so that neither the graph nor a
+worker's memory grows with the corpus.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.transforms import util
+
+from pipeline import corpus, errors, histogram, inspection, output, plan, schema, shards, storage
+
+UTTERANCES_FILE = "utterances.jsonl"
+FACTS_PREFIX = "facts"
+STATISTICS_FILE = "statistics.json"
+INSPECTED, MIXED = "inspected", "mixed"
+_MESSAGE = re.compile(r"\[\[error: (.*?) :error\]\]", re.DOTALL)
+
+
+class Inspect(beam.PTransform):
+    """The table of utterances in the work folder to facts and rejections, in the same place."""
+
+    def __init__(self, work: str, sample_rate: int) -> None:
+        """Takes the work folder, and the dataset's rate in Hz."""
+        super().__init__()
+        self._work, self._sample_rate = work, sample_rate
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        """Gives the names of the files written."""
+        return (
+            pipeline
+            | "ReadUtterances" >> beam.io.ReadFromText(storage.join(self._work, UTTERANCES_FILE))
+            | "Spread" >> beam.Reshuffle()
+            | "InspectOne" >> beam.ParDo(InspectFn(self._work, self._sample_rate))
+            | "WriteFacts" >> beam.io.WriteToText(storage.join(self._work, FACTS_PREFIX), ".jsonl")
+        )
+
+
+class WriteShards(beam.PTransform):
+    """The plans in the work folder to shards, and the train split's statistics beside the plans."""
+
+    def __init__(self, work: str, folder: str, names: Sequence[str]) -> None:
+        """Takes the work folder, the dataset's, and the shards' names, the largest first."""
+        super().__init__()
+        self._work, self._folder, self._names = work, folder, names
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        """Gives nothing of use."""
+        return (
+            pipeline
+            | "Shards" >> beam.Create(list(enumerate(self._names)), reshuffle=False)
+            # By number, not at random: runners then deal large and small ones out evenly.
+            | "Spread" >> util.ReshufflePerKey()
+            | "WriteOne" >> beam.ParDo(WriteShardFn(self._work, self._folder))
+            | "MergeHistograms" >> beam.CombineGlobally(MergeHistograms())
+            | "WriteStatistics" >> beam.Map(write_statistics, self._work)
+        )
+
+
+class InspectFn(beam.DoFn):
+    """One line of the table to one line of facts."""
+
+    def __init__(self, work: str, sample_rate: int) -> None:
+        """Takes the work folder, and the dataset's rate in Hz."""
+        super().__init__()
+        self._work, self._sample_rate = work, sample_rate
+        self._good = beam.metrics.Metrics.counter("pipeline", "recordings_usable")
+        self._bad = beam.metrics.Metrics.counter("pipeline", "recordings_rejected")
+
+    def process(self, line: str) -> Iterator[str]:
+        """Yields one line."""
+        with _one_line():
+            found = inspection.inspect(corpus.Utterance(**json.loads(line)), self._sample_rate)
+        good = isinstance(found, inspection.Facts)
+        (self._good if good else self._bad).inc()
+        _tick(self._work, INSPECTED)
+        yield json.dumps({"facts" if good else "rejection": dataclasses.asdict(found)})
+
+
+class WriteShardFn(beam.DoFn):
+    """A shard's number and name to its file, unless that is there; yields (split, histogram)."""
+
+    def __init__(self, work: str, folder: str) -> None:
+        """Takes the work folder and the dataset's."""
+        super().__init__()
+        self._work, self._folder = work, folder
+        self._written = beam.metrics.Metrics.counter("pipeline", "shards_written")
+        self._found = beam.metrics.Metrics.counter("pipeline", "shards_found")
+        self._mixtures = beam.metrics.Metrics.counter("pipeline", "mixtures")
+        self._dropped = beam.metrics.Metrics.counter("pipeline", "mixtures_dropped")
+
+    def process(self, element: tuple[int, str]) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields one pair."""
+        with _one_line():
+            shard = read_plan(self._work, element[1])
+            sidecar = shards.find(shard, self._folder)
+            (self._found if sidecar else self._written).inc()
+            if sidecar is None:
+                sidecar = shards.write(shard, self._folder, lambda: _tick(self._work, MIXED))
+            else:
+                _tick(self._work, MIXED, len(shard.mixtures))
+        self._mixtures.inc(sidecar.shard.records)
+        self._dropped.inc(len(sidecar.dropped))
+        yield shard.name.split, sidecar.counts
+
+
+class MergeHistograms(beam.CombineFn):
+    """(split, histogram) to the train split's mean and deviation, the same in whatever order."""
+
+    def create_accumulator(self) -> np.ndarray:
+        """Gives an empty histogram."""
+        return np.zeros(histogram.NUM_CODES, np.int64)
+
+    def add_input(self, accumulator: np.ndarray, element: tuple[str, np.ndarray]) -> np.ndarray:
+        """Adds one shard's, if it is of train."""
+        split, counts = element
+        return accumulator + counts if split == "train" else accumulator
+
+    def merge_accumulators(self, accumulators: Iterable[np.ndarray]) -> np.ndarray:
+        """Gives their sum."""
+        return np.sum(list(accumulators), axis=0, dtype=np.int64)
+
+    def extract_output(self, accumulator: np.ndarray) -> tuple[float, float] | None:
+        """Gives mean and deviation, or None where train has nothing."""
+        return histogram.mean_and_deviation(accumulator)
+
+
+def write_utterances(work: str, utterances: Iterable[corpus.Utterance]) -> None:
+    """Writes the table that `Inspect` reads."""
+    lines = (json.dumps(dataclasses.asdict(utterance)) + "\n" for utterance in utterances)
+    output.write_text(storage.join(work, UTTERANCES_FILE), "".join(lines))
+
+
+def read_facts(work: str) -> tuple[list[inspection.Facts], list[corpus.Rejection]]:
+    """Reads what `Inspect` has written: facts by utterance id, rejections by path."""
+    facts, rejections = [], []
+    for name in output.names(work):
+        if not name.startswith(FACTS_PREFIX):
+            continue
+        for line in storage.read_bytes(storage.join(work, name)).splitlines():
+            found = json.loads(line)
+            if "facts" in found:
+                fields = found["facts"]
+                utterance = corpus.Utterance(**fields.pop("utterance"))
+                facts.append(inspection.Facts(utterance=utterance, **fields))
+            else:
+                rejections.append(corpus.Rejection(**found["rejection"]))
+    return sorted(facts, key=lambda fact: fact.utterance.id), sorted(rejections)
+
+
+def write_plan(work: str, shard: plan.ShardPlan) -> None:
+    """Writes what `WriteShards` reads for one shard."""
+    output.write_text(storage.join(work, f"{shard.name}.plan"), shard.to_json())
+
+
+def read_plan(work: str, name: str) -> plan.ShardPlan:
+    """Reads what `write_plan` has written."""
+    data = storage.read_bytes(storage.join(work, f"{schema.ShardName.parse(name)}.plan"))
+    return plan.ShardPlan.from_json(data.decode("utf-8"))
+
+
+def write_statistics(statistics: tuple[float, float] | None, work: str) -> None:
+    """Writes mean and deviation."""
+    output.write_text(storage.join(work, STATISTICS_FILE), json.dumps(statistics))
+
+
+def read_statistics(work: str) -> tuple[float, float] | None:
+    """Reads mean and deviation; None where there is no train split."""
+    statistics = json.loads(storage.read_bytes(storage.join(work, STATISTICS_FILE)))
+    return None if statistics is None else (statistics[0], statistics[1])
+
+
+def message(error: BaseException) -> str | None:
+    """The one line for a person in what a runner raised, if a worker has put it there."""
+    match = _MESSAGE.search(str(error))
+    return match[1] if match else None
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """Marks what a person can mend, so that it is found in what the runner makes of it."""
+    try:
+        yield
+    except errors.UserError as error:
+        raise errors.UserError(f"[[error: {error} :error]]") from error
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        raise errors.UserError(f"[[error: {what} :error]]") from error
+
+
+def _tick(work: str, what: str, count: int = 1) -> None:
+    """Counts for the progress bar, where the main process can see it: on this machine."""
+    if not storage.is_remote(work):
+        with contextlib.suppress(OSError):
+            handle = os.open(os.path.join(work, what), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.write(handle, b"." * count)
+            os.close(handle)
