@@ -120,9 +120,11 @@ def _check_sphere(file: BinaryIO, size: int) -> None:
 
 
 def _check_riff(file: BinaryIO, size: int) -> None:
+    """RIFF, RIFX and RF64; also AIFF, which has the same chunks under other names."""
     head = file.read(12)
-    order = "big" if head[:4] == b"RIFX" else "little"
-    if head[8:] != b"WAVE":
+    order = "big" if head[:4] in (b"RIFX", b"FORM") else "little"
+    samples_chunk = b"SSND" if head[:4] == b"FORM" else b"data"
+    if head[8:] not in (b"WAVE", b"AIFF", b"AIFC"):
         raise AudioError("a RIFF file, but not a WAVE")
     data_bytes_64 = None
     position = 12
@@ -132,7 +134,7 @@ def _check_riff(file: BinaryIO, size: int) -> None:
         position += 8
         if name == b"ds64":
             data_bytes_64 = int.from_bytes(file.read(16)[8:], "little")
-        if name == b"data":
+        if name == samples_chunk:
             if length == 0xFFFFFFFF and data_bytes_64 is not None:
                 length = data_bytes_64
             # Programs that write into a pipe cannot know the length: all that follows is audio.
@@ -222,7 +224,7 @@ _FORMATS: tuple[tuple[re.Pattern[bytes], str, _Checker | None], ...] = (
     (re.compile(rb"RF64"), "rf64", _check_riff),
     (re.compile(rb"fLaC"), "flac", None),
     (re.compile(rb"OggS"), "ogg", _check_ogg),
-    (re.compile(rb"FORM....AIF[FC]", re.DOTALL), "aiff", None),
+    (re.compile(rb"FORM....AIF[FC]", re.DOTALL), "aiff", _check_riff),
     (re.compile(rb"\.snd"), "au", None),
     (re.compile(rb"caff"), "caf", None),
     (re.compile(rb"riff\x2e\x91\xcf\x11"), "w64", None),

@@ -6,6 +6,7 @@ import re
 import struct
 import subprocess
 import sys
+import tracemalloc
 import wave
 
 import numpy as np
@@ -165,6 +166,7 @@ WHOLE = {
     "float": encode("WAV", "FLOAT"),
     "rifx": encode("WAV", "PCM_16", endian="BIG"),
     "rf64": encode("RF64", "PCM_16"),
+    "aiff": encode("AIFF", "PCM_16"),
     "flac": encode("FLAC", "PCM_16", signal(20000)),
     "vorbis": encode("OGG", "VORBIS", signal(40000)),
     "opus": encode("OGG", "OPUS", signal(40000)),
@@ -277,6 +279,25 @@ def test_a_recording_too_large_to_decode_is_refused(monkeypatch):
         audio.decode(with_flac_count(WHOLE["flac"], 0))
 
 
+@pytest.mark.parametrize("kind", WHOLE)
+def test_random_damage_raises_nothing_else(kind, capfd):
+    generator = np.random.default_rng(list(kind.encode()))
+    for _ in range(100):
+        data = np.frombuffer(WHOLE[kind], np.uint8).copy()
+        span = generator.choice([64, 256, len(data)])
+        places = generator.integers(0, span, generator.integers(1, 9))
+        data[places] = generator.integers(0, 256, len(places))
+        try:
+            samples, rate = audio.decode(data.tobytes())
+        except audio.AudioError as error:
+            assert str(error)
+        else:
+            assert len(samples)
+            assert np.isfinite(samples).all()
+            assert containers.MIN_RATE <= rate <= containers.MAX_RATE
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_ogg_checksum_is_the_one_of_the_rfc():
     # RFC 3533: polynomial 0x04c11db7, initial value and final inversion 0, bit by bit.
     page = bytes(np.random.default_rng(0).integers(0, 256, 300, dtype=np.uint8))
@@ -329,6 +350,23 @@ def test_a_reader_gives_the_recording_block_by_block(kind, tmp_path):
         blocks = list(reader.blocks(997))
     assert {len(block) for block in blocks[:-1]} == {997}
     np.testing.assert_array_equal(np.concatenate(blocks), whole)
+
+
+def test_hours_are_read_in_bounded_memory(tmp_path):
+    path = tmp_path / "three_hours.wav"
+    num_samples = 3 * 3600 * 8000
+    data_bytes = struct.pack("<I", 2 * num_samples)
+    path.write_bytes(WHOLE["riff"][:40] + data_bytes)
+    os.truncate(path, 44 + 2 * num_samples)  # zeros that take no room on the disk
+    done = 0
+    tracemalloc.start()
+    with audio.Reader(path) as reader:
+        for block in reader.blocks():
+            done += len(block)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert done == num_samples
+    assert peak < 8e6
 
 
 def test_a_reader_names_its_file(tmp_path):
