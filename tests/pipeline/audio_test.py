@@ -289,12 +289,11 @@ def test_random_damage_raises_nothing_else(kind, capfd):
         data[places] = generator.integers(0, 256, len(places))
         try:
             samples, rate = audio.decode(data.tobytes())
-        except audio.AudioError as error:
-            assert str(error)
-        else:
-            assert len(samples)
-            assert np.isfinite(samples).all()
-            assert containers.MIN_RATE <= rate <= containers.MAX_RATE
+        except audio.AudioError:
+            continue
+        assert len(samples)
+        assert np.isfinite(samples).all()
+        assert containers.MIN_RATE <= rate <= containers.MAX_RATE
     assert "Traceback" not in capfd.readouterr().err
 
 
