@@ -454,7 +454,10 @@ def _parse_gain(text: str) -> float:
 
 
 def _mixture(fields: dict[str, Any]) -> Mixture:
-    return Mixture(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+    }
+    return Mixture(**values)
 
 
 def _hint(split: str) -> str:

@@ -13,6 +13,7 @@ runners' own). Without --runner the job uses all cores of this machine and looks
 network.
 """
 
+import logging as stdlib_logging
 import math
 
 from absl import flags, logging
@@ -87,9 +88,12 @@ _DRAWING = (
 def main(beam_flags: list[str]) -> None:
     """Runs the command; `beam_flags` are those that it does not know."""
     _check_flags()
-    # From here on Beam is needed; --help and wrong flags have been answered.
+    # From here on Beam is needed; --help and wrong flags have been answered. On import it warns of
+    # packages that it could use and that are not there.
+    stdlib_logging.disable(stdlib_logging.WARNING)
     from pipeline import job, plan, runners
 
+    stdlib_logging.disable(stdlib_logging.NOTSET)
     runners.parse(beam_flags)
     settings = job.Settings(
         input_dir=tuple(_INPUT_DIR.value),

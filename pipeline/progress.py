@@ -5,7 +5,6 @@ machine can see.
 """
 
 import os
-import sys
 import threading
 from types import TracebackType
 
@@ -33,6 +32,8 @@ class Bar:
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> "Bar":
+        # A copy: while Beam runs, stderr itself is pointed away from its noise.
+        self._stderr = os.fdopen(os.dup(2), "w", encoding="utf-8")
         self._thread.start()
         return self
 
@@ -44,12 +45,14 @@ class Bar:
     ) -> None:
         self._done.set()
         self._thread.join()
+        self._stderr.close()
 
     def _watch(self) -> None:
-        terminal = sys.stderr.isatty()
+        terminal = self._stderr.isatty()
         bar = tqdm.tqdm(
-            total=self._total, desc=self._what, unit=f" {self._unit}", delay=1.0,
-            mininterval=0.5 if terminal else 60.0, leave=False, ascii=None if terminal else True,
+            total=self._total, desc=self._what, unit=f" {self._unit}", delay=1.0, leave=False,
+            mininterval=0.5 if terminal else 60.0, ascii=None if terminal else True,
+            file=self._stderr,
         )  # fmt: skip
         with bar:
             while not self._done.wait(0.25):

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -80,7 +81,6 @@ def run(
     if is_local(options):
         _choose_workers(options, seconds_of_work)
         runner = _local_runner(options)
-    # Workers of the local runner read their options again from what the main process had.
     with _Quiet(verbose):
         try:
             pipeline = beam.Pipeline(runner=runner, options=options)
@@ -143,15 +143,28 @@ def _counters(result: Any) -> dict[str, int]:
 
 
 class _Quiet:
-    """Keeps Beam's hundred lines about one failure to itself, unless they are wanted."""
+    """Keeps what Beam says to itself, unless it is wanted: a hundred lines about one failure.
+
+    Worker processes write to the stderr that they inherit, so that is pointed away.
+    """
 
     def __init__(self, verbose: bool) -> None:
         self._verbose = verbose
 
     def __enter__(self) -> None:
+        if self._verbose:
+            return
         self._before = logging.root.manager.disable
-        if not self._verbose:
-            logging.disable(logging.CRITICAL)
+        logging.disable(logging.CRITICAL)
+        sys.stderr.flush()
+        self._stderr = os.dup(2)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        os.close(null)
 
     def __exit__(self, *_: object) -> None:
+        if self._verbose:
+            return
+        os.dup2(self._stderr, 2)
+        os.close(self._stderr)
         logging.disable(self._before)

@@ -8,6 +8,7 @@ JSON need not be written again.
 
 import dataclasses
 import hashlib
+import io
 import json
 from collections.abc import Callable
 from typing import Any
@@ -175,7 +176,7 @@ def mix(
     for source, utterance, gain in zip(
         sources, mixture.utterance_ids, mixture.gains_db, strict=True
     ):
-        samples = _load(recordings[utterance], sample_rate)[: mixture.num_samples]
+        samples = _load(recordings[utterance], sample_rate, mixture.num_samples)
         scaled = samples * np.float32(schema.FULL_SCALE * 10 ** (gain / 20))
         source[: len(scaled)] = np.rint(scaled, out=scaled)
     return sources
@@ -235,7 +236,8 @@ def _names(mixture: plan.Mixture, shard: plan.ShardPlan) -> dict[str, Any]:
     }
 
 
-def _load(recording: plan.Recording, sample_rate: int) -> np.ndarray:
+def _load(recording: plan.Recording, sample_rate: int, num_samples: int) -> np.ndarray:
+    """Float32 `[sample]`: a recording at the dataset's rate, its first `num_samples` at most."""
     data = storage.read_bytes(recording.path)
     if hashlib.sha256(data).hexdigest() != recording.sha256:
         raise errors.UserError(
@@ -243,10 +245,15 @@ def _load(recording: plan.Recording, sample_rate: int) -> np.ndarray:
         )
     try:
         # The inspection has compared FLAC's own checksum.
+        with audio.Reader(io.BytesIO(data), verify=False) as reader:
+            if reader.rate == sample_rate:
+                # Nothing is resampled, so that what will be cut off need not be decoded.
+                block = next(reader.blocks(num_samples))
+                return block.mean(axis=1, dtype=np.float32)
         samples, own_rate = audio.decode(data, verify=False)
     except audio.AudioError as error:
         raise errors.UserError(f"{recording.path}: {error}") from error
-    return audio.resample(samples, own_rate, sample_rate)
+    return audio.resample(samples, own_rate, sample_rate)[:num_samples]
 
 
 def _file_sha256(path: str) -> str:
