@@ -59,9 +59,7 @@ class Config:
         "window; fixed: one mask, voice 1's, the original experiment.",
         enum_values=["pit", "fixed"],
     )  # fmt: skip
-    target: str = _setting(
-        "psm", "enum", "Ideal mask to learn.", enum_values=["ibm", "irm", "psm"]
-    )
+    target: str = _setting("psm", "enum", "Ideal mask to learn.", enum_values=["ibm", "irm", "psm"])
     frames: int = _setting(
         100, "integer", "Frames of a window (8 ms each at 8 kHz).", lower_bound=2
     )
@@ -70,7 +68,7 @@ class Config:
         50, "integer", "Epochs; a run may go on with more than it had.", free=True, lower_bound=1
     )
     steps_per_epoch: int | None = _setting(
-        None, "integer", "Batches after which an epoch ends (default: when all windows were seen).",
+        None, "integer", "Batches of an epoch, the next of which goes on where it ended (default: all windows).",
         lower_bound=1,
     )  # fmt: skip
     learning_rate: float = _setting(1e-3, "float", "Adam's, at the start.", lower_bound=1e-9)

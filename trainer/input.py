@@ -4,9 +4,13 @@ TensorFlow is imported here and nowhere else in what trains: networks, losses an
 `keras.ops`, and take these batches on any backend.
 """
 
+import csv
 import dataclasses
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -63,13 +67,29 @@ class Split:
                     "make the dataset anew"
                 )
 
+    def lengths(self) -> list[int]:
+        """Samples of each mixture, in no particular order, from the dataset's list of mixtures.
+
+        Raises:
+            UserError: the list is missing or does not belong to the shards.
+        """
+        path = os.path.join(self.folder, schema.MIXTURES_FILE)
+        try:
+            with tf.io.gfile.GFile(path) as file:
+                rows = csv.DictReader(file)
+                found = [int(row["num_samples"]) for row in rows if row["split"] == self.name]
+        except (tf.errors.OpError, KeyError, TypeError, ValueError) as error:
+            raise errors.UserError(f"{path} is missing or damaged: {error}") from error
+        expected = self.info.splits[self.name].mixtures
+        if len(found) != expected:
+            raise errors.UserError(
+                f"{path} lists {len(found)} mixtures of {self.name}, but the dataset has {expected}"
+            )
+        return found
+
     def num_windows(self, frames: int) -> int:
         """Windows of `frames` frames, the padded ones included."""
-        lengths = _records(self.paths).batch(64).map(_parse_num_frames, tf.data.AUTOTUNE)
-        windows = lengths.reduce(
-            tf.constant(0, tf.int64), lambda total, t: total + tf.reduce_sum(-(-t // frames))
-        )
-        return int(windows)
+        return sum(math.ceil(schema.num_frames(length) / frames) for length in self.lengths())
 
 
 def windows(
@@ -78,34 +98,30 @@ def windows(
     *,
     frames: int,
     batch_size: int,
-    steps_per_epoch: int,
-    first_epoch: int = 0,
-    last_epoch: int = 1,
+    first_batch: int = 0,
     seed: int = 0,
     shuffle_buffer: int = 4096,
     cache: bool = False,
 ) -> tf.data.Dataset:
-    """All windows of all mixtures, shuffled anew in every epoch, in batches of one shape.
+    """All windows of all mixtures, again and again, shuffled anew each time, in batches.
 
-    The order is a function of seed and epoch alone: a run that starts at `first_epoch` gets the
-    same batches as one that comes from epoch 0. What an epoch lacks to fill its last batch, it
-    takes from a second pass.
+    The order is a function of seed and pass alone: what starts at `first_batch` goes on exactly as
+    what comes from 0. All batches have one shape: what a pass lacks to fill its last batch, it
+    takes from its beginning.
 
     Args:
         split: what to read.
         features: names of the record's arrays that are wanted.
         frames: frames of a window; samples of a window are 64 times as many.
         batch_size: windows in a batch.
-        steps_per_epoch: batches of an epoch.
-        first_epoch: where to start.
-        last_epoch: where to stop; not itself included.
+        first_batch: where to start.
         seed: of the order.
         shuffle_buffer: windows that are held for shuffling, 39 KB each with one mask.
         cache: keep all windows in memory after the first pass.
 
     Returns:
-        Dataset of dicts: each feature, as it is stored (float16, int16, or codes in uint8), with a
-        batch axis before its own and the window's length for `T` or `N`; `frame_mask`, uint8
+        Endless dataset of dicts: each feature, as it is stored (float16, int16, or codes in uint8),
+        with a batch axis before its own and the window's length for `T` or `N`; `frame_mask`, uint8
         `[batch, frame]`, 1 for what is not padding.
     """
 
@@ -120,26 +136,31 @@ def windows(
             .unbatch()
         )
 
+    batches_per_pass = math.ceil(split.num_windows(frames) / batch_size)
     files = tf.data.Dataset.from_tensor_slices(split.paths)
     kept = cut(files).cache() if cache else None
 
-    def epoch(number: tf.Tensor) -> tf.data.Dataset:
+    def one_pass(number: tf.Tensor) -> tf.data.Dataset:
         # The seed of this function's graph alone: the order must not hang on the process's seed.
         tf.random.set_seed(1)
-        # Seeds of neighbouring runs and epochs must not meet.
+        # Neighbouring seeds and passes must not meet.
         own = number + tf.constant(seed * 1_000_003, tf.int64)
         source = kept
         if source is None:
             source = cut(files.shuffle(len(split.paths), seed=own))
+        # What is cached lies in memory anyway: then everything is shuffled.
+        held = max(shuffle_buffer, batches_per_pass * batch_size) if cache else shuffle_buffer
         return (
-            source.shuffle(shuffle_buffer, seed=own)
-            .repeat()
-            .take(steps_per_epoch * batch_size)
+            source.repeat()
+            .take(batches_per_pass * batch_size)
+            .shuffle(held, seed=own)
             .batch(batch_size, drop_remainder=True, num_parallel_calls=tf.data.AUTOTUNE)
         )
 
-    epochs = tf.data.Dataset.range(first_epoch, last_epoch)
-    return epochs.flat_map(epoch).with_options(_options()).prefetch(tf.data.AUTOTUNE)
+    first_pass, offset = divmod(first_batch, batches_per_pass)
+    passes = tf.data.Dataset.range(first_pass, tf.int64.max)
+    batches = passes.flat_map(one_pass).skip(offset)
+    return batches.with_options(_options()).prefetch(tf.data.AUTOTUNE)
 
 
 def mixtures(
@@ -169,7 +190,7 @@ def mixtures(
     def bucket(values: dict[str, tf.Tensor]) -> tf.Tensor:
         return tf.cast(-(-values["num_samples"] // bucket_samples), tf.int64)
 
-    def size(key: tf.Tensor) -> tf.Tensor:
+    def size(key: Any) -> Any:
         return tf.maximum(batch_samples // (key * bucket_samples), 1)
 
     def pad(key: tf.Tensor, group: tf.data.Dataset) -> tf.data.Dataset:
@@ -185,11 +206,14 @@ def mixtures(
 
         return group.padded_batch(rows, shapes).map(fill)
 
+    buckets = Counter(-(-length // bucket_samples) for length in split.lengths())
+    num_batches = sum(math.ceil(count / int(size(key))) for key, count in buckets.items())
     return (
         _records(split.paths)
         .map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .group_by_window(bucket, pad, window_size_func=size)
         .map(lambda b: {**b, "sources": tf.ensure_shape(b["sources"], [None, num_sources, None])})
+        .apply(tf.data.experimental.assert_cardinality(num_batches))
         .with_options(_options())
         .prefetch(tf.data.AUTOTUNE)
     )
@@ -242,11 +266,6 @@ def _interleave(paths: tf.data.Dataset) -> tf.data.Dataset:
     )
 
 
-def _parse_num_frames(records: tf.Tensor) -> tf.Tensor:
-    spec = {"num_frames": tf.io.FixedLenFeature([], tf.int64)}
-    return tf.io.parse_example(records, spec)["num_frames"]
-
-
 def _parse(record: tf.Tensor, names: Sequence[str]) -> dict[str, tf.Tensor]:
     """The byte strings of `names` and the record's sizes; nothing else is parsed."""
     spec = {name: tf.io.FixedLenFeature([], tf.int64) for name in _SIZES}
@@ -295,9 +314,7 @@ def _cut(
     return windows
 
 
-def _cut_array(
-    array: tf.Tensor, axes: Sequence[str], count: tf.Tensor, frames: int
-) -> tf.Tensor:
+def _cut_array(array: tf.Tensor, axes: Sequence[str], count: tf.Tensor, frames: int) -> tf.Tensor:
     """`[..., time, ...]` to `[window, ..., time, ...]`, filled with zeros at the end."""
     axis = next(i for i, letter in enumerate(axes) if letter in "TN")
     length = frames * (1 if axes[axis] == "T" else schema.HOP)
@@ -308,8 +325,3 @@ def _cut_array(
     array = tf.reshape(array, tf.stack([*before, count, length, *after]))
     array = tf.transpose(array, [axis, *range(axis), *range(axis + 1, len(axes) + 1)])
     return tf.ensure_shape(array, [None, *before, length, *after])
-
-
-def rows(batches: tf.data.Dataset) -> Iterator[dict[str, tf.Tensor]]:
-    """Each row of each batch, for tests and notebooks."""
-    yield from batches.unbatch()

@@ -53,9 +53,7 @@ class MaskLearner(keras.Model):
         return losses.decode_targets(x[self.target], self.target, self.separator.num_sources)
 
     def _error(self, x: dict[str, Tensor], y_pred: Tensor) -> tuple[Tensor, Tensor]:
-        return mask_loss(
-            y_pred, self._targets(x), _magnitude(x), x["frame_mask"], fixed=self.fixed
-        )
+        return mask_loss(y_pred, self._targets(x), _magnitude(x), x["frame_mask"], fixed=self.fixed)
 
     def compute_loss(
         self,

@@ -41,9 +41,7 @@ def train(config: config_lib.Config, model_dir: str) -> run_folder.State:
         return state
 
     num_windows = split.num_windows(config.frames)
-    steps = math.ceil(num_windows / config.batch_size)
-    if config.steps_per_epoch is not None:
-        steps = min(steps, config.steps_per_epoch)
+    steps = config.steps_per_epoch or math.ceil(num_windows / config.batch_size)
     with scope:
         _compile(model, config, steps)
     if state.weights:
@@ -57,9 +55,7 @@ def train(config: config_lib.Config, model_dir: str) -> run_folder.State:
         ("log_magnitude", config.target),
         frames=config.frames,
         batch_size=config.batch_size,
-        steps_per_epoch=steps,
-        first_epoch=state.epoch,
-        last_epoch=config.epochs,
+        first_batch=state.epoch * steps,
         seed=config.seed,
         shuffle_buffer=config.shuffle_buffer,
         cache=config.cache,
@@ -70,6 +66,7 @@ def train(config: config_lib.Config, model_dir: str) -> run_folder.State:
             initial_epoch=state.epoch,
             epochs=config.epochs,
             steps_per_epoch=steps,
+            shuffle=False,  # They are.
             callbacks=_callbacks(config, info, model, folder, state),
             # A bar for a person, a line an epoch for a file.
             verbose=1 if sys.stdout.isatty() else 2,
@@ -92,7 +89,9 @@ def _learner(
     if config.mixed_precision:
         settings["dtype"] = "mixed_bfloat16"
     mean, deviation, level = info.mean, info.deviation, info.active_level_db
-    assert mean is not None and deviation is not None and level is not None
+    assert mean is not None
+    assert deviation is not None
+    assert level is not None
     model = learner.MaskLearner(
         separator.Separator(
             registry.create(config.model, **settings),
@@ -145,9 +144,7 @@ def _callbacks(
             )
         )
     if config.patience:
-        kept.append(
-            keras.callbacks.EarlyStopping(monitor, patience=config.patience, mode=mode)
-        )
+        kept.append(keras.callbacks.EarlyStopping(monitor, patience=config.patience, mode=mode))
     chosen += kept
     if config.tensorboard and keras.backend.backend() == "tensorflow":
         chosen.append(keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False))
@@ -175,5 +172,3 @@ def _summary(folder: run_folder.RunFolder, state: run_folder.State, what: str) -
     figure = f"{best:.2f} dB SI-SDR improvement in validation" if monitored else f"loss {best:.4g}"
     reason = " by early stopping" if state.stopped else ""
     return f"{what} after {state.epoch} epochs{reason}; best: {figure}, in {folder.best}"
-
-

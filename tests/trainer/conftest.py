@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from pipeline import dataset, features, schema
+from pipeline import dataset, features, schema, tfrecord
 
 NUM_SOURCES = 2
 
@@ -50,19 +50,11 @@ def record(identity, sources, masks=schema.MASKS):
 
 def write_dataset(folder, records, masks=schema.MASKS, num_shards=2, **config):
     """A dataset's folder with `records`, a dict of split to lists of values; returns its info."""
-    import tensorflow as tf
+    chosen = schema.mixture_features(masks)
 
     def example(values):
-        lists = schema.encode(schema.mixture_features(masks), values)
-        feature = {}
-        for f in schema.mixture_features(masks):
-            if f.kind == "bytes":
-                feature[f.name] = tf.train.Feature(bytes_list=tf.train.BytesList(value=lists[f.name]))
-            elif f.kind == "float":
-                feature[f.name] = tf.train.Feature(float_list=tf.train.FloatList(value=lists[f.name]))
-            else:
-                feature[f.name] = tf.train.Feature(int64_list=tf.train.Int64List(value=lists[f.name]))
-        return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+        lists = schema.encode(chosen, values)
+        return tfrecord.example_bytes({f.name: (f.kind, lists[f.name]) for f in chosen})
 
     folder.mkdir(parents=True, exist_ok=True)
     splits = {}
@@ -70,13 +62,11 @@ def write_dataset(folder, records, masks=schema.MASKS, num_shards=2, **config):
         shards = []
         for name in schema.ShardName.of_split(split, num_shards):
             own = rows[name.index :: num_shards]
-            path = folder / str(name)
-            with tf.io.TFRecordWriter(str(path)) as writer:
+            with open(folder / str(name), "wb") as file:
+                writer = tfrecord.Writer(file)
                 for values in own:
                     writer.write(example(values))
-            data = path.read_bytes()
-            digest = hashlib.sha256(data).hexdigest()
-            shards.append(dataset.ShardInfo(str(name), len(own), len(data), digest))
+            shards.append(dataset.ShardInfo(str(name), writer.records, writer.bytes, writer.sha256))
         seconds = sum(r["num_samples"] for r in rows) / schema.DEFAULT_SAMPLE_RATE
         frames = sum(r["num_frames"] for r in rows)
         splits[split] = dataset.SplitInfo(len(rows), 2, seconds, frames, tuple(shards))
@@ -105,6 +95,10 @@ def write_dataset(folder, records, masks=schema.MASKS, num_shards=2, **config):
         versions={},
         created="2026-01-01T00:00:00Z",
     )
+    rows = [
+        f"{r['mixture_id']},{split},{r['num_samples']}" for split in records for r in records[split]
+    ]
+    (folder / schema.MIXTURES_FILE).write_text("\n".join(["mixture_id,split,num_samples", *rows]))
     (folder / schema.INFO_FILE).write_text(info.to_json())
     (folder / schema.MARKER_FILE).touch()
     return info
