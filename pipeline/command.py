@@ -40,6 +40,8 @@ def run(
             nobody's with `flags.Error`. Otherwise they are errors here.
         argv: the command line, by default the process's.
     """
+    # TensorFlow's native part greets on stderr with ten lines unless told not to, before it loads.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     arguments = list(sys.argv if argv is None else argv)
     sys.exit(_run(main, description, pass_unknown, arguments))
 
