@@ -31,11 +31,12 @@ def settings(name: str) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
-def create(name: str, **values: Any) -> keras.Model:
+def create(name: str, *, dtype: str | None = None, **values: Any) -> keras.Model:
     """A new network with random weights.
 
     Args:
         name: one of `names()`.
+        dtype: Keras' dtype policy, such as `mixed_bfloat16`; by default the global one.
         **values: the constructor's arguments.
 
     Raises:
@@ -47,6 +48,6 @@ def create(name: str, **values: Any) -> keras.Model:
             f"the network {name} has no setting {unknown!r}; it has {', '.join(known)}"
         )
     try:
-        return NETWORKS[name](**values)
+        return NETWORKS[name](dtype=dtype, **values)
     except (TypeError, ValueError) as error:
         raise errors.UserError(f"the network {name} cannot be made: {error}") from error

@@ -59,12 +59,12 @@ class Split:
         for shard in self.shards:
             path = os.path.join(self.folder, shard.name)
             if not tf.io.gfile.exists(path):
-                raise DamagedShardError(f"{path} is missing; make the dataset anew")
+                raise DamagedShardError(f"{path} is missing; make the dataset anew (pipeline.preprocess --overwrite)")
             size = tf.io.gfile.stat(path).length
             if size != shard.bytes:
                 raise DamagedShardError(
                     f"{path} has {size} bytes, not {shard.bytes} as {schema.INFO_FILE} says; "
-                    "make the dataset anew"
+                    "make the dataset anew (pipeline.preprocess --overwrite)"
                 )
 
     def lengths(self) -> list[int]:
@@ -237,11 +237,11 @@ def find_damage(split: Split, features: Sequence[str]) -> None:
         except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
             raise DamagedShardError(
                 f"{path} is damaged at record {number} of {shard.records} (from 0); "
-                "make the dataset anew"
+                "make the dataset anew (pipeline.preprocess --overwrite)"
             ) from error
         if number != shard.records:
             raise DamagedShardError(
-                f"{path} has {number} records, not {shard.records}; make the dataset anew"
+                f"{path} has {number} records, not {shard.records}; make the dataset anew (pipeline.preprocess --overwrite)"
             )
 
 

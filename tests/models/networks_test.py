@@ -1,0 +1,156 @@
+"""What every network must do. A new one is a row in `NETWORKS`."""
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from models import registry, separator
+
+# Small settings of each network, and the shape of its input.
+NETWORKS = {
+    "ffn": ({"units": 24, "num_layers": 2, "dropout": 0.1}, (3, 20, 129)),
+    "lstm": ({"units": 24, "num_layers": 2, "dropout": 0.1}, (3, 20, 129)),
+}
+ROWS = [pytest.param(name, *row, id=name) for name, row in NETWORKS.items()]
+# Settings by which no network of NETWORKS draws at random, for comparisons.
+STILL = {"dropout": 0.0}
+
+
+def _inputs(shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def test_every_network_has_a_row():
+    assert set(NETWORKS) == set(registry.names())
+
+
+@pytest.mark.parametrize(("name", "settings", "shape"), ROWS)
+def test_gives_a_mask_for_each_output(name, settings, shape):
+    inputs = _inputs(shape)
+    for num_outputs in (1, 2, 3):
+        masks = np.asarray(registry.create(name, num_outputs=num_outputs, **settings)(inputs))
+        assert masks.shape == (shape[0], num_outputs, *shape[1:])
+        assert masks.dtype == np.float32
+        assert masks.min() >= 0
+        assert masks.max() <= 1
+
+
+@pytest.mark.parametrize(("name", "settings", "shape"), ROWS)
+def test_takes_every_number_of_frames(name, settings, shape):
+    network = registry.create(name, **settings)
+    for frames in (1, 2, 33):
+        assert network(_inputs((2, frames, 129))).shape == (2, 2, frames, 129)
+
+
+@pytest.mark.parametrize(("name", "settings", "shape"), ROWS)
+def test_heads(name, settings, shape):
+    inputs = 10 * _inputs(shape)
+    masks = {
+        head: np.asarray(registry.create(name, head=head, **settings)(inputs))
+        for head in ("sigmoid", "linear", "relu", "softmax")
+    }
+    assert masks["linear"].min() < 0 <= masks["relu"].min()
+    np.testing.assert_allclose(masks["softmax"].sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "settings", "shape"), ROWS)
+def test_config_holds_every_argument(name, settings, shape):
+    network = registry.create(name, num_outputs=3, **settings)
+    config = json.loads(json.dumps(network.get_config()))
+    arguments = set(inspect.signature(type(network).__init__).parameters) - {"self", "kwargs"}
+    assert arguments <= set(config)
+    assert config["num_outputs"] == 3
+    again = type(network).from_config(config)
+    again.build((None, None, 129))
+    network.build((None, None, 129))
+    assert [w.shape for w in again.weights] == [w.shape for w in network.weights]
+    assert again.get_config() == network.get_config()
+
+
+@pytest.mark.parametrize(("name", "settings", "shape"), ROWS)
+def test_is_saved_and_loaded_within_a_separator(name, settings, shape, tmp_path):
+    network = registry.create(name, **settings)
+    whole = separator.Separator(network, -3.0, 0.8, -25.0, sample_rate=8000, num_sources=2)
+    waveform = 0.1 * _inputs((2, 3000))
+    expected = np.asarray(whole(waveform))
+    whole.save(tmp_path / "best.keras")
+    loaded = keras.saving.load_model(tmp_path / "best.keras")
+    np.testing.assert_allclose(loaded(waveform), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "settings", "shape"), ROWS)
+def test_learns_one_batch_by_heart(name, settings, shape):
+    keras.utils.set_random_seed(0)
+    network = registry.create(name, **{**settings, **STILL})
+    inputs = _inputs((2, 8, 129))
+    targets = np.random.default_rng(1).uniform(0.2, 0.8, (2, 2, 8, 129)).round().astype("float32")
+    network.compile(keras.optimizers.Adam(0.02), "mean_squared_error", jit_compile=False)
+    before = network.evaluate(inputs, targets, verbose=0)
+    # The same batch in every step of one epoch: an epoch costs far more than a step.
+    network.fit(
+        np.tile(inputs, (80, 1, 1)),
+        np.tile(targets, (80, 1, 1, 1)),
+        batch_size=len(inputs),
+        shuffle=False,
+        verbose=0,
+    )
+    assert network.evaluate(inputs, targets, verbose=0) < 0.1 * before
+
+
+@pytest.mark.parametrize(("name", "settings", "shape"), ROWS)
+def test_mixed_precision_keeps_masks_and_weights_in_float32(name, settings, shape):
+    keras.utils.set_random_seed(0)
+    exact = registry.create(name, **{**settings, **STILL})
+    inputs = _inputs(shape)
+    expected = np.asarray(exact(inputs))
+    mixed = registry.create(name, dtype="mixed_bfloat16", **{**settings, **STILL})
+    mixed.build(shape)
+    mixed.set_weights(exact.get_weights())
+    masks = np.asarray(mixed(inputs))
+    assert masks.dtype == np.float32
+    assert {w.dtype for w in mixed.trainable_weights} == {"float32"}
+    np.testing.assert_allclose(masks, expected, atol=0.02)
+    assert np.abs(masks - expected).max() > 0  # It did compute in another precision.
+
+
+_OTHER_BACKEND = """
+import sys
+import numpy as np
+import keras
+from models import registry
+assert keras.backend.backend() == sys.argv[1]
+data = np.load(sys.argv[2], allow_pickle=True).item()
+results = {}
+for name, (settings, inputs, weights) in data.items():
+    network = registry.create(name, **settings)
+    network.build(inputs.shape)
+    network.set_weights(weights)
+    results[name] = np.asarray(network(inputs))
+np.save(sys.argv[3], results)
+"""
+
+
+def test_the_other_backend_gives_the_same(tmp_path):
+    other = "jax" if keras.backend.backend() == "tensorflow" else "tensorflow"
+    data, expected = {}, {}
+    for name, (settings, shape) in NETWORKS.items():
+        network, inputs = registry.create(name, **settings), _inputs(shape)
+        expected[name] = np.asarray(network(inputs))
+        data[name] = (settings, inputs, network.get_weights())
+    np.save(tmp_path / "data.npy", data)
+    subprocess.run(
+        [sys.executable, "-c", _OTHER_BACKEND, other, tmp_path / "data.npy", tmp_path / "out.npy"],
+        env={**os.environ, "KERAS_BACKEND": other},
+        cwd=os.path.dirname(os.path.dirname(registry.__file__)),
+        check=True,
+        timeout=300,
+    )
+    results = np.load(tmp_path / "out.npy", allow_pickle=True).item()
+    for name, masks in results.items():
+        np.testing.assert_allclose(masks, expected[name], atol=1e-5)
