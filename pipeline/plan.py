@@ -123,7 +123,13 @@ class ShardPlan:
 
     def to_json(self) -> str:
         """As text, which `from_json` reads."""
-        return json.dumps({**dataclasses.asdict(self), "name": str(self.name)})
+        fields = {
+            **vars(self),
+            "name": str(self.name),
+            "mixtures": [vars(mixture) for mixture in self.mixtures],
+            "recordings": {u: vars(recording) for u, recording in self.recordings.items()},
+        }
+        return json.dumps(fields)
 
     @classmethod
     def from_json(cls, text: str) -> "ShardPlan":

@@ -22,7 +22,8 @@ UTTERANCES_FILE = "utterances.jsonl"
 FACTS_PREFIX = "facts"
 STATISTICS_FILE = "statistics.json"
 INSPECTED, MIXED = "inspected", "mixed"
-_MESSAGE = re.compile(r"\[\[error: (.*?) :error\]\]", re.DOTALL)
+_BEGIN, _END = "[[error: ", " :error]]"
+_MESSAGE = re.compile(f"{re.escape(_BEGIN)}(.*?){re.escape(_END)}", re.DOTALL)
 
 
 class Inspect(beam.PTransform):
@@ -190,10 +191,15 @@ def _one_line() -> Iterator[None]:
     try:
         yield
     except errors.UserError as error:
-        raise errors.UserError(f"[[error: {error} :error]]") from error
+        raise _marked(str(error)) from error
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        raise errors.UserError(f"[[error: {what} :error]]") from error
+        raise _marked(what) from error
+
+
+def _marked(line: str) -> errors.UserError:
+    # Not where it is raised: tracebacks quote that line.
+    return errors.UserError(f"{_BEGIN}{line}{_END}")
 
 
 def _tick(work: str, what: str, count: int = 1) -> None:

@@ -1,0 +1,141 @@
+"""The dataset's folder: what is read, what is refused, and a lock that dies with its process."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from pipeline import dataset, schema
+
+INFO = dataset.DatasetInfo(
+    schema_version=schema.SCHEMA_VERSION,
+    config={"sample_rate": 8000, "num_sources": 2, "masks": ["ibm", "psm"], "seed": 0},
+    splits={
+        "train": dataset.SplitInfo(
+            1, 2, 3.5, 440, (dataset.ShardInfo("train-00000-of-00001.tfrecord", 1, 9, "ab"),)
+        )
+    },
+    mean=-3.4,
+    deviation=0.85,
+    active_level_db=-23.0,
+    plan_digest="cd",
+    versions={"numpy": "1.26.4"},
+    created="2026-01-01T00:00:00+00:00",
+    counts={"recordings": 2},
+)
+
+
+def test_what_is_finished_is_read_back(tmp_path):
+    folder = str(tmp_path)
+    dataset.finish(folder, INFO, "mixture_id\n", "path,reason\n")
+    info = dataset.read(folder)
+    assert info == INFO
+    assert (info.sample_rate, info.num_sources, info.masks) == (8000, 2, ("ibm", "psm"))
+    assert dataset.is_whole(folder)
+    assert (tmp_path / schema.MIXTURES_FILE).read_text() == "mixture_id\n"
+    assert (tmp_path / schema.REJECTED_FILE).read_text() == "path,reason\n"
+
+
+def test_the_marker_is_written_last(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(dataset.output, "write_text", lambda path, _: written.append(path))
+    dataset.finish(str(tmp_path), INFO, "", "")
+    assert os.path.basename(written[-1]) == "_SUCCESS"
+    assert len(written) == 4
+
+
+def test_what_is_no_dataset_is_refused_with_advice(tmp_path):
+    with pytest.raises(dataset.DatasetError, match=r"no such folder.*pipeline\.preprocess"):
+        dataset.read(str(tmp_path / "nothing"))
+    with pytest.raises(dataset.DatasetError, match=r"no dataset here.*pipeline\.preprocess"):
+        dataset.read(str(tmp_path))
+    (tmp_path / "train-00000-of-00008.tfrecord").write_bytes(b"")
+    with pytest.raises(dataset.DatasetError, match=r"not whole \(_SUCCESS is missing\)"):
+        dataset.read(str(tmp_path))
+    dataset.finish(str(tmp_path), INFO, "", "")
+    dataset.remove_marker(str(tmp_path))
+    with pytest.raises(dataset.DatasetError, match="not whole"):
+        dataset.read(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", "{", '{"schema_version": 1}', "\ufeff"])
+def test_a_damaged_info_is_named(tmp_path, text):
+    dataset.finish(str(tmp_path), INFO, "", "")
+    (tmp_path / schema.INFO_FILE).write_text(text)
+    with pytest.raises(dataset.DatasetError, match=r"dataset_info\.json"):
+        dataset.read(str(tmp_path))
+
+
+def test_another_version_of_the_schema_is_refused(tmp_path):
+    dataset.finish(str(tmp_path), dataclasses.replace(INFO, schema_version=99), "", "")
+    with pytest.raises(dataset.DatasetError, match="schema version 99"):
+        dataset.read(str(tmp_path))
+
+
+def test_differences_are_named():
+    new = {**INFO.config, "seed": 1, "level": "raw"}
+    assert dataset.differences(INFO.config, dict(INFO.config)) == []
+    assert dataset.differences(INFO.config, new) == ["level: not set, now raw", "seed: 0, now 1"]
+
+
+def test_only_our_own_leftovers_are_removed(tmp_path):
+    keep = ["train-00000-of-00002.tfrecord", "train-00000-of-00002.tfrecord.json"]
+    others = ["notes.txt", "holiday.tfrecord", "train-00003-of-00002.tfrecord"]
+    stale = [
+        "train-00000-of-00008.tfrecord",
+        "valid-00007-of-00008.tfrecord.json",
+        f".train-00000-of-00002.tfrecord.{'0' * 32}.tmp",
+    ]
+    for name in keep + others + stale:
+        (tmp_path / name).write_text("x")
+    dataset.remove_leftovers(str(tmp_path), keep[:1])
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(keep + others)
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that holds the lock of `tmp_path`."""
+    program = textwrap.dedent(
+        f"""
+        import sys
+        from pipeline import dataset
+        with dataset.lock({str(tmp_path)!r}):
+            print("locked", flush=True)
+            sys.stdin.read()
+        """
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "locked\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def enter(folder):
+    with dataset.lock(str(folder)):
+        return sorted(os.listdir(folder))
+
+
+def test_a_second_job_is_refused(tmp_path, holder):
+    with pytest.raises(dataset.DatasetError, match=rf"another job \(process {holder.pid}\)"):
+        enter(tmp_path)
+    holder.communicate()
+    assert enter(tmp_path) == [schema.LOCK_FILE]
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_lock_dies_with_its_process(tmp_path, holder):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert (tmp_path / schema.LOCK_FILE).exists()
+    assert enter(tmp_path) == [schema.LOCK_FILE]
+
+
+def test_the_lock_makes_the_folder(tmp_path):
+    assert enter(tmp_path / "a" / "b") == [schema.LOCK_FILE]

@@ -1,0 +1,48 @@
+"""Files get their name when they are whole, and not before."""
+
+import pytest
+
+from pipeline import output
+
+
+def test_a_file_has_its_name_when_it_is_whole(tmp_path):
+    path = tmp_path / "a.bin"
+    with output.create(str(path)) as file:
+        file.write(b"one")
+        assert not path.exists()
+        (temporary,) = output.names(str(tmp_path))
+        assert output.is_temporary(temporary)
+    assert path.read_bytes() == b"one"
+    assert output.names(str(tmp_path)) == ["a.bin"]
+    assert not output.is_temporary("a.bin")
+
+
+def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+
+    def fail():
+        with output.create(str(path)) as file:
+            file.write(b"new")
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_bytes() == b"old"
+    assert output.names(str(tmp_path)) == ["a.bin"]
+
+
+def test_two_attempts_do_not_meet(tmp_path):
+    path = str(tmp_path / "a.bin")
+    with output.create(path) as first:
+        with output.create(path) as second:
+            second.write(b"second")
+        first.write(b"first")
+    assert (tmp_path / "a.bin").read_bytes() == b"first"
+
+
+def test_removing_what_is_not_there(tmp_path):
+    output.remove(str(tmp_path / "nothing"))
+    output.remove_folder(str(tmp_path / "nothing"))
+    assert output.names(str(tmp_path / "nothing")) == []
+    assert not output.exists(str(tmp_path / "nothing"))

@@ -1,0 +1,297 @@
+"""The plan against its own definition, computed here a second time from hashes and formulas."""
+
+import collections
+import dataclasses
+import hashlib
+import itertools
+import random
+import time
+
+import pytest
+
+from pipeline import corpus, errors, inspection, plan, schema
+
+
+def fact(speaker, number, *, samples=20000, peak=0.1, level=-26.0, sha=None):
+    utterance = corpus.Utterance(f"{speaker}/{number}", f"/x/{speaker}/{number}.wav", speaker, "f")
+    sha = sha or hashlib.sha256(utterance.id.encode()).hexdigest()
+    return inspection.Facts(utterance, samples, peak, level, sha, 40044, 16000)
+
+
+def table(num_speakers=5, utterances=4, **fields):
+    return [fact(f"s{s}", n, **fields) for s in range(num_speakers) for n in range(utterances)]
+
+
+def all_train(facts):
+    return {f.utterance.speaker: "train" for f in facts}
+
+
+def make(facts, **settings):
+    return plan.make(facts, all_train(facts), plan.Settings(**settings))
+
+
+def shards(facts, mixtures, num_shards=3, **changes):
+    settings = {"sample_rate": 8000, "masks": schema.MASKS, "seed": 0, **changes}
+    return plan.make_shards(mixtures, facts, num_shards=num_shards, **settings)
+
+
+def test_each_utterance_is_the_first_voice_and_the_others_are_other_speakers():
+    facts = table()
+    mixtures = make(facts, num_sources=3, mixtures_per_utterance=2)
+    assert collections.Counter(m.utterance_ids[0] for m in mixtures) == {
+        f.utterance.id: 2 for f in facts
+    }
+    assert len({m.id for m in mixtures}) == len(mixtures)
+    for mixture in mixtures:
+        assert len(set(mixture.speakers)) == 3
+        assert [u.split("/")[0] for u in mixture.utterance_ids] == list(mixture.speakers)
+
+
+def test_partners_stay_within_the_split():
+    facts = table(6)
+    splits = {f"s{n}": ("train", "valid", "test")[n // 2] for n in range(6)}
+    mixtures = plan.make(facts, splits, plan.Settings())
+    assert len(mixtures) == len(facts)
+    assert all(splits[s] == m.split for m in mixtures for s in m.speakers)
+    assert [m.split for m in mixtures] == ["train"] * 8 + ["valid"] * 8 + ["test"] * 8
+
+
+def test_every_utterance_of_other_speakers_is_as_likely():
+    # One speaker has 10 utterances, the others have 1 and 4.
+    facts = [fact("a", n) for n in range(10)] + [fact("b", 0)] + [fact("c", n) for n in range(4)]
+    drawn = collections.Counter(
+        m.utterance_ids[1]
+        for m in make(facts, mixtures_per_utterance=4000)
+        if m.utterance_ids[0] == "b/0"
+    )
+    assert len(drawn) == 14
+    expected = 4000 / 14
+    # Chi-square with 13 degrees of freedom: above 34.5 once in a thousand.
+    assert sum((n - expected) ** 2 / expected for n in drawn.values()) < 34.5
+
+
+def test_the_order_of_the_facts_does_not_matter():
+    facts = table()
+    shuffled = random.Random(1).sample(facts, len(facts))
+    assert make(shuffled) == make(facts)
+
+
+def test_a_mixture_does_not_depend_on_how_many_there_are():
+    few = {m.id: m for m in make(table())}
+    many = {m.id: m for m in make(table(), mixtures_per_utterance=3)}
+    assert len(many) == 3 * len(few)
+    assert all(many[name] == mixture for name, mixture in few.items())
+
+
+def test_other_seeds_give_other_mixtures():
+    assert make(table(), seed=1) != make(table(), seed=0)
+
+
+def test_the_draws_are_the_hashes_that_the_docstring_promises():
+    facts = table()
+    (mixture,) = [m for m in make(facts, seed=7) if m.id == "s2/1-0"]
+
+    def bits(what):
+        digest = hashlib.sha256(f"7/{what}/s2/1-0".encode()).digest()
+        return int.from_bytes(digest[:8], "big")
+
+    others = sorted(f.utterance.id for f in facts if f.utterance.speaker != "s2")
+    assert mixture.utterance_ids == ("s2/1", others[bits("voice 1") % len(others)])
+    difference = 5.0 * (2 * bits("level") / 2**64 - 1)
+    assert mixture.gains_db == pytest.approx((difference / 2, -difference / 2), abs=0.0101)
+
+
+def test_levels_are_brought_to_minus_26_and_then_apart():
+    facts = [fact(f"s{n}", 0, level=-15.0 - n / 10, peak=0.05) for n in range(40)]
+    levels = {f.utterance.id: f.active_level_db for f in facts}
+    differences = []
+    for mixture in make(facts, max_snr_db=6.0):
+        first, second = (
+            levels[u] + g for u, g in zip(mixture.utterance_ids, mixture.gains_db, strict=True)
+        )
+        assert (first + second) / 2 == pytest.approx(-26, abs=0.0101)
+        differences.append(first - second)
+    assert -6.02 <= min(differences) < -3 < 3 < max(differences) <= 6.02
+
+
+def test_each_of_more_than_two_voices_is_moved_by_half():
+    facts = [fact(f"s{n}", 0, peak=0.01) for n in range(40)]
+    gains = [g for m in make(facts, num_sources=3, max_snr_db=6.0) for g in m.gains_db]
+    assert -3.01 <= min(gains) < -2 < 2 < max(gains) <= 3
+    mixture = make(facts, num_sources=3, max_snr_db=6.0)[0]
+    assert len(set(mixture.gains_db)) == 3
+
+
+def test_a_common_gain_keeps_the_sum_of_peaks_below_098():
+    facts = table(peak=0.9, level=-26.0)
+    for mixture in make(facts):
+        peaks = [0.9 * 10 ** (g / 20) for g in mixture.gains_db]
+        # Floored to 0.01 dB: at most 0.12 % less.
+        assert 0.98 * 10 ** (-0.01 / 20) <= sum(peaks) <= 0.98
+
+
+def test_raw_leaves_the_recordings_alone_unless_they_would_clip():
+    assert all(m.gains_db == (0.0, 0.0) for m in make(table(peak=0.3), level="raw"))
+    for mixture in make(table(peak=0.7), level="raw"):
+        assert mixture.gains_db == (-3.1, -3.1)  # 20 log10(0.98 / 1.4) = -3.098
+
+
+def test_lengths():
+    facts = [fact(f"s{n}", 0, samples=10000 + 1000 * n) for n in range(8)]
+    samples = {f.utterance.id: f.num_samples for f in facts}
+    for length, choose in (("min", min), ("max", max)):
+        for mixture in make(facts, length=length):
+            assert mixture.num_samples == choose(samples[u] for u in mixture.utterance_ids)
+
+
+def test_short_utterances_are_left_out():
+    facts = [*table(3), fact("s0", 9, samples=7999), fact("lonely", 0, samples=7999)]
+    used = {u for m in make(facts, min_samples=8000) for u in m.utterance_ids}
+    assert used == {f.utterance.id for f in table(3)}
+    with pytest.raises(errors.UserError, match="--min_seconds"):
+        make(facts, min_samples=30000)
+
+
+def test_one_speaker_is_not_enough():
+    with pytest.raises(errors.UserError, match=r"split train has 1 speaker\(s\).*\(s0\)"):
+        make(table(1))
+    splits = {"s0": "train", "s1": "train", "s2": "valid"}
+    with pytest.raises(errors.UserError, match=r"split valid has 1 .*--valid_fraction"):
+        plan.make(table(3), splits, plan.Settings())
+    with pytest.raises(errors.UserError, match="3 voices"):
+        make(table(2), num_sources=3)
+
+
+def test_the_list_is_read_back_exactly():
+    names = ['with, comma "and quotes"', "line\nbreak", "naïve Ünïcode", "plain"]
+    facts = [fact(name, n, level=-20.0 - n) for name in names for n in range(3)]
+    for num_sources in (2, 3):
+        mixtures = make(facts, num_sources=num_sources)
+        assert plan.from_csv(plan.to_csv(mixtures), "list") == mixtures
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("mixture_id,", "mixture,", "columns must be mixture_id,split"),
+        ("s0/0-0,train", "s0/0-0,dev", "line 2: split 'dev'"),
+        (",20000,", ",2e4,", "line 2: num_samples is '2e4'"),
+        (",20000,", ",-5,", "line 2: num_samples is '-5'"),
+        ("s0/1-0,", "s0/0-0,", "line 3: mixture s0/0-0 is there twice"),
+        ("s0/0-0,train,", "s0/0-0,", "line 2: 8 cells, not 9"),
+        ("s0/0-0,train", '"s0/0-0,train', "not CSV"),
+    ],
+)
+def test_a_damaged_list_is_named_with_its_line(old, new, message):
+    text = plan.to_csv(make(table(), max_snr_db=0.0))
+    with pytest.raises(errors.UserError, match=message):
+        plan.from_csv(text.replace(old, new, 1), "list.csv")
+
+
+@pytest.mark.parametrize("gain", ["loud", "nan", "1.5", "1e3", ""])
+def test_gains_have_two_decimals(gain):
+    text = f"{plan.to_csv([]).strip()},utterance_1,speaker_1,gain_db_1,utterance_2,speaker_2,"
+    text += f"gain_db_2\na,train,9000,u,s,{gain},v,t,0.00\n"
+    with pytest.raises(errors.UserError, match="line 2: gain"):
+        plan.from_csv(text, "list.csv")
+
+
+def test_an_empty_list_is_refused():
+    header = plan.to_csv(make(table())).splitlines()[0]
+    for text in ("", header + "\n"):
+        with pytest.raises(errors.UserError, match=r"list\.csv: "):
+            plan.from_csv(text, "list.csv")
+
+
+def test_a_list_must_fit_the_recordings():
+    facts = table(peak=0.4)
+    mixtures = make(facts, level="raw")
+    plan.check_list(mixtures, facts, "list.csv")
+    used = mixtures[0].utterance_ids[1]
+    with pytest.raises(errors.UserError, match=f"needs utterance {used}"):
+        plan.check_list(mixtures, [f for f in facts if f.utterance.id != used], "list.csv")
+    with pytest.raises(errors.UserError, match="exceed full scale"):
+        plan.check_list(mixtures, table(peak=0.6), "list.csv")
+    with pytest.raises(errors.UserError, match="--sample_rate"):
+        plan.check_list(mixtures, table(peak=0.4, samples=19999), "list.csv")
+    other = [dataclasses.replace(mixtures[0], id="x", split="test"), *mixtures]
+    with pytest.raises(errors.UserError, match="in two splits, test and train"):
+        plan.check_list(other, facts, "list.csv")
+    wrong = [dataclasses.replace(mixtures[0], speakers=("s0", "nobody"))]
+    with pytest.raises(errors.UserError, match="is nobody's in the list"):
+        plan.check_list(wrong, facts, "list.csv")
+
+
+def test_shards_are_even_and_hold_every_mixture_once():
+    facts = table(7, 5)
+    splits = {f"s{n}": "train" if n < 5 else "test" for n in range(7)}
+    mixtures = plan.make(facts, splits, plan.Settings())
+    found = shards(facts, mixtures, num_shards=4)
+    assert [str(s.name) for s in found] == [
+        f"{split}-0000{n}-of-00004.tfrecord" for split in ("train", "test") for n in range(4)
+    ]
+    assert sorted(m.id for s in found for m in s.mixtures) == sorted(m.id for m in mixtures)
+    assert [len(s.mixtures) for s in found] == [7, 6, 6, 6, 3, 3, 2, 2]
+    for shard in found:
+        assert {m.split for m in shard.mixtures} == {shard.name.split}
+        assert set(shard.recordings) == {u for m in shard.mixtures for u in m.utterance_ids}
+
+
+def test_a_split_has_no_more_shards_than_mixtures():
+    facts = table(2, 1)
+    assert len(shards(facts, make(facts), num_shards=8)) == 2
+
+
+def test_neighbours_of_the_table_are_spread():
+    # In the order of the table a speaker's mixtures would lie side by side.
+    facts = table(10, 10)
+    (shard,) = shards(facts, make(facts), num_shards=1)
+    speakers = [m.speakers[0] for m in shard.mixtures]
+    same = sum(a == b for a, b in itertools.pairwise(speakers))
+    assert same < 25
+
+
+def test_the_digest_covers_what_decides_bytes_and_no_more():
+    facts = table()
+    mixtures = make(facts)
+    (shard,) = shards(facts, mixtures, num_shards=1)
+    assert plan.ShardPlan.from_json(shard.to_json()) == shard
+    assert plan.ShardPlan.from_json(shard.to_json()).digest == shard.digest
+
+    def changed(**fields):
+        return dataclasses.replace(shard, **fields).digest != shard.digest
+
+    first, *rest = shard.mixtures
+    gain = dataclasses.replace(first, gains_db=(first.gains_db[0] - 0.01, first.gains_db[1]))
+    assert changed(mixtures=(gain, *rest))
+    assert changed(mixtures=(*rest, first))
+    assert changed(mixtures=(dataclasses.replace(first, num_samples=9), *rest))
+    assert changed(masks=("ibm",))
+    assert changed(sample_rate=16000)
+    name, recording = next(iter(shard.recordings.items()))
+    assert changed(
+        recordings={**shard.recordings, name: dataclasses.replace(recording, sha256="0" * 64)}
+    )
+    assert not changed(
+        recordings={**shard.recordings, name: dataclasses.replace(recording, path="/moved")}
+    )
+    assert plan.digest(shards(facts, mixtures)) != plan.digest(shards(facts, mixtures, seed=1))
+
+
+def test_planning_takes_time_in_proportion():
+    # 100,000 utterances in a minute are 20,000 in 12 s; one speaker has half of them, which would
+    # make drawing until it fits, or removing from lists, quadratic.
+    facts = [fact("big", n, sha="0" * 64) for n in range(10000)]
+    facts += [fact(f"s{n}", 0, sha="0" * 64) for n in range(10000)]
+    start = time.process_time()
+    plan.digest(shards(facts, make(facts)))
+    assert time.process_time() - start < 12
+
+
+def test_record_bytes_is_a_close_estimate():
+    (mixture, *_) = make(table())
+    # 2 sources int16, 314 frames of 129 bins float16, bits, two bytes; activity.
+    frames, bins = 314, 129
+    arrays = 2 * 2 * 20000 + frames * bins * (2 + 1 / 8 + 1 + 1) + 2 * frames
+    assert plan.record_bytes(mixture, schema.MASKS) == pytest.approx(arrays, rel=0.01)
+    assert plan.record_bytes(mixture, schema.MASKS) / (20000 / 8000) < 105_000

@@ -1,0 +1,372 @@
+"""The whole job, as a function and as a command, on small made corpora and on real recordings."""
+
+import csv
+import hashlib
+import json
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+import tensorflow as tf
+from absl import flags
+
+from pipeline import dataset, errors, job, plan, runners, schema
+
+MODULE = "pipeline.preprocess"
+
+
+def make(folder, *inputs, beam_flags=(), **settings):
+    """Runs the job; returns the info and what it said."""
+    lines = []
+    info = job.run(
+        job.Settings(
+            input_dir=tuple(map(str, inputs)),
+            output_dir=str(folder),
+            num_shards=settings.pop("num_shards", 2),
+            **settings,
+        ),
+        beam_flags,
+        lines.append,
+    )
+    return info, "\n".join(lines)
+
+
+def checksums(folder):
+    """SHA-256 of every file, and the info less its times."""
+    found = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in pathlib.Path(folder).iterdir()
+    }
+    info = json.loads((pathlib.Path(folder) / schema.INFO_FILE).read_text())
+    del info["created"]
+    return {**found, schema.INFO_FILE: info}
+
+
+def records(folder, split):
+    found = []
+    for path in sorted(pathlib.Path(folder).glob(f"{split}-*.tfrecord")):
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            feature = tf.train.Example.FromString(record).features.feature
+            lists = {n: getattr(f, f.WhichOneof("kind")).value for n, f in feature.items()}
+            found.append(schema.decode(schema.MIXTURE_FEATURES, lists))
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, corpus_folder):
+    """A dataset of the small corpus, with two of four speakers in valid."""
+    folder = tmp_path_factory.mktemp("finished")
+    make(folder, corpus_folder)
+    return folder
+
+
+def test_a_dataset_is_whole_and_described(finished, corpus_folder):
+    info = dataset.read(str(finished))
+    assert {name: split.mixtures for name, split in info.splits.items()} == {
+        "train": 6,
+        "valid": 6,
+    }
+    assert info.counts == {"recordings": 12, "rejected": 0, "too_short": 0, "dropped": 0}
+    assert info.config["input_dir"] == [str(corpus_folder)]
+    for name, split in info.splits.items():
+        found = records(finished, name)
+        assert len(found) == split.mixtures
+        assert split.seconds == sum(r["num_samples"] for r in found) / 8000
+        assert split.frames == sum(r["num_frames"] for r in found)
+        assert split.speakers == len({s for r in found for s in r["speaker_ids"]}) == 2
+        for shard in split.shards:
+            data = (finished / shard.name).read_bytes()
+            assert shard.bytes == len(data)
+            assert shard.sha256 == hashlib.sha256(data).hexdigest()
+    assert {p.name for p in finished.iterdir()} == {
+        *(s.name for split in info.splits.values() for s in split.shards),
+        *(f"{s.name}.json" for split in info.splits.values() for s in split.shards),
+        "dataset_info.json", "mixtures.csv", "rejected.csv", "_SUCCESS",
+    }  # fmt: skip
+
+
+def test_mean_and_deviation_are_those_of_trains_records(finished):
+    info = dataset.read(str(finished))
+    values = np.concatenate([r["log_magnitude"].ravel() for r in records(finished, "train")])
+    assert info.mean == pytest.approx(values.mean(dtype=np.float64), rel=1e-9)
+    assert info.deviation == pytest.approx(values.astype(np.float64).std(), rel=1e-9)
+
+
+def test_the_list_has_what_is_in_the_shards_and_rebuilds_it(finished, corpus_folder, tmp_path):
+    mixtures = plan.from_csv((finished / schema.MIXTURES_FILE).read_text(), "list")
+    stored = {r["mixture_id"]: r for s in ("train", "valid") for r in records(finished, s)}
+    assert {m.id for m in mixtures} == set(stored)
+    for mixture in mixtures:
+        record = stored[mixture.id]
+        assert record["utterance_ids"] == list(mixture.utterance_ids)
+        np.testing.assert_allclose(record["gains_db"], mixture.gains_db, rtol=1e-6)
+    path = finished / schema.MIXTURES_FILE
+    make(tmp_path, corpus_folder, mixture_list=str(path))
+    again, before = checksums(tmp_path), checksums(finished)
+    assert {n: c for n, c in again.items() if n != schema.INFO_FILE} == {
+        n: c for n, c in before.items() if n != schema.INFO_FILE
+    }
+    assert dataset.read(str(tmp_path)).num_sources == 2
+
+
+def test_a_part_of_a_list_needs_only_its_recordings(finished, corpus_folder, tmp_path):
+    lines = (finished / schema.MIXTURES_FILE).read_text().splitlines()
+    short = tmp_path / "short.csv"
+    short.write_text("\n".join(lines[:2]) + "\n")
+    info, _ = make(tmp_path / "out", corpus_folder, mixture_list=str(short))
+    (record,) = records(tmp_path / "out", "train")
+    (same,) = [r for r in records(finished, "train") if r["mixture_id"] == record["mixture_id"]]
+    np.testing.assert_array_equal(record["sources"], same["sources"])
+    assert info.counts["recordings"] == 2
+
+
+@pytest.mark.parametrize(
+    "beam_flags",
+    [
+        ("--direct_num_workers=2",),
+        ("--direct_num_workers=2", "--direct_running_mode=multi_threading"),
+        ("--runner=BundleBasedDirectRunner",),
+    ],
+)
+def test_other_runners_and_workers_give_the_same_bytes(
+    finished, corpus_folder, tmp_path, beam_flags
+):
+    make(tmp_path, corpus_folder, beam_flags=beam_flags)
+    assert checksums(tmp_path) == checksums(finished)
+
+
+def test_the_same_again_does_nothing_and_other_settings_are_refused(
+    corpus_folder, tmp_path, finished
+):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    info, said = make(folder, corpus_folder)
+    assert "already done" in said
+    assert info == dataset.read(str(folder))
+    with pytest.raises(dataset.DatasetError, match=r"seed: 0, now 1.*--overwrite"):
+        make(folder, corpus_folder, mixing=plan.Settings(seed=1))
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    # What does not decide the content is no other setting.
+    make(folder, corpus_folder, max_bad_fraction=0.5, beam_flags=["--direct_num_workers=2"])
+    make(folder, corpus_folder, mixing=plan.Settings(seed=1), num_shards=1, overwrite=True)
+    assert dataset.read(str(folder)).config["seed"] == 1
+    assert sorted(p.name for p in folder.glob("*.tfrecord")) == [
+        "train-00000-of-00001.tfrecord",
+        "valid-00000-of-00001.tfrecord",
+    ]
+
+
+def test_new_recordings_are_another_corpus(corpus_folder, tmp_path, voice):
+    corpus = tmp_path / "corpus"
+    shutil.copytree(corpus_folder, corpus)
+    make(tmp_path / "out", corpus)
+    soundfile.write(corpus / "speaker0" / "new.wav", voice(99, 2.0), 16000)
+    with pytest.raises(dataset.DatasetError, match="corpus: "):
+        make(tmp_path / "out", corpus)
+
+
+def test_what_is_whole_is_kept_and_what_is_damaged_made_again(finished, corpus_folder, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    (folder / "_SUCCESS").unlink()
+    kept, damaged, gone = sorted(folder.glob("*.tfrecord"))[:3]
+    data = bytearray(damaged.read_bytes())
+    data[1000] ^= 1
+    damaged.write_bytes(data)
+    gone.unlink()
+    before = kept.stat().st_mtime_ns
+    make(folder, corpus_folder)
+    assert kept.stat().st_mtime_ns == before
+    assert checksums(folder) == checksums(finished)
+
+
+def test_bad_recordings_are_named_and_left_out(corpus_folder, tmp_path):
+    corpus = tmp_path / "corpus"
+    shutil.copytree(corpus_folder, corpus)
+    (corpus / "speaker1" / "empty, with a comma.wav").write_bytes(b"")
+    data = (corpus / "speaker0" / "0.wav").read_bytes()
+    (corpus / "speaker0" / "cut.wav").write_bytes(data[: len(data) // 2])
+    (corpus / "speaker0" / "nowhere.wav").symlink_to("/nonexistent")
+    soundfile.write(corpus / "speaker2" / "silent.wav", np.zeros(20000), 16000)
+    info, said = make(tmp_path / "out", corpus)
+    with open(tmp_path / "out" / schema.REJECTED_FILE, newline="") as file:
+        rows = {pathlib.Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
+    assert set(rows) == {"empty, with a comma.wav", "cut.wav", "nowhere.wav", "silent.wav"}
+    assert all(rows.values())
+    assert info.counts["rejected"] == 4
+    assert info.counts["recordings"] == 16
+    assert "4 unusable" in said
+    assert sum(split.mixtures for split in info.splits.values()) == 12
+
+
+def test_too_many_bad_recordings_fail(corpus_folder, tmp_path):
+    corpus = tmp_path / "corpus"
+    shutil.copytree(corpus_folder, corpus)
+    for number in range(11):
+        (corpus / "speaker1" / f"bad{number:02d}.wav").write_bytes(b"RIFF")
+    with pytest.raises(errors.UserError, match=r"11 of 23 .*max_bad_fraction=0\.01.*bad00"):
+        make(tmp_path / "out", corpus)
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [schema.REJECTED_FILE]
+    make(tmp_path / "out", corpus, max_bad_fraction=0.5)
+    for path in corpus.rglob("*.wav"):
+        path.write_bytes(b"")
+    with pytest.raises(errors.UserError, match="none of 23 recordings"):
+        make(tmp_path / "none", corpus, max_bad_fraction=1.0)
+
+
+def test_a_corpus_of_test_alone_has_no_statistics(corpus_folder, tmp_path):
+    rows = [
+        f"{path},{path.parent.name},test" for path in sorted(corpus_folder.glob("speaker*/*.wav"))
+    ]
+    manifest = corpus_folder / "test.csv"
+    manifest.write_text("path,speaker,split\n" + "\n".join(rows) + "\n")
+    try:
+        info = job.run(
+            job.Settings(manifest=(str(manifest),), output_dir=str(tmp_path)), say=lambda _: None
+        )
+    finally:
+        manifest.unlink()
+    assert list(info.splits) == ["test"]
+    assert (info.mean, info.deviation, info.active_level_db) == (None, None, None)
+    assert info == dataset.read(str(tmp_path))
+
+
+def test_a_dry_run_counts_and_writes_nothing(finished, corpus_folder, tmp_path, run_command):
+    done = run_command(MODULE, f"--input_dir={corpus_folder}", "--dry_run", cwd=tmp_path)
+    assert done.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+    info = dataset.read(str(finished))
+    for name, split in info.splits.items():
+        (line,) = [line for line in done.stdout.splitlines() if line.startswith(name)]
+        words = line.split()
+        assert int(words[1]) == split.mixtures
+        assert float(words[3]) == pytest.approx(split.seconds / 3600, abs=0.005)
+        size = sum(shard.bytes for shard in split.shards) / 1e6
+        assert float(words[7]) == pytest.approx(size, abs=0.06)
+
+
+def test_help_is_quick_and_names_beams_flags(run_command):
+    start = time.monotonic()
+    done = run_command(MODULE, "--help")
+    assert time.monotonic() - start < 3  # Under a second where nothing else runs.
+    assert done.returncode == 0
+    for word in ("--input_dir", "--mixture_list", "--max_snr_db", "--runner", "Beam"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "message"),
+    [
+        ([], 2, "--input_dir or --manifest is needed"),
+        (["--input_dir=CORPUS"], 2, "--output_dir is needed"),
+        (["--input_dir=CORPUS", "--output_dir=OUT", "--sead=1"], 2, "--sead=1"),
+        (["--input_dir=CORPUS", "--output_dir=OUT", "--num_sources=1"], 2, "num_sources"),
+        (["--input_dir=CORPUS", "--output_dir=OUT", "--max_snr_db=nan"], 2, "max_snr_db"),
+        (["--input_dir=CORPUS", "--output_dir=OUT", "--masks=ibm,xyz"], 2, "'xyz'"),
+        (
+            ["--input_dir=CORPUS", "--output_dir=OUT", "--mixture_list=x", "--level=raw"], 2,
+            "--level has no effect",
+        ),
+        (["--input_dir=/nonexistent", "--output_dir=OUT"], 1, "/nonexistent: no such folder"),
+        (["--input_dir=CORPUS", "--output_dir=/proc/x"], 1, "/proc/x"),
+    ],
+)  # fmt: skip
+def test_what_a_person_can_get_wrong_is_one_line(
+    corpus_folder, tmp_path, run_command, given, code, message
+):
+    given = [f.replace("CORPUS", str(corpus_folder)).replace("OUT", str(tmp_path)) for f in given]
+    done = run_command(MODULE, *given)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("below", "settings", "message"),
+    [
+        ("", {"mixture_list": "/no.csv"}, r"/no\.csv: no such file"),
+        ("", {"min_seconds": 60.0}, "--min_seconds"),
+        ("", {"mixing": plan.Settings(num_sources=3)}, r"2 speaker\(s\)"),
+        ("speaker0", {}, "in no speaker's folder"),
+    ],
+)
+def test_what_cannot_be_done_leaves_nothing(corpus_folder, tmp_path, below, settings, message):
+    with pytest.raises(errors.UserError, match=message):
+        make(tmp_path, corpus_folder / below, **settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_flags_that_neither_knows_are_refused():
+    for flag in ("--direct_num_worker=2", "stray"):
+        with pytest.raises(flags.Error, match=flag):
+            runners.parse(["--runner=FlinkRunner", flag, "--flink_master=localhost:1"])
+    with pytest.raises(flags.Error, match="invalid int value: 'x'"):
+        runners.parse(["--direct_num_workers=x"])
+
+
+def test_a_failure_in_a_worker_process_is_one_line(corpus_folder, tmp_path):
+    # A file-size limit stands for a full disk: every process that writes a shard meets it.
+    given = [f"--input_dir={corpus_folder}", f"--output_dir={tmp_path}", "--direct_num_workers=2"]
+    program = (
+        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000,) * 2);"
+        f"sys.argv = ['preprocess', *{given!r}];"
+        "runpy.run_module('pipeline.preprocess', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "File too large" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+    make(tmp_path, corpus_folder)
+    assert dataset.is_whole(str(tmp_path))
+
+
+def test_a_job_that_was_killed_is_finished_by_the_next(tmp_path, voice, run_command):
+    for speaker in range(4):
+        (tmp_path / "corpus" / f"s{speaker}").mkdir(parents=True)
+        for number in range(20):
+            samples = voice(speaker, 6.0 + 0.01 * number)
+            soundfile.write(tmp_path / "corpus" / f"s{speaker}" / f"{number}.wav", samples, 16000)
+    given = [f"--input_dir={tmp_path}/corpus", f"--output_dir={tmp_path}/out", "--num_shards=16"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", MODULE, *given], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    out = tmp_path / "out"
+    while process.poll() is None and len(list(out.glob("*.tfrecord.json"))) < 4:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "_SUCCESS").exists()
+    with pytest.raises(dataset.DatasetError, match="not whole"):
+        dataset.read(str(out))
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("*.tfrecord.json")}
+    done = run_command(MODULE, *given)
+    assert done.returncode == 0, done.stderr
+    assert len(kept) >= 4
+    assert all(path.stat().st_mtime_ns == old for path, old in kept.items())
+    make(tmp_path / "undisturbed", tmp_path / "corpus", num_shards=16)
+    assert checksums(out) == checksums(tmp_path / "undisturbed")
+
+
+def test_real_recordings(recordings, tmp_path):
+    info, said = make(tmp_path, recordings / "timit_sample", num_shards=8)
+    assert "TIMIT" in said
+    assert info.counts["rejected"] == 0
+    assert sum(split.mixtures for split in info.splits.values()) == 128
+    seconds = sum(split.seconds for split in info.splits.values())
+    size = sum(shard.bytes for split in info.splits.values() for shard in split.shards)
+    assert size / seconds <= 105_000
+    assert info.mean == pytest.approx(-3.4, abs=0.15)
+    train, valid = (
+        {s for r in records(tmp_path, x) for s in r["speaker_ids"]} for x in info.splits
+    )
+    assert not train & valid
+    assert len(train | valid) == 16
