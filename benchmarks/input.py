@@ -69,7 +69,8 @@ def _compiled(config: Any, info: dataset.DatasetInfo) -> Any:
     from models import registry, separator
     from trainer import learner
 
-    assert info.mean is not None and info.deviation is not None
+    assert info.mean is not None
+    assert info.deviation is not None
     assert info.active_level_db is not None
     around = separator.Separator(
         registry.create(config.model, num_outputs=config.num_outputs(info.num_sources)),
