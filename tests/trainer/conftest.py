@@ -122,3 +122,14 @@ def small_dataset(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dataset")
     write_dataset(folder, {s: make_records(s, n) for s, n in (("train", 10), ("valid", 4))})
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_dataset():
+    """Writes a dataset: a folder, and how many mixtures each split has."""
+
+    def make(folder, counts, num_sources=NUM_SOURCES, seed=0, masks=schema.MASKS):
+        rows = {s: make_records(s, n, seed, num_sources, masks) for s, n in counts.items()}
+        return write_dataset(folder, rows, masks, seed=seed)
+
+    return make
