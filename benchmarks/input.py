@@ -41,7 +41,6 @@ def main(arguments: list[str]) -> None:
             ("log_magnitude", config.target),
             frames=config.frames,
             batch_size=config.batch_size,
-            steps_per_epoch=10**6,
             shuffle_buffer=config.shuffle_buffer,
         )
 
