@@ -7,7 +7,7 @@ DEMO ?= demo
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-latest lint format clean
+.PHONY: help install demo experiments bench test test-latest lint format clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,6 +33,9 @@ $(VENV)/.tests: $(VENV)/.installed
 demo: $(VENV)/.installed  ## The whole path on an embedded corpus, in some minutes
 	@BIN=$(BIN) DEMO=$(DEMO) sh tools/demo.sh
 
+experiments: $(VENV)/.installed  ## Fixed assignment beside permutation-invariant training, in some hours
+	@BIN=$(BIN) sh tools/experiments.sh
+
 test: $(VENV)/.tests  ## All tests
 	$(BIN)/python -m pytest --durations=10 --cov --cov-report=term:skip-covered $(ARGS)
 
@@ -49,7 +52,7 @@ format:  ## Mends what can be mended by a machine
 .venv-latest/.tests: setup.py constraints-latest.txt
 	$(PYTHON) -m venv .venv-latest
 	.venv-latest/bin/pip install --quiet --constraint constraints-latest.txt --editable '.[demo]' \
-	  pytest pytest-timeout fast-bss-eval mir_eval pystoi
+	  pytest pytest-timeout mir_eval pystoi
 	@touch $@
 
 test-latest: .venv-latest/.tests  ## The path through all rooms on the newest TensorFlow

@@ -18,18 +18,18 @@ EXTRAS = {
     "demo": ["espeakng-loader"],
     "aws": ["apache-beam[aws]"],
     "gcp": ["google-cloud-storage", "google-apitools"],
-    "evaluate": ["fast-bss-eval", "mir_eval", "pystoi", "pesq"],
+    "evaluate": ["pystoi", "pesq"],
     "tensorboard": ["tensorboard"],
 }
 EXTRAS["test"] = [
     "pytest",
     "pytest-cov",
     "pytest-timeout",
-    "fast-bss-eval",
-    "mir_eval",
-    "librosa",
     "jax[cpu]",
-    "build",
+    "librosa",
+    "mir_eval",
+    "pystoi",
+    "selenium",
 ]
 EXTRAS["lint"] = ["ruff", "mypy"]
 
@@ -44,10 +44,13 @@ setuptools.setup(
     packages=setuptools.find_packages(
         include=[f"{room}{below}" for room in ROOMS for below in ("", ".*")]
     ),
+    package_data={"export": ["templates/*"]},
     install_requires=[
         "absl-py",
         "apache-beam>=2.60",
+        "fast-bss-eval",
         "google-crc32c",
+        "jinja2",
         "keras>=3.5",
         "matplotlib",
         "numpy",

@@ -1,0 +1,63 @@
+"""Writes one mixture of a dataset as WAV files, with the voices it was made of.
+
+  python -m export.example --data_dir=data --split=test --output_dir=example
+
+gives example/mixture.wav, example/reference1.wav, example/reference2.wav: something to listen to,
+and to try a model on.
+"""
+
+import itertools
+import os
+
+from absl import flags, logging
+
+from pipeline import command, errors, schema
+
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the dataset.", required=True)
+_SPLIT = flags.DEFINE_enum("split", "test", schema.SPLITS, "Split of the mixture.")
+_INDEX = flags.DEFINE_integer(
+    "index", 0, "Which mixture of the split, in the order of the shards.", lower_bound=0
+)
+_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder to write to.", required=True)
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the command."""
+    command.require(not arguments, f"unexpected argument {' '.join(arguments)}")
+    for path in write(_DATA_DIR.value, _SPLIT.value, _INDEX.value, _OUTPUT_DIR.value):
+        logging.info("%s", path)
+
+
+def write(data_dir: str, split: str, index: int, output_dir: str) -> list[str]:
+    """Writes a mixture and its voices as 16-bit WAV files.
+
+    Args:
+        data_dir: folder of the dataset.
+        split: one that it has.
+        index: of the mixture, in the order of the shards.
+        output_dir: is created.
+
+    Returns:
+        The paths, the mixture's first.
+
+    Raises:
+        UserError: no such dataset, split or mixture.
+    """
+    from export import records
+    from pipeline import audio, dataset
+
+    info = dataset.read(data_dir)
+    if split not in info.splits or index >= info.splits[split].mixtures:
+        held = ", ".join(f"{name} {held.mixtures}" for name, held in info.splits.items())
+        raise errors.UserError(f"{data_dir} has no mixture {index} in {split}; it has {held}")
+    mixture = next(itertools.islice(records.read(data_dir, info, split, index + 1), index, None))
+    os.makedirs(output_dir, exist_ok=True)
+    names = ["mixture", *(f"reference{n}" for n in range(1, len(mixture.voices) + 1))]
+    paths = [os.path.join(output_dir, f"{name}.wav") for name in names]
+    for path, samples in zip(paths, [mixture.waveform, *mixture.voices], strict=True):
+        audio.write_wav(path, samples, mixture.rate, "PCM_16")
+    return paths
+
+
+if __name__ == "__main__":
+    command.run(main, __doc__)
