@@ -81,7 +81,8 @@ class RunFolder:
             "dataset": facts,
         }
         text = json.dumps(settings, indent=2) + "\n"
-        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
         return self.read_state()
 
     def _check_same(
