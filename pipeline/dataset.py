@@ -206,13 +206,18 @@ def finish(folder: str, info: DatasetInfo, mixtures: str, rejected: str) -> None
         mixtures: text of `mixtures.csv`.
         rejected: text of `rejected.csv`.
     """
-    for name, text in (
-        (schema.MIXTURES_FILE, mixtures),
-        (schema.REJECTED_FILE, rejected),
-        (schema.INFO_FILE, info.to_json()),
-        (schema.MARKER_FILE, ""),
-    ):
+    texts = {
+        schema.MIXTURES_FILE: mixtures,
+        schema.REJECTED_FILE: rejected,
+        schema.INFO_FILE: info.to_json(),
+    }
+    for name, text in texts.items():
         output.write_text(storage.join(folder, name), text)
+    # The marker must not outlive a power cut that the rest does not.
+    shards = [shard.name for split in info.splits.values() for shard in split.shards]
+    for name in (*shards, *texts):
+        output.sync(storage.join(folder, name))
+    output.write_text(storage.join(folder, schema.MARKER_FILE), "")
 
 
 def _is_shard(name: str) -> bool:

@@ -35,9 +35,6 @@ def create(path: str) -> Iterator[BinaryIO]:
     try:
         with _open(temporary) as file:
             yield file
-            if not storage.is_remote(path):
-                file.flush()
-                os.fsync(file.fileno())
         if storage.is_remote(path):
             _systems().rename([temporary], [path])
         else:
@@ -52,6 +49,16 @@ def write_text(path: str, text: str) -> None:
     """Writes a whole file, in UTF-8."""
     with create(path) as file:
         file.write(text.encode("utf-8"))
+
+
+def sync(path: str) -> None:
+    """Waits until a local file is on the disk, not in the machine's memory alone."""
+    if not storage.is_remote(path):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def make_folder(path: str) -> None:

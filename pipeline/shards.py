@@ -248,12 +248,14 @@ def _load(recording: plan.Recording, sample_rate: int, num_samples: int) -> np.n
         with audio.Reader(io.BytesIO(data), verify=False) as reader:
             if reader.rate == sample_rate:
                 # Nothing is resampled, so that what will be cut off need not be decoded.
-                block = next(reader.blocks(num_samples))
-                return block.mean(axis=1, dtype=np.float32)
-        samples, own_rate = audio.decode(data, verify=False)
+                blocks = [next(reader.blocks(num_samples))]
+            else:
+                blocks = list(reader.blocks())
     except audio.AudioError as error:
         raise errors.UserError(f"{recording.path}: {error}") from error
-    return audio.resample(samples, own_rate, sample_rate)[:num_samples]
+    samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+    return audio.resample(mono, reader.rate, sample_rate)[:num_samples]
 
 
 def _file_sha256(path: str) -> str:

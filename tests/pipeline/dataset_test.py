@@ -29,9 +29,14 @@ INFO = dataset.DatasetInfo(
 )
 
 
+def finish(folder, info=INFO):
+    (folder / "train-00000-of-00001.tfrecord").write_bytes(b"")
+    dataset.finish(str(folder), info, "mixture_id\n", "path,reason\n")
+
+
 def test_what_is_finished_is_read_back(tmp_path):
     folder = str(tmp_path)
-    dataset.finish(folder, INFO, "mixture_id\n", "path,reason\n")
+    finish(tmp_path)
     info = dataset.read(folder)
     assert info == INFO
     assert (info.sample_rate, info.num_sources, info.masks) == (8000, 2, ("ibm", "psm"))
@@ -42,9 +47,12 @@ def test_what_is_finished_is_read_back(tmp_path):
 
 def test_the_marker_is_written_last(tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr(dataset.output, "write_text", lambda path, _: written.append(path))
-    dataset.finish(str(tmp_path), INFO, "", "")
-    assert os.path.basename(written[-1]) == "_SUCCESS"
+    write = dataset.output.write_text
+    monkeypatch.setattr(
+        dataset.output, "write_text", lambda path, text: [written.append(path), write(path, text)]
+    )
+    finish(tmp_path)
+    assert [os.path.basename(path) for path in written][-2:] == [schema.INFO_FILE, "_SUCCESS"]
     assert len(written) == 4
 
 
@@ -56,7 +64,7 @@ def test_what_is_no_dataset_is_refused_with_advice(tmp_path):
     (tmp_path / "train-00000-of-00008.tfrecord").write_bytes(b"")
     with pytest.raises(dataset.DatasetError, match=r"not whole \(_SUCCESS is missing\)"):
         dataset.read(str(tmp_path))
-    dataset.finish(str(tmp_path), INFO, "", "")
+    finish(tmp_path)
     dataset.remove_marker(str(tmp_path))
     with pytest.raises(dataset.DatasetError, match="not whole"):
         dataset.read(str(tmp_path))
@@ -64,14 +72,14 @@ def test_what_is_no_dataset_is_refused_with_advice(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", "{", '{"schema_version": 1}', "\ufeff"])
 def test_a_damaged_info_is_named(tmp_path, text):
-    dataset.finish(str(tmp_path), INFO, "", "")
+    finish(tmp_path)
     (tmp_path / schema.INFO_FILE).write_text(text)
     with pytest.raises(dataset.DatasetError, match=r"dataset_info\.json"):
         dataset.read(str(tmp_path))
 
 
 def test_another_version_of_the_schema_is_refused(tmp_path):
-    dataset.finish(str(tmp_path), dataclasses.replace(INFO, schema_version=99), "", "")
+    finish(tmp_path, dataclasses.replace(INFO, schema_version=99))
     with pytest.raises(dataset.DatasetError, match="schema version 99"):
         dataset.read(str(tmp_path))
 
