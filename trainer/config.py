@@ -68,7 +68,8 @@ class Config:
         50, "integer", "Epochs; a run may go on with more than it had.", free=True, lower_bound=1
     )
     steps_per_epoch: int | None = _setting(
-        None, "integer", "Batches of an epoch, the next of which goes on where it ended (default: all windows).",
+        None, "integer", "Batches of an epoch; the next goes on where it ended (default: as many as "
+        "all windows make).",
         lower_bound=1,
     )  # fmt: skip
     learning_rate: float = _setting(1e-3, "float", "Adam's, at the start.", lower_bound=1e-9)
@@ -181,12 +182,19 @@ class Config:
             )
 
 
-def define_flags() -> None:
-    """Defines a flag for each field of `Config`."""
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines a flag for each field of `Config`.
+
+    Args:
+        values: where; the process's flags unless told otherwise.
+    """
     for field in dataclasses.fields(Config):
         define = getattr(flags, f"DEFINE_{field.metadata['kind']}")
-        default = field.default
-        if field.metadata["kind"] == "multi_string":
-            default = list(default)
-        limits = field.metadata["limits"]
-        define(field.name, default, help=field.metadata["help"], **limits)
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        define(
+            field.name,
+            default,
+            help=field.metadata["help"],
+            flag_values=values,
+            **field.metadata["limits"],
+        )

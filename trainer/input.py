@@ -20,6 +20,7 @@ _FEATURES = {feature.name: feature for feature in schema.MIXTURE_FEATURES}
 _SIZES = ("num_samples", "num_frames")
 _READ_BUFFER = 4 << 20
 _PARALLEL_SHARDS = 8
+_REMEDY = "make the dataset anew (pipeline.preprocess --overwrite)"
 
 
 class DamagedShardError(errors.UserError):
@@ -59,12 +60,12 @@ class Split:
         for shard in self.shards:
             path = os.path.join(self.folder, shard.name)
             if not tf.io.gfile.exists(path):
-                raise DamagedShardError(f"{path} is missing; make the dataset anew (pipeline.preprocess --overwrite)")
+                raise DamagedShardError(f"{path} is missing; {_REMEDY}")
             size = tf.io.gfile.stat(path).length
             if size != shard.bytes:
                 raise DamagedShardError(
                     f"{path} has {size} bytes, not {shard.bytes} as {schema.INFO_FILE} says; "
-                    "make the dataset anew (pipeline.preprocess --overwrite)"
+                    f"{_REMEDY}"
                 )
 
     def lengths(self) -> list[int]:
@@ -236,13 +237,10 @@ def find_damage(split: Split, features: Sequence[str]) -> None:
                 number += 1
         except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
             raise DamagedShardError(
-                f"{path} is damaged at record {number} of {shard.records} (from 0); "
-                "make the dataset anew (pipeline.preprocess --overwrite)"
+                f"{path} is damaged at record {number} of {shard.records} (from 0); {_REMEDY}"
             ) from error
         if number != shard.records:
-            raise DamagedShardError(
-                f"{path} has {number} records, not {shard.records}; make the dataset anew (pipeline.preprocess --overwrite)"
-            )
+            raise DamagedShardError(f"{path} has {number} records, not {shard.records}; {_REMEDY}")
 
 
 def _options() -> tf.data.Options:

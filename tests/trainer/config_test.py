@@ -1,0 +1,103 @@
+import dataclasses
+import json
+
+import pytest
+from absl import flags
+
+from pipeline import dataset, errors
+from trainer import config
+
+
+def _parse(*arguments):
+    values = flags.FlagValues()
+    config.define_flags(values)
+    values(["task", *arguments])
+    return config.Config.from_flags(values)
+
+
+def test_flags_give_settings_and_defaults_agree():
+    assert _parse() == config.Config()
+    given = _parse(
+        "--model=ffn",
+        "--units=20",
+        "--clip_norm=0.5",
+        "--nocache",
+        "--mixed_precision",
+        "--target=irm",
+        "--network=a=1",
+        "--network=b=x",
+    )
+    assert given == config.Config(
+        model="ffn",
+        units=20,
+        clip_norm=0.5,
+        mixed_precision=True,
+        target="irm",
+        network=("a=1", "b=x"),
+    )
+
+
+@pytest.mark.parametrize(
+    "flag", ["--batch_size=0", "--epochs=-1", "--target=abc", "--dropout=1", "--frames=x"]
+)
+def test_flags_out_of_range_are_errors(flag):
+    with pytest.raises(flags.IllegalFlagValueError, match=flag[2:].split("=")[0]):
+        _parse(flag)
+
+
+def test_json_and_back():
+    settings = config.Config(units=7, network=("a=1",), steps_per_epoch=5)
+    assert config.Config.from_json(json.loads(json.dumps(settings.to_json()))) == settings
+    older = settings.to_json()
+    del older["shuffle_buffer"]
+    assert config.Config.from_json(older) == settings
+    with pytest.raises(errors.UserError, match="'later'"):
+        config.Config.from_json({**older, "later": 1})
+
+
+def test_differences_are_those_that_change_the_model():
+    before = config.Config(data_dir="/a")
+    after = dataclasses.replace(before, data_dir="/b", epochs=99, cache=True, tensorboard=False)
+    assert before.differences(after) == []
+    after = dataclasses.replace(before, units=5, target="ibm")
+    assert before.differences(after) == ["--units None → 5", "--target psm → ibm"]
+
+
+def test_network_settings():
+    settings = config.Config(layers=3, head="linear", network=("width=5", "causal=true", "name=x"))
+    assert settings.network_settings() == {
+        "num_layers": 3,
+        "head": "linear",
+        "width": 5,
+        "causal": True,
+        "name": "x",
+    }
+    with pytest.raises(errors.UserError, match="--network=width is not NAME=VALUE"):
+        config.Config(network=("width",)).network_settings()
+
+
+def _info(**changes):
+    split = dataset.SplitInfo(1, 2, 1.0, 126, ())
+    values = {
+        "schema_version": 1,
+        "config": {"sample_rate": 8000, "num_sources": 2, "masks": ["irm", "psm"]},
+        "splits": {"train": split, "valid": split},
+        "mean": -3.0,
+        "deviation": 0.8,
+        "active_level_db": -25.0,
+        "plan_digest": "",
+        "versions": {},
+        "created": "",
+    }
+    return dataset.DatasetInfo(**{**values, **changes})
+
+
+def test_check_holds_the_settings_against_the_dataset():
+    config.Config().check(_info())
+    with pytest.raises(errors.UserError, match=r"has no train split \(only test\)"):
+        config.Config().check(_info(splits={"test": None}, mean=None))
+    with pytest.raises(errors.UserError, match="stores the masks irm, psm, not ibm"):
+        config.Config(target="ibm").check(_info())
+    three = _info(config={"sample_rate": 8000, "num_sources": 3, "masks": ["psm"]})
+    with pytest.raises(errors.UserError, match="fixed is for two voices"):
+        config.Config(assignment="fixed").check(three)
