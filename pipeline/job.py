@@ -5,38 +5,34 @@
 does what `python -m pipeline.preprocess` does.
 """
 
-import collections
 import contextlib
 import csv
 import dataclasses
 import datetime
 import hashlib
-import importlib.metadata
 import io
 import json
 import math
 import os
-import platform
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import soundfile
-
 from pipeline import (
     corpus,
     dataset,
     errors,
     inspection,
+    mixture_list,
     output,
     plan,
     progress,
     schema,
     shards,
     storage,
-    version,
+    summary,
 )
 
 # About how fast one core works, in bytes of recordings read and seconds of mixture made per second:
@@ -173,15 +169,35 @@ class _Job:
         self._refuse_small_disk(shard_plans)
         sidecars, statistics = self._write(work, shard_plans)
         dataset.remove_leftovers(folder, [str(shard.name) for shard in shard_plans])
-        info = self._info(facts, rejections, shard_plans, sidecars, statistics)
         dropped = {mixture for sidecar in sidecars for mixture in sidecar.dropped}
         kept = [m for m in self._mixtures if m.id not in dropped]
-        dataset.finish(folder, info, plan.to_csv(kept), _rejected_csv(rejections))
-        self._say_summary(info)
+        mean, deviation = statistics or (None, None)
+        info = dataset.DatasetInfo(
+            schema_version=schema.SCHEMA_VERSION,
+            config=self._config,
+            splits=summary.splits(kept, sidecars, self._settings.sample_rate),
+            mean=mean,
+            deviation=deviation,
+            active_level_db=summary.train_level_db(sidecars),
+            plan_digest=plan.digest(shard_plans),
+            versions=summary.versions(),
+            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            counts={
+                "recordings": len(facts) + len(rejections),
+                "rejected": len(rejections),
+                "too_short": sum(fact.num_samples < self._min_samples for fact in facts),
+                "dropped": len(dropped),
+            },
+        )
+        dataset.finish(folder, info, mixture_list.to_csv(kept), _rejected_csv(rejections))
+        for line in summary.finished(info):
+            self._say(line)
+        seconds = ", ".join(f"{step} {value:.1f} s" for step, value in self._seconds.items())
+        self._say(f"{folder}: done ({seconds})")
         return info
 
     def _dry_run(self) -> None:
-        folder = self._settings.output_dir
+        settings, folder = self._settings, self._settings.output_dir
         remote = storage.is_remote(folder)
         work = storage.join(folder, "_dry_run") if remote else tempfile.mkdtemp()
         try:
@@ -190,18 +206,10 @@ class _Job:
             shard_plans = self._plan(facts)
         finally:
             output.remove_folder(work)
-        total = 0
-        for split, mixtures in _by_split(self._mixtures).items():
-            size = sum(plan.record_bytes(m, self._settings.masks) for m in mixtures)
-            total += size
-            hours = sum(m.num_samples for m in mixtures) / self._settings.sample_rate / 3600
-            speakers = len({s for m in mixtures for s in m.speakers})
-            count = sum(shard.name.split == split for shard in shard_plans)
-            self._say(
-                f"{split:5s} {len(mixtures):9,d} mixtures {hours:9.2f} h {speakers:6,d} speakers "
-                f"{size / 1e6:10,.1f} MB in {count} shards"
-            )
-        self._say(f"dry run: about {total / 1e6:,.1f} MB would be written; nothing was")
+        for line in summary.planned(
+            self._mixtures, shard_plans, settings.masks, settings.sample_rate
+        ):
+            self._say(line)
 
     def _read_list(self) -> list[plan.Mixture] | None:
         path = self._settings.mixture_list
@@ -212,7 +220,7 @@ class _Job:
         except UnicodeDecodeError as error:
             raise errors.UserError(f"{path}: not UTF-8: {error.reason}") from error
         self._list_digest = hashlib.sha256(text.encode()).hexdigest()
-        return plan.from_csv(text, path)
+        return mixture_list.from_csv(text, path)
 
     def _make_config(self) -> dict[str, Any]:
         """The settings that decide what is in the dataset."""
@@ -302,7 +310,7 @@ class _Job:
         with self._timed("plan"):
             if self._listed is not None:
                 assert settings.mixture_list is not None
-                plan.check_list(self._listed, facts, settings.mixture_list)
+                mixture_list.check(self._listed, facts, settings.mixture_list)
                 self._mixtures = self._listed
             else:
                 mixing = dataclasses.replace(settings.mixing, min_samples=self._min_samples)
@@ -363,55 +371,6 @@ class _Job:
             transforms.read_statistics(work)
         )
 
-    def _info(
-        self,
-        facts: Sequence[inspection.Facts],
-        rejections: Sequence[corpus.Rejection],
-        shard_plans: Sequence[plan.ShardPlan],
-        sidecars: Sequence[shards.Sidecar],
-        statistics: tuple[float, float] | None,
-    ) -> dataset.DatasetInfo:
-        dropped = {mixture for sidecar in sidecars for mixture in sidecar.dropped}
-        by_split: dict[str, list[shards.Sidecar]] = collections.defaultdict(list)
-        for shard, sidecar in zip(shard_plans, sidecars, strict=True):
-            by_split[shard.name.split].append(sidecar)
-        speakers: dict[str, set[str]] = collections.defaultdict(set)
-        for mixture in self._mixtures:
-            if mixture.id not in dropped:
-                speakers[mixture.split].update(mixture.speakers)
-        splits = {
-            split: dataset.SplitInfo(
-                mixtures=sum(s.shard.records for s in parts),
-                speakers=len(speakers[split]),
-                seconds=sum(s.samples for s in parts) / self._settings.sample_rate,
-                frames=sum(s.frames for s in parts),
-                shards=tuple(s.shard for s in parts),
-            )
-            for split, parts in by_split.items()
-        }
-        train = splits.get("train")
-        level = None
-        if train and train.mixtures:
-            level = sum(s.active_level_mdb for s in by_split["train"]) / (1000 * train.mixtures)
-        mean, deviation = statistics or (None, None)
-        return dataset.DatasetInfo(
-            schema_version=schema.SCHEMA_VERSION,
-            config=self._config,
-            splits=splits,
-            mean=mean,
-            deviation=deviation,
-            active_level_db=level,
-            plan_digest=plan.digest(shard_plans),
-            versions=_versions(),
-            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            counts={
-                "recordings": len(facts) + len(rejections),
-                "rejected": len(rejections),
-                "too_short": sum(f.num_samples < self._min_samples for f in facts),
-                "dropped": len(dropped),
-            },
-        )
-
     @contextlib.contextmanager
     def _timed(self, step: str) -> Iterator[None]:
         start = time.monotonic()
@@ -424,26 +383,6 @@ class _Job:
         speakers = len({u.speaker for u in self._table.utterances})
         self._say(f"{len(self._table.utterances):,d} recordings of {speakers:,d} speakers")
 
-    def _say_summary(self, info: dataset.DatasetInfo) -> None:
-        counts = info.counts
-        self._say(
-            f"{counts['recordings']:,d} recordings, of which {counts['rejected']:,d} unusable "
-            f"({schema.REJECTED_FILE} says why) and {counts['too_short']:,d} too short; "
-            f"{counts['dropped']:,d} mixtures dropped, a voice being hardly active in them"
-        )
-        for split, part in info.splits.items():
-            size = sum(shard.bytes for shard in part.shards)
-            self._say(
-                f"{split:5s} {part.mixtures:9,d} mixtures {part.seconds / 3600:9.2f} h "
-                f"{part.speakers:6,d} speakers {size / 1e6:10,.1f} MB in {len(part.shards)} shards"
-            )
-        if info.mean is not None and info.deviation is not None:
-            self._say(
-                f"log-magnitudes of train: mean {info.mean:.4f}, deviation {info.deviation:.4f}"
-            )
-        seconds = ", ".join(f"{step} {value:.1f} s" for step, value in self._seconds.items())
-        self._say(f"{self._settings.output_dir}: done ({seconds})")
-
 
 _KINDS = {
     "timit": "TIMIT",
@@ -455,13 +394,6 @@ _KINDS = {
 
 def _absolute(path: str) -> str:
     return path if storage.is_remote(path) else os.path.abspath(path)
-
-
-def _by_split(mixtures: Iterable[plan.Mixture]) -> dict[str, list[plan.Mixture]]:
-    found: dict[str, list[plan.Mixture]] = {split: [] for split in schema.SPLITS}
-    for mixture in mixtures:
-        found[mixture.split].append(mixture)
-    return {split: part for split, part in found.items() if part}
 
 
 def _read_sidecar(shard: plan.ShardPlan, folder: str) -> shards.Sidecar:
@@ -482,14 +414,3 @@ def _rejected_csv(rejections: Iterable[corpus.Rejection]) -> str:
     writer.writerow(["path", "reason"])
     writer.writerows([rejection.path, rejection.reason] for rejection in rejections)
     return text.getvalue()
-
-
-def _versions() -> dict[str, str]:
-    """What decides bytes."""
-    libraries = ("numpy", "scipy", "soundfile", "soxr")
-    return {
-        "voices-apart": version.VERSION,
-        "python": platform.python_version(),
-        "libsndfile": soundfile.__libsndfile_version__,
-        **{name: importlib.metadata.version(name) for name in libraries},
-    }

@@ -12,10 +12,8 @@ plan alone, and the `mixtures.csv` of a finished dataset lists what is in it.
 
 import bisect
 import collections
-import csv
 import dataclasses
 import hashlib
-import io
 import itertools
 import json
 import math
@@ -185,109 +183,6 @@ def make(
     return mixtures
 
 
-def to_csv(mixtures: Sequence[Mixture]) -> str:
-    """The mixtures as a table, `mixtures.csv`.
-
-    Columns: `mixture_id`, `split`, `num_samples`, and for each voice from 1 on `utterance_1`,
-    `speaker_1`, `gain_db_1`.
-    """
-    num_sources = len(mixtures[0].utterance_ids) if mixtures else 0
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_columns(num_sources))
-    for mixture in mixtures:
-        voices = zip(mixture.utterance_ids, mixture.speakers, mixture.gains_db, strict=True)
-        cells = itertools.chain.from_iterable((u, s, f"{gain:.2f}") for u, s, gain in voices)
-        writer.writerow([mixture.id, mixture.split, mixture.num_samples, *cells])
-    return text.getvalue()
-
-
-def from_csv(text: str, name: str) -> list[Mixture]:
-    """The mixtures of a table: the inverse of `to_csv`.
-
-    Args:
-        text: of the table.
-        name: of the file, for messages.
-
-    Raises:
-        UserError: it is no such table; names the line.
-    """
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    mixtures: dict[str, Mixture] = {}
-    try:
-        header = next(reader, [])
-        num_sources = (len(header) - 3) // 3
-        if num_sources < 2 or header != _columns(num_sources):
-            raise errors.UserError(
-                f"{name}: not a list of mixtures; its columns must be {','.join(_columns(2))} (and "
-                "three more for each further voice)"
-            )
-        for row in reader:
-            if not row:
-                continue
-            try:
-                mixture = _parse(row, num_sources)
-                if mixture.id in mixtures:
-                    raise ValueError(f"mixture {mixture.id} is there twice")
-            except ValueError as error:
-                raise errors.UserError(f"{name}, line {reader.line_num}: {error}") from error
-            mixtures[mixture.id] = mixture
-    except csv.Error as error:
-        raise errors.UserError(f"{name}, line {reader.line_num}: not CSV: {error}") from error
-    if not mixtures:
-        raise errors.UserError(f"{name}: the list has no mixtures")
-    return list(mixtures.values())
-
-
-def check_list(mixtures: Sequence[Mixture], facts: Iterable[inspection.Facts], name: str) -> None:
-    """Holds a list of mixtures against the recordings that are there.
-
-    Args:
-        mixtures: from a file.
-        facts: of the usable recordings.
-        name: of the file, for messages.
-
-    Raises:
-        UserError: an utterance is not there or is another speaker's, a speaker is in two splits, or
-            a mixture would exceed full scale (its gains are another corpus's).
-    """
-    by_id = {fact.utterance.id: fact for fact in facts}
-    homes: dict[str, str] = {}
-    for mixture in mixtures:
-        peak, longest = 0.0, 0
-        for utterance_id, speaker, gain in zip(
-            mixture.utterance_ids, mixture.speakers, mixture.gains_db, strict=True
-        ):
-            fact = by_id.get(utterance_id)
-            if fact is None:
-                raise errors.UserError(
-                    f"{name}: mixture {mixture.id} needs utterance {utterance_id}, which is not "
-                    "among the usable recordings"
-                )
-            if fact.utterance.speaker != speaker:
-                raise errors.UserError(
-                    f"{name}: utterance {utterance_id} is {speaker}'s in the list and "
-                    f"{fact.utterance.speaker}'s in the corpus"
-                )
-            if homes.setdefault(speaker, mixture.split) != mixture.split:
-                raise errors.UserError(
-                    f"{name}: speaker {speaker} is in two splits, {homes[speaker]} and "
-                    f"{mixture.split}"
-                )
-            peak += fact.peak * 10 ** (gain / 20)
-            longest = max(longest, fact.num_samples)
-        if mixture.num_samples > longest:
-            raise errors.UserError(
-                f"{name}: mixture {mixture.id} has {mixture.num_samples} samples, but its longest "
-                f"recording {longest}; the list was made for another corpus or --sample_rate"
-            )
-        if peak > 0.999:
-            raise errors.UserError(
-                f"{name}: mixture {mixture.id} could exceed full scale ({peak:.2f} times); its "
-                "gains were not made for these recordings"
-            )
-
-
 def make_shards(
     mixtures: Iterable[Mixture],
     facts: Iterable[inspection.Facts],
@@ -421,42 +316,6 @@ def _level_moves(num_sources: int, mixture_id: str, settings: Settings) -> list[
         half * _draw_uniform(settings.seed, f"level {voice}", mixture_id)
         for voice in range(num_sources)
     ]
-
-
-def _columns(num_sources: int) -> list[str]:
-    voices = [
-        f"{what}_{voice}"
-        for voice in range(1, num_sources + 1)
-        for what in ("utterance", "speaker", "gain_db")
-    ]
-    return ["mixture_id", "split", "num_samples", *voices]
-
-
-def _parse(row: Sequence[str], num_sources: int) -> Mixture:
-    if len(row) != 3 + 3 * num_sources:
-        raise ValueError(f"{len(row)} cells, not {3 + 3 * num_sources}")
-    mixture_id, split, num_samples = row[:3]
-    if not mixture_id:
-        raise ValueError("mixture_id is empty")
-    if split not in schema.SPLITS:
-        raise ValueError(f"split {split!r} is not one of {', '.join(schema.SPLITS)}")
-    if not (num_samples.isascii() and num_samples.isdigit() and 0 < int(num_samples) < 2**31):
-        raise ValueError(f"num_samples is {num_samples!r}, not a number of samples")
-    speakers = tuple(row[4::3])
-    if len(set(speakers)) < num_sources:
-        raise ValueError("the voices are not of different speakers")
-    gains = tuple(map(_parse_gain, row[5::3]))
-    return Mixture(mixture_id, split, int(num_samples), tuple(row[3::3]), speakers, gains)
-
-
-def _parse_gain(text: str) -> float:
-    try:
-        gain = float(text)
-    except ValueError:
-        gain = math.nan
-    if not -200 <= gain <= 200 or f"{gain:.2f}" != text:
-        raise ValueError(f"gain {text!r} is not a number of dB with two decimals")
-    return gain
 
 
 def _mixture(fields: dict[str, Any]) -> Mixture:

@@ -10,12 +10,13 @@ from types import TracebackType
 
 import tqdm
 
+_LINE_SECONDS = 60.0
+
 
 class Bar:
     """Shows on stderr how far the work is, while the `with` block runs.
 
-    On a terminal it moves; in a log it is a line a minute. Nothing is shown of work that is done
-    before a second is over.
+    On a terminal it moves, and is gone at the end; in a log it is a line a minute.
     """
 
     def __init__(self, path: str, total: int, what: str, unit: str) -> None:
@@ -48,18 +49,22 @@ class Bar:
         self._stderr.close()
 
     def _watch(self) -> None:
-        terminal = self._stderr.isatty()
+        if not self._stderr.isatty():
+            while not self._done.wait(_LINE_SECONDS):
+                line = f"{self._what}: {self._size():,d} of {self._total:,d} {self._unit}"
+                print(line, file=self._stderr, flush=True)
+            return
         bar = tqdm.tqdm(
             total=self._total, desc=self._what, unit=f" {self._unit}", delay=1.0, leave=False,
-            mininterval=0.5 if terminal else 60.0, ascii=None if terminal else True,
             file=self._stderr,
         )  # fmt: skip
         with bar:
             while not self._done.wait(0.25):
-                bar.update(max(0, min(self._size(), self._total) - bar.n))
+                bar.update(max(0, self._size() - bar.n))
 
     def _size(self) -> int:
         try:
-            return os.stat(self._path).st_size
+            # A step that a runner has repeated counts twice.
+            return min(os.stat(self._path).st_size, self._total)
         except OSError:
             return 0

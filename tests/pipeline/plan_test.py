@@ -162,66 +162,6 @@ def test_one_speaker_is_not_enough():
         make(table(2), num_sources=3)
 
 
-def test_the_list_is_read_back_exactly():
-    names = ['with, comma "and quotes"', "line\nbreak", "naïve Ünïcode", "plain"]
-    facts = [fact(name, n, level=-20.0 - n) for name in names for n in range(3)]
-    for num_sources in (2, 3):
-        mixtures = make(facts, num_sources=num_sources)
-        assert plan.from_csv(plan.to_csv(mixtures), "list") == mixtures
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("mixture_id,", "mixture,", "columns must be mixture_id,split"),
-        ("s0/0-0,train", "s0/0-0,dev", "line 2: split 'dev'"),
-        (",20000,", ",2e4,", "line 2: num_samples is '2e4'"),
-        (",20000,", ",-5,", "line 2: num_samples is '-5'"),
-        ("s0/1-0,", "s0/0-0,", "line 3: mixture s0/0-0 is there twice"),
-        ("s0/0-0,train,", "s0/0-0,", "line 2: 8 cells, not 9"),
-        ("s0/0-0,train", '"s0/0-0,train', "not CSV"),
-    ],
-)
-def test_a_damaged_list_is_named_with_its_line(old, new, message):
-    text = plan.to_csv(make(table(), max_snr_db=0.0))
-    with pytest.raises(errors.UserError, match=message):
-        plan.from_csv(text.replace(old, new, 1), "list.csv")
-
-
-@pytest.mark.parametrize("gain", ["loud", "nan", "1.5", "1e3", ""])
-def test_gains_have_two_decimals(gain):
-    text = f"{plan.to_csv([]).strip()},utterance_1,speaker_1,gain_db_1,utterance_2,speaker_2,"
-    text += f"gain_db_2\na,train,9000,u,s,{gain},v,t,0.00\n"
-    with pytest.raises(errors.UserError, match="line 2: gain"):
-        plan.from_csv(text, "list.csv")
-
-
-def test_an_empty_list_is_refused():
-    header = plan.to_csv(make(table())).splitlines()[0]
-    for text in ("", header + "\n"):
-        with pytest.raises(errors.UserError, match=r"list\.csv: "):
-            plan.from_csv(text, "list.csv")
-
-
-def test_a_list_must_fit_the_recordings():
-    facts = table(peak=0.4)
-    mixtures = make(facts, level="raw")
-    plan.check_list(mixtures, facts, "list.csv")
-    used = mixtures[0].utterance_ids[1]
-    with pytest.raises(errors.UserError, match=f"needs utterance {used}"):
-        plan.check_list(mixtures, [f for f in facts if f.utterance.id != used], "list.csv")
-    with pytest.raises(errors.UserError, match="exceed full scale"):
-        plan.check_list(mixtures, table(peak=0.6), "list.csv")
-    with pytest.raises(errors.UserError, match="--sample_rate"):
-        plan.check_list(mixtures, table(peak=0.4, samples=19999), "list.csv")
-    other = [dataclasses.replace(mixtures[0], id="x", split="test"), *mixtures]
-    with pytest.raises(errors.UserError, match="in two splits, test and train"):
-        plan.check_list(other, facts, "list.csv")
-    wrong = [dataclasses.replace(mixtures[0], speakers=("s0", "nobody"))]
-    with pytest.raises(errors.UserError, match="is nobody's in the list"):
-        plan.check_list(wrong, facts, "list.csv")
-
-
 def test_shards_are_even_and_hold_every_mixture_once():
     facts = table(7, 5)
     splits = {f"s{n}": "train" if n < 5 else "test" for n in range(7)}

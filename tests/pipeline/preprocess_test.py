@@ -16,7 +16,7 @@ import soundfile
 import tensorflow as tf
 from absl import flags
 
-from pipeline import dataset, errors, job, plan, runners, schema
+from pipeline import dataset, errors, job, mixture_list, plan, runners, schema
 
 MODULE = "pipeline.preprocess"
 
@@ -99,7 +99,7 @@ def test_mean_and_deviation_are_those_of_trains_records(finished):
 
 
 def test_the_list_has_what_is_in_the_shards_and_rebuilds_it(finished, corpus_folder, tmp_path):
-    mixtures = plan.from_csv((finished / schema.MIXTURES_FILE).read_text(), "list")
+    mixtures = mixture_list.from_csv((finished / schema.MIXTURES_FILE).read_text(), "list")
     stored = {r["mixture_id"]: r for s in ("train", "valid") for r in records(finished, s)}
     assert {m.id for m in mixtures} == set(stored)
     for mixture in mixtures:
