@@ -68,8 +68,8 @@ class Config:
         50, "integer", "Epochs; a run may go on with more than it had.", free=True, lower_bound=1
     )
     steps_per_epoch: int | None = _setting(
-        None, "integer", "Batches of an epoch; the next goes on where it ended (default: as many as "
-        "all windows make).",
+        None, "integer", "Batches of an epoch; the next goes on where it ended (default: as many "
+        "as all windows make).",
         lower_bound=1,
     )  # fmt: skip
     learning_rate: float = _setting(1e-3, "float", "Adam's, at the start.", lower_bound=1e-9)
@@ -108,7 +108,7 @@ class Config:
     def from_flags(cls, values: flags.FlagValues) -> "Config":
         """The settings that the parsed flags give."""
         given = {field.name: getattr(values, field.name) for field in dataclasses.fields(cls)}
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+        return cls.from_json(given)
 
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON has them."""
@@ -126,7 +126,10 @@ class Config:
         unknown = sorted(values.keys() - known)
         if unknown:
             raise errors.UserError(f"settings that this version does not know: {unknown}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        given: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return cls(**given)
 
     def differences(self, other: "Config") -> list[str]:
         """What must be the same for a run to go on, and is not: `name: this → other`."""
@@ -143,8 +146,12 @@ class Config:
         Raises:
             UserError: `--network` is not NAME=VALUE.
         """
-        named = {"units": self.units, "num_layers": self.layers}
-        named |= {"dropout": self.dropout, "head": self.head}
+        named: dict[str, Any] = {
+            "units": self.units,
+            "num_layers": self.layers,
+            "dropout": self.dropout,
+            "head": self.head,
+        }
         settings = {name: value for name, value in named.items() if value is not None}
         for item in self.network:
             name, equals, text = item.partition("=")

@@ -13,7 +13,7 @@ from absl import flags
 from pipeline import command
 from trainer import config
 
-_MODEL_DIR = flags.DEFINE_string("model_dir", None, "Folder that the run is kept in.")
+_MODEL_DIR = flags.DEFINE_string("model_dir", "", "Folder that the run is kept in.")
 config.define_flags()
 
 

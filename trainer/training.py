@@ -34,7 +34,7 @@ def train(config: config_lib.Config, model_dir: str) -> run_folder.State:
     scope, replicas = devices.use_all()
     keras.utils.set_random_seed(config.seed)
     with scope:
-        model = _learner(config, info, replicas)
+        model = make_learner(config, info, replicas)
     state = folder.claim(config, info)
     if state.epoch >= config.epochs or state.stopped:
         print(_summary(folder, state, "was finished already"))
@@ -81,9 +81,16 @@ def train(config: config_lib.Config, model_dir: str) -> run_folder.State:
     return state
 
 
-def _learner(
+def make_learner(
     config: config_lib.Config, info: dataset.DatasetInfo, replicas: int
 ) -> learner.MaskLearner:
+    """The network, with the dataset's constants around it, ready to learn; random weights.
+
+    Args:
+        config: all settings.
+        info: of the dataset.
+        replicas: see `learner.MaskLearner`.
+    """
     settings = config.network_settings()
     settings["num_outputs"] = config.num_outputs(info.num_sources)
     if config.mixed_precision:
@@ -133,6 +140,7 @@ def _callbacks(
         valid = input.Split(config.data_dir, "valid", info)
         valid.check_sizes()
         whole = learner.WholeMixtures(model.separator, config.target, config.assignment)
+        whole.build()
         chosen.append(callbacks.Validate(whole, input.mixtures(valid)))
         monitor, mode = "val_si_sdr_improvement", "max"
     chosen.append(callbacks.Pace())

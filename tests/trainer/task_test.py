@@ -1,5 +1,6 @@
 """The command, as a person runs it: killed, gone on with, on the other backend, refused."""
 
+import dataclasses
 import json
 import os
 import re
@@ -9,6 +10,8 @@ import sys
 import time
 
 import pytest
+
+from trainer import config
 
 FLAGS = (
     "--model=ffn",
@@ -51,63 +54,63 @@ def test_a_killed_run_goes_on_with_the_same_command(small_dataset, tmp_path, run
     assert not [p for p in folder.rglob("*") if p.name.startswith(".")]
 
 
-def test_both_backends_train_alike(small_dataset, tmp_path, run_command):
-    figures = {}
-    for backend in ("tensorflow", "jax"):
-        result = run_command(
-            "trainer.task",
-            *FLAGS,
-            f"--data_dir={small_dataset}",
-            f"--model_dir={tmp_path / backend}",
-            "--epochs=2",
-            env={"KERAS_BACKEND": backend},
-        )
-        assert result.returncode == 0, result.stderr
-        assert f", {backend}; ffn with" in result.stdout
-        figures[backend] = _history(tmp_path / backend)
-    for name in ("loss", "val_loss", "mask_accuracy", "val_si_sdr_improvement"):
-        values = [figures[b][-1][name] for b in figures]
-        # Other random numbers make other first weights.
-        assert values[0] == pytest.approx(values[1], rel=0.35), name
-
-
-_ONE_STEP = """
+_TRAIN = """
 import json, sys
-import keras, numpy as np
-from models import registry, separator
-from pipeline import dataset
-from trainer import input, learner
-folder = sys.argv[1]
-info = dataset.read(folder)
-model = learner.MaskLearner(
-    separator.Separator(registry.create("lstm", units=8), info.mean, info.deviation,
-                        info.active_level_db, info.sample_rate, 2), "psm", "pit")
-model.build()
-rng = np.random.default_rng(0)
-model.set_weights([rng.normal(size=w.shape) / 5 for w in model.get_weights()])
-model.compile(keras.optimizers.SGD(0.1))
-split = input.Split(folder, "train", info)
-batches = input.windows(split, ("log_magnitude", "psm"), frames=50, batch_size=8)
-losses = [model.fit(batches.skip(i), steps_per_epoch=1, shuffle=False, verbose=0).history["loss"][0]
-          for i in range(3)]
-print(json.dumps(losses))
+import keras
+import numpy as np
+from trainer import config, training
+
+make = training.make_learner
+
+def with_given_weights(*arguments):
+    # Backends draw different random numbers.
+    model = make(*arguments)
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.normal(size=w.shape) / 10 for w in model.get_weights()])
+    return model
+
+training.make_learner = with_given_weights
+settings, folder, backend = sys.argv[1:]
+assert keras.backend.backend() == backend
+training.train(config.Config.from_json(json.loads(settings)), folder)
 """
 
 
-def test_both_backends_take_the_same_steps(small_dataset):
-    losses = {}
+def test_both_backends_take_the_same_steps(small_dataset, tmp_path):
+    settings = config.Config(
+        data_dir=str(small_dataset),
+        model="lstm",
+        units=8,
+        frames=50,
+        batch_size=8,
+        epochs=2,
+        steps_per_epoch=4,
+    )
+    rows = []
     for backend in ("tensorflow", "jax"):
-        result = subprocess.run(
-            [sys.executable, "-c", _ONE_STEP, str(small_dataset)],
-            capture_output=True,
-            text=True,
+        folder = tmp_path / backend
+        subprocess.run(
+            [sys.executable, "-c", _TRAIN, json.dumps(settings.to_json()), folder, backend],
             env={**os.environ, "KERAS_BACKEND": backend},
             timeout=300,
             check=True,
         )
-        losses[backend] = json.loads(result.stdout.splitlines()[-1])
-    assert losses["tensorflow"] == pytest.approx(losses["jax"], rel=1e-3)
-    assert len(set(losses["jax"])) == 3
+        rows.append(_history(folder))
+    for one, other in zip(*rows, strict=True):
+        assert one.keys() == other.keys()
+        for name in one.keys() - {"seconds"}:
+            assert one[name] == pytest.approx(other[name], rel=2e-3), name
+    assert rows[0][0]["loss"] != pytest.approx(rows[0][1]["loss"], rel=0.01)
+    # What one backend has kept, the other goes on with.
+    settings = dataclasses.replace(settings, epochs=3)
+    subprocess.run(
+        [sys.executable, "-c", _TRAIN, json.dumps(settings.to_json()), folder, "tensorflow"],
+        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+        timeout=300,
+        check=True,
+    )
+    assert [row["epoch"] for row in _history(folder)] == [1, 2, 3]
+    assert _history(folder)[:2] == rows[1]
 
 
 @pytest.mark.parametrize(
