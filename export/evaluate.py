@@ -1,0 +1,407 @@
+"""How well models separate a dataset's mixtures: figures, a table, and a page to look at.
+
+    python -m export.evaluate --model=exported/lstm --data_dir=/data/timit-2mix --output_dir=report
+
+writes report/results.csv (every mixture and system), report/results.json (means, medians, 95 %
+intervals, by pair of voices) and report/report.html (one file: table, charts, spectrograms,
+players). Beside the models stand the mixture itself (0 dB) and what ideal masks would reach.
+A run that was interrupted goes on where it was when the same command is typed again.
+"""
+
+import os
+import pathlib
+import resource
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from absl import flags
+
+from pipeline import command, errors, schema, version
+
+_METRICS = ("si_sdr", "sdr", "stoi", "pesq", "mask_accuracy")
+
+_MODELS = flags.DEFINE_multi_string(
+    "model",
+    [],
+    "A SavedModel's folder, a trainer's --model_dir, or a .keras file. Give it again for models to "
+    "stand side by side; without it the oracles stand alone.",
+)
+_DATA_DIRS = flags.DEFINE_multi_string(
+    "data_dir", [], "A dataset's folder, made by pipeline.preprocess. May be given again."
+)
+_SPLIT = flags.DEFINE_enum("split", "test", schema.SPLITS, "Which part of the dataset.")
+_OUTPUT_DIR = flags.DEFINE_string("output_dir", "report", "Where the results go.")
+_MAX_MIXTURES = flags.DEFINE_integer(
+    "max_mixtures", None, "At most so many of each dataset: its first.", lower_bound=1
+)
+_METRICS_FLAG = flags.DEFINE_list(
+    "metrics", list(_METRICS), f"Which figures, of {', '.join(_METRICS)}; SI-SDR is always there."
+)
+_WORKERS = flags.DEFINE_integer(
+    "workers", None, "Processes that compute the figures; all cores by default.", lower_bound=1
+)
+_EXAMPLES = flags.DEFINE_integer(
+    "examples",
+    1,
+    "Mixtures to look at and listen to on the page, of each dataset: so many of the best, of the "
+    "middle and of the worst.",
+    lower_bound=0,
+    upper_bound=10,
+)
+_AUDIO = flags.DEFINE_bool("audio", True, "Whether the page holds their sound.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the results of other settings.")
+
+
+def evaluate(
+    models: Sequence[str],
+    data_dirs: Sequence[str],
+    output_dir: str,
+    *,
+    split: str = "test",
+    max_mixtures: int | None = None,
+    metric_names: Sequence[str] = _METRICS,
+    workers: int | None = None,
+    examples: int = 1,
+    audio: bool = True,
+    overwrite: bool = False,
+) -> dict[str, Any] | None:
+    """What the command does.
+
+    Args:
+        models: paths that `export.loading` takes.
+        data_dirs: datasets' folders, at least one.
+        output_dir: made where it is missing.
+        split: `train`, `valid` or `test`.
+        max_mixtures: of each dataset, or None for all.
+        metric_names: from `export.metrics.METRICS`.
+        workers: processes; None for one a core.
+        examples: best, middle and worst mixtures on the page, so many of each and of each dataset.
+        audio: whether the page holds their sound.
+        overwrite: replace what other settings left in `output_dir`.
+
+    Returns:
+        The summary, as results.json has it; None where it was there already.
+
+    Raises:
+        UserError: a model, a dataset or the folder is not what it should be.
+    """
+    from export import metrics, report, results, scoring, statistics
+
+    names = _chosen_metrics(metric_names)
+    absent = metrics.missing_libraries(names)
+    datasets = _open_datasets(data_dirs, split)
+    loaded = _load_models(models, datasets)
+    settings = {
+        "version": version.VERSION,
+        "split": split,
+        "max_mixtures": max_mixtures,
+        "metrics": names,
+        "datasets": [
+            {"name": d.name, "path": d.path, "plan_digest": d.info.plan_digest} for d in datasets
+        ],
+        "models": [
+            {"name": name, "path": path, "sha256": _fingerprint(path)}
+            for name, path in zip(loaded, models, strict=True)
+        ],
+    }
+    finished = results.finished_settings(output_dir)
+    if finished is not None and not overwrite:
+        if finished == settings:
+            print(f"{output_dir} holds these results already; --overwrite makes them anew")
+            return None
+        raise errors.UserError(
+            f"{output_dir} holds results of other settings or another model: choose another "
+            "--output_dir, or --overwrite"
+        )
+    for name, library in absent.items():
+        print(f"{name}: {library} is not installed (pip install voices-apart[evaluate]): nan")
+
+    journal = results.Journal(output_dir, settings, overwrite)
+    started, resumed = time.monotonic(), len(journal)
+    if resumed:
+        print(f"{resumed} mixtures are there already")
+    usable = tuple(name for name in names if name not in absent)
+    tasks = _tasks(datasets, split, max_mixtures, loaded, usable, journal)
+    total = sum(d.count(split, max_mixtures) for d in datasets)
+    for task, rows in _progress(scoring.score_all(tasks, workers or _cores()), total, resumed):
+        journal.add(task.dataset, task.mixture.id, rows)
+    seconds = time.monotonic() - started
+
+    rows_of = {d.name: journal.rows(d.name) for d in datasets}
+    summary = {
+        "settings": settings,
+        "libraries": metrics.versions(),
+        "missing_libraries": absent,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "datasets": [
+            {
+                "name": d.name,
+                "mixtures": d.count(split, max_mixtures),
+                "seconds": round(sum(_seconds(rows_of[d.name])), 2),
+                "rate": d.info.sample_rate,
+                "num_sources": d.info.num_sources,
+                "systems": statistics.summarise(rows_of[d.name], names),
+                "differences": statistics.differences(rows_of[d.name], list(loaded), names),
+            }
+            for d in datasets
+        ],
+        "run": {
+            "seconds": round(seconds, 1),
+            "mixtures": total - resumed,
+            "workers": workers or _cores(),
+            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        },
+    }
+    shown = [
+        example
+        for d in datasets
+        for example in _examples(d, split, max_mixtures, loaded, rows_of[d.name], examples)
+    ]
+    curves = {name: report.training_log(path) for name, path in zip(loaded, models, strict=True)}
+    results.write_rows(output_dir, rows_of)
+    report.write(output_dir, summary, rows_of, shown, curves, audio=audio)
+    results.write_summary(output_dir, summary)
+    journal.remove()
+    return summary
+
+
+class _Dataset:
+    """A dataset's folder, its info, and its name in the results."""
+
+    def __init__(self, name: str, path: str, info: Any) -> None:
+        self.name, self.path, self.info = name, path, info
+
+    def count(self, split: str, limit: int | None) -> int:
+        mixtures = self.info.splits[split].mixtures
+        return mixtures if limit is None else min(mixtures, limit)
+
+
+def _chosen_metrics(names: Sequence[str]) -> list[str]:
+    unknown = sorted(set(names) - set(_METRICS))
+    if unknown:
+        raise flags.IllegalFlagValueError(
+            f"--metrics: {', '.join(unknown)} is unknown; known are {', '.join(_METRICS)}"
+        )
+    return [name for name in _METRICS if name in names or name == "si_sdr"]
+
+
+def _open_datasets(data_dirs: Sequence[str], split: str) -> list[_Dataset]:
+    from pipeline import dataset
+
+    if not data_dirs:
+        raise errors.UserError("no dataset: give --data_dir, a folder made by pipeline.preprocess")
+    found = []
+    for name, path in zip(_names(data_dirs), data_dirs, strict=True):
+        info = dataset.read(path)
+        if split not in info.splits or not info.splits[split].mixtures:
+            there = ", ".join(s for s in info.splits if info.splits[s].mixtures) or "nothing"
+            raise errors.UserError(f"{path} has no mixtures in split {split}; it has {there}")
+        found.append(_Dataset(name, path, info))
+    return found
+
+
+def _load_models(paths: Sequence[str], datasets: Sequence[_Dataset]) -> dict[str, Any]:
+    from export import loading, oracles
+
+    loaded = {}
+    for name, path in zip(_names(paths, oracles.ANCHORS), paths, strict=True):
+        model = loading.load(path)
+        for data in datasets:
+            if model.sample_rate != data.info.sample_rate:
+                raise errors.UserError(
+                    f"{path} separates at {model.sample_rate} Hz, but {data.path} has "
+                    f"{data.info.sample_rate} Hz: make the dataset at the model's --sample_rate"
+                )
+            if model.num_sources != data.info.num_sources:
+                raise errors.UserError(
+                    f"{path} separates {model.num_sources} voices, but {data.path} has "
+                    f"{data.info.num_sources} in a mixture"
+                )
+        loaded[name] = model
+    return loaded
+
+
+def _names(paths: Sequence[str], taken: Sequence[str] = ()) -> list[str]:
+    """Short names of folders, all different: the last part that tells them apart."""
+    found: list[str] = []
+    for path in paths:
+        parts = pathlib.Path(os.path.abspath(path)).parts
+        parts = parts[:-1] if parts[-1].endswith(".keras") else parts
+        depth = 1
+        while (name := "/".join(parts[-depth:])) in {*found, *taken} and depth < len(parts):
+            depth += 1
+        if name in found:
+            raise errors.UserError(f"{path} is named twice")
+        found.append(name)
+    return found
+
+
+def _fingerprint(path: str) -> str:
+    """SHA-256 of what is loaded from the path."""
+    import hashlib
+
+    root = pathlib.Path(path)
+    if (root / "saved_model.pb").exists():
+        files = [root / "saved_model.pb", *sorted((root / "variables").glob("*"))]
+    else:
+        files = [root / "best.keras" if root.is_dir() else root]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            for block in iter(lambda stream=stream: stream.read(1 << 20), b""):  # type: ignore[misc]
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _tasks(
+    datasets: Sequence[_Dataset],
+    split: str,
+    limit: int | None,
+    models: dict[str, Any],
+    names: tuple[str, ...],
+    journal: Any,
+) -> Iterator[Any]:
+    """What is still to be scored, separated by the models in this process one by one."""
+    from export import records, scoring
+
+    for data in datasets:
+        for mixture in records.read(data.path, data.info, split, limit):
+            if (data.name, mixture.id) not in journal:
+                yield scoring.Task(data.name, mixture, _separate(models, mixture), names)
+
+
+def _separate(models: dict[str, Any], mixture: Any) -> tuple[Any, ...]:
+    import numpy as np
+
+    from export import scoring
+
+    return tuple(
+        scoring.Separation(
+            name,
+            np.asarray(model.separate(mixture.waveform[np.newaxis]))[0],
+            np.asarray(model.masks(mixture.log_magnitude[np.newaxis]))[0],
+        )
+        for name, model in models.items()
+    )
+
+
+def _examples(
+    data: _Dataset,
+    split: str,
+    limit: int | None,
+    models: dict[str, Any],
+    rows: Sequence[dict],
+    count: int,
+) -> Iterator[Any]:
+    """The best, the middle and the worst mixtures of the best model, read and separated again."""
+    import numpy as np
+
+    from export import oracles, records, report
+
+    def improvement(row: dict) -> float:
+        return row["si_sdr_improvement"]
+
+    by_system: dict[str, list[dict]] = {}
+    for row in rows:
+        if row["si_sdr_improvement"] is not None:
+            by_system.setdefault(row["system"], []).append(row)
+    candidates = [by_system[name] for name in models if name in by_system] or [
+        by_system.get(oracles.ORACLES[0], [])
+    ]
+    leading = max(candidates, key=lambda own: np.mean([improvement(row) for row in own]))
+    ranked = sorted(leading, key=improvement, reverse=True)
+    wanted: dict[str, str] = {}
+    middle = max((len(ranked) - count) // 2, 0)
+    for kind, chosen in (
+        ("best", ranked[:count]),
+        ("median", ranked[middle : middle + count]),
+        ("worst", ranked[-count:][::-1] if count else []),
+    ):
+        for row in chosen:
+            wanted.setdefault(row["mixture_id"], kind)
+    found = {}
+    for mixture in records.read(data.path, data.info, split, limit):
+        if mixture.id in wanted:
+            found[mixture.id] = report.Example(
+                dataset=data.name,
+                kind=wanted[mixture.id],
+                mixture=mixture,
+                rows={row["system"]: row for row in rows if row["mixture_id"] == mixture.id},
+                separations=_separate(models, mixture),
+            )
+            if len(found) == len(wanted):
+                break
+    yield from (found[mixture_id] for mixture_id in wanted)
+
+
+def _progress(done: Iterable[Any], total: int, initial: int) -> Iterable[Any]:
+    import tqdm
+
+    return tqdm.tqdm(done, total=total, initial=initial, unit="mixture", dynamic_ncols=True)
+
+
+def _seconds(rows: Sequence[dict]) -> Iterator[float]:
+    return iter({row["mixture_id"]: row["seconds"] for row in rows}.values())
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def screen(summary: dict[str, Any]) -> str:
+    """The summary as the command prints it."""
+    from export import tables
+
+    names = summary["settings"]["metrics"]
+    parts = []
+    for data in summary["datasets"]:
+        hours = data["seconds"] / 3600
+        parts.append(
+            f"\n{data['name']}, {summary['settings']['split']}: {data['mixtures']} mixtures, "
+            f"{hours:.2f} h. SI-SDR improvement in dB, then means over all\n"
+        )
+        parts.append(tables.summary_table(data["systems"], names).markdown())
+        for difference in data["differences"]:
+            if difference["figure"] == "si_sdr":
+                parts.append(
+                    f"{difference['system']} − {difference['baseline']}: "
+                    f"{tables.number(difference['mean'], 2)} dB "
+                    f"[{tables.number(difference['low'], 2)}, "
+                    f"{tables.number(difference['high'], 2)}], "
+                    f"better in {100 * (difference['better'] or 0):.0f} % of the mixtures"
+                )
+    return "\n".join(parts)
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the command."""
+    if arguments:
+        raise flags.Error(f"{arguments[0]!r} is no flag; models are given as --model")
+    # One thread a worker: the workers inherit it, TensorFlow's own threads do not heed it.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    summary = evaluate(
+        _MODELS.value,
+        _DATA_DIRS.value,
+        _OUTPUT_DIR.value,
+        split=_SPLIT.value,
+        max_mixtures=_MAX_MIXTURES.value,
+        metric_names=_METRICS_FLAG.value,
+        workers=_WORKERS.value,
+        examples=_EXAMPLES.value,
+        audio=_AUDIO.value,
+        overwrite=_OVERWRITE.value,
+    )
+    if summary is not None:
+        print(screen(summary))
+        run = summary["run"]
+        print(
+            f"\n{run['mixtures']} mixtures in {run['seconds']:.0f} s, {run['workers']} workers; "
+            f"{run['peak_memory_mb']} MB at most in the main process\n"
+            f"{os.path.join(_OUTPUT_DIR.value, 'report.html')}"
+        )
+
+
+if __name__ == "__main__":
+    command.run(main, __doc__)

@@ -1,0 +1,54 @@
+"""What a perfect mask would reach: the rows that anchor the figures of a model.
+
+Every oracle masks the mixture's spectrogram, keeps its phase, and goes back through the inverse
+spectrogram, as a model does; it only knows the voices beforehand.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from pipeline import features, schema
+
+MIXTURE = "mixture"
+
+_MASKS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "oracle IBM": lambda voices, mixture: features.ideal_binary_mask(np.abs(voices)),
+    "oracle IRM": lambda voices, mixture: features.ideal_ratio_mask(np.abs(voices)),
+    "oracle PSM, 0 to 1": lambda voices, mixture: np.clip(
+        features.phase_sensitive_mask(voices, mixture), 0, 1
+    ),
+    "oracle PSM, −1 to 2": lambda voices, mixture: np.clip(
+        features.phase_sensitive_mask(voices, mixture), schema.PSM_MIN, schema.PSM_MAX
+    ),
+}
+ORACLES = tuple(_MASKS)
+ANCHORS = (MIXTURE, *ORACLES)
+
+
+def masks(name: str, voices: np.ndarray, mixture: np.ndarray) -> np.ndarray:
+    """An oracle's masks.
+
+    Args:
+        name: one of `ORACLES`.
+        voices: their spectrograms, complex64 `[source, frame, bin]`.
+        mixture: spectrogram of their sum, complex64 `[frame, bin]`.
+
+    Returns:
+        float32 `[source, frame, bin]`.
+    """
+    return _MASKS[name](voices, mixture).astype(np.float32)
+
+
+def separate(oracle_masks: np.ndarray, mixture: np.ndarray, num_samples: int) -> np.ndarray:
+    """The voices that masks leave of the mixture.
+
+    Args:
+        oracle_masks: `[source, frame, bin]`.
+        mixture: its spectrogram, complex64 `[frame, bin]`.
+        num_samples: of the mixture.
+
+    Returns:
+        float32 `[source, sample]`.
+    """
+    return features.inverse_stft(oracle_masks * mixture, num_samples)

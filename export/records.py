@@ -1,0 +1,127 @@
+"""A dataset's mixtures one at a time, as the evaluator needs them."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from pipeline import dataset, features, schema
+
+PAIRS = ("female-female", "male-male", "mixed", "unknown")
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """One record.
+
+    Attributes:
+        id: unique in its dataset.
+        speakers: one name a voice.
+        sexes: `f`, `m`, or empty where it is not known.
+        rate: in Hz.
+        sources: the voices, int16 `[source, sample]`.
+        log_magnitude: of the mixture as it is stored, float32 `[frame, bin]`.
+    """
+
+    id: str
+    speakers: tuple[str, ...]
+    sexes: tuple[str, ...]
+    rate: int
+    sources: np.ndarray
+    log_magnitude: np.ndarray
+
+    @functools.cached_property
+    def voices(self) -> np.ndarray:
+        """The voices, float32 `[source, sample]`, full scale 1."""
+        return self.sources.astype(np.float32) / schema.FULL_SCALE
+
+    @functools.cached_property
+    def waveform(self) -> np.ndarray:
+        """The mixture, float32 `[sample]`, full scale 1: the integer sum of the voices."""
+        return self.sources.sum(axis=0, dtype=np.int32).astype(np.float32) / schema.FULL_SCALE
+
+    @property
+    def seconds(self) -> float:
+        """Duration."""
+        return self.sources.shape[1] / self.rate
+
+    @property
+    def pair(self) -> str:
+        """Which of `PAIRS` it is: every voice female, every voice male, or both are heard."""
+        known = set(self.sexes)
+        if not known <= {"f", "m"}:
+            return "unknown"
+        return {frozenset("f"): "female-female", frozenset("m"): "male-male"}.get(
+            frozenset(known), "mixed"
+        )
+
+    def relative_levels_db(self) -> np.ndarray:
+        """Each voice's active level above the mean of the others', dB, float64 `[source]`."""
+        levels = np.array([features.active_level_db(voice) for voice in self.voices])
+        with np.errstate(invalid="ignore"):
+            others = (levels.sum() - levels) / (len(levels) - 1)
+            return levels - others
+
+    def overlap(self) -> float:
+        """Of the frames in which anybody speaks, the share in which two or more do."""
+        speaking = features.voice_activity(features.stft(self.voices)).sum(axis=0)
+        return float((speaking > 1).sum() / max((speaking > 0).sum(), 1))
+
+
+def read(
+    data_dir: str, info: dataset.DatasetInfo, split: str, limit: int | None = None
+) -> Iterator[Mixture]:
+    """The mixtures of a split, in the order of the shards, with one in memory at a time.
+
+    Shards are filled by a salted hash, so that the first `limit` are a fair sample, the same one
+    every time.
+
+    Args:
+        data_dir: the dataset's folder.
+        info: what `pipeline.dataset` read from it.
+        split: that the dataset has.
+        limit: how many at most; None for all.
+
+    Raises:
+        DatasetError: a shard is missing or damaged.
+    """
+    import tensorflow as tf
+
+    needed = [f for f in schema.mixture_features(()) if f.name != "voice_activity"]
+    count = 0
+    for shard in info.splits[split].shards:
+        path = os.path.join(data_dir, shard.name)
+        try:
+            for serialized in tf.data.TFRecordDataset(path).as_numpy_iterator():
+                if limit is not None and count >= limit:
+                    return
+                example = tf.train.Example.FromString(serialized)
+                yield _mixture(schema.decode(needed, _lists(example)))
+                count += 1
+        except (tf.errors.OpError, ValueError) as error:
+            reason = getattr(error, "message", None) or str(error)
+            raise dataset.DatasetError(
+                f"{path} is missing or damaged ({reason.splitlines()[0]}); "
+                "make the dataset anew with pipeline.preprocess"
+            ) from error
+
+
+def _lists(example: object) -> dict[str, list]:
+    lists = {}
+    for name, feature in example.features.feature.items():  # type: ignore[attr-defined]
+        kind = feature.WhichOneof("kind")
+        lists[name] = list(getattr(feature, kind).value) if kind else []
+    return lists
+
+
+def _mixture(record: dict) -> Mixture:
+    return Mixture(
+        id=record["mixture_id"],
+        speakers=tuple(record["speaker_ids"]),
+        sexes=tuple(record["sexes"]),
+        rate=record["sample_rate"],
+        sources=record["sources"],
+        log_magnitude=record["log_magnitude"],
+    )
