@@ -19,12 +19,13 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 12, 12, 36
 _GROUP_HEIGHT = 44
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers within [low, high], about `count` of them."""
+def ticks(low: float, high: float, count: int = 5, whole: bool = False) -> list[float]:
+    """Round numbers within [low, high], about `count` of them; only `whole` ones if asked for."""
     span = max(high - low, 1e-9)
-    raw = span / max(count, 1)
+    raw = max(span / max(count, 1), 1.0 if whole else 0.0)
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= raw * 0.999)
+    steps = (1, 2, 5, 10) if whole else (1, 2, 2.5, 5, 10)
+    step = next(power * m for m in steps if power * m >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [round(step * i, 10) for i in range(first, last + 1)]
@@ -75,9 +76,9 @@ class _Canvas:
             f"{markupsafe.escape(text)}</text>"
         )
 
-    def x_axis(self, title: str, grid: bool = True) -> None:
+    def x_axis(self, title: str, grid: bool = True, whole: bool = False) -> None:
         bottom = self._height - _BOTTOM
-        for value in ticks(*self._x):
+        for value in ticks(*self._x, whole=whole):
             kind = "zero" if value == 0 else "grid"
             if grid or value == 0:
                 self.add(f'<path class="{kind}" d="M{self.x(value)} {_TOP}V{bottom}"/>')
@@ -202,7 +203,7 @@ def curves(
     span = (first - 0.5, last + 0.5) if first == last else (first, last)
     canvas = _Canvas(span, padded_range(values))
     canvas.y_axis()
-    canvas.x_axis("epoch", grid=False)
+    canvas.x_axis("epoch", grid=False, whole=True)
     for kind, line in lines.items():
         canvas.line(epochs, line, kind)
     said = [

@@ -280,10 +280,11 @@ def _separate(models: dict[str, Any], mixture: Any) -> tuple[Any, ...]:
     return tuple(
         scoring.Separation(
             name,
-            np.asarray(model.separate(mixture.waveform[np.newaxis]))[0],
-            np.asarray(model.masks(mixture.log_magnitude[np.newaxis]))[0],
+            model.separate(mixture.waveform[np.newaxis])[0],
+            model.masks(mixture.log_magnitude[np.newaxis])[0] if "masks" in has else None,
         )
         for name, model in models.items()
+        for has in [model.info.signatures]
     )
 
 

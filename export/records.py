@@ -88,24 +88,31 @@ def read(
         DatasetError: a shard is missing or damaged.
     """
     import tensorflow as tf
+    from google.protobuf import message
 
     needed = [f for f in schema.mixture_features(()) if f.name != "voice_activity"]
-    count = 0
+    left = info.splits[split].mixtures if limit is None else limit
     for shard in info.splits[split].shards:
         path = os.path.join(data_dir, shard.name)
+        count = 0
         try:
             for serialized in tf.data.TFRecordDataset(path).as_numpy_iterator():
-                if limit is not None and count >= limit:
+                if not left:
                     return
                 example = tf.train.Example.FromString(serialized)
                 yield _mixture(schema.decode(needed, _lists(example)))
-                count += 1
-        except (tf.errors.OpError, ValueError) as error:
-            reason = getattr(error, "message", None) or str(error)
-            raise dataset.DatasetError(
-                f"{path} is missing or damaged ({reason.splitlines()[0]}); "
-                "make the dataset anew with pipeline.preprocess"
-            ) from error
+                count, left = count + 1, left - 1
+        except (tf.errors.OpError, ValueError, message.DecodeError) as error:
+            reason = str(getattr(error, "message", None) or error or "no example")
+            raise _damaged(path, reason.splitlines()[0]) from error
+        if count != shard.records:
+            raise _damaged(path, f"it has {count} records, not {shard.records}")
+
+
+def _damaged(path: str, reason: str) -> dataset.DatasetError:
+    return dataset.DatasetError(
+        f"{path} is missing or damaged ({reason}); make the dataset anew with pipeline.preprocess"
+    )
 
 
 def _lists(example: object) -> dict[str, list]:

@@ -212,6 +212,7 @@ def _panels(rows: Sequence[Row], shown: Sequence[str]) -> list[dict[str, Any]]:
     whole_range = charts.padded_range(column(everything, _IMPROVEMENT), [0.0])
     voice_range = charts.padded_range(voices(everything, _IMPROVEMENT), [0.0])
     level_range = charts.padded_range(voices(everything, "relative_level"))
+    overlap_range = charts.padded_range(100 * column(everything, "overlap"), [90.0, 100.0])
     panels = []
     for name, own in by_system.items():
         groups = {
@@ -239,13 +240,18 @@ def _panels(rows: Sequence[Row], shown: Sequence[str]) -> list[dict[str, Any]]:
                     "both speak, % of the speech",
                     whole_range,
                     f"{_DB} of {name} against the share of the speech in which both speak",
+                    overlap_range,
                 ),
             }
         )
     return panels
 
 
-_CURVE_TITLES = {"loss": "loss", "mask_accuracy": "mask accuracy", "si_sdr_improvement": _DB}
+_CURVE_TITLES = {
+    "loss": "loss",
+    "mask_accuracy": tables.title("mask_accuracy"),
+    "si_sdr_improvement": _DB,
+}
 
 
 def _training(columns: Mapping[str, Sequence[float]]) -> list[tuple[str, Any, bool]]:
@@ -254,7 +260,8 @@ def _training(columns: Mapping[str, Sequence[float]]) -> list[tuple[str, Any, bo
     names = [n.removeprefix("val_") for n in columns if n not in ("epoch", "learning_rate")]
     for name in dict.fromkeys(names):
         lines = {
-            kind: columns[key]
+            # The log has a fraction.
+            kind: [100 * v if name == "mask_accuracy" else v for v in columns[key]]
             for kind, key in (("train", name), ("valid", f"val_{name}"))
             if key in columns and np.isfinite(columns[key]).any()
         }

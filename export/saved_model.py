@@ -5,7 +5,8 @@
 The folder holds two signatures. `serving_default` takes `waveform`, float32 [batch, samples] at the
 model's rate, of any length and level, and gives `sources` [batch, voice, samples], which add up to
 it. `masks` takes `log_magnitude` [batch, frame, bin] and gives `masks` [batch, voice, frame, bin].
-Rate, number of voices and the network's settings are in voices_apart.json beside them.
+Rate, number of voices and the network's settings are in voices_apart.json beside them, and the
+run's log.csv.
 """
 
 import os
@@ -18,9 +19,15 @@ from absl import flags
 from export import loading, model_info
 from pipeline import command, errors
 
+LOG_FILE = "log.csv"
+
 
 def write(
-    separator: Any, output_dir: str | os.PathLike[str], *, overwrite: bool = False
+    separator: Any,
+    output_dir: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    log: str | os.PathLike[str] | None = None,
 ) -> model_info.ModelInfo:
     """Writes a separator as a SavedModel; the folder appears when it is whole.
 
@@ -28,6 +35,7 @@ def write(
         separator: `models.separator.Separator`.
         output_dir: the folder to make.
         overwrite: replace an exported model that is there.
+        log: the run's `log.csv`, of which the folder gets a copy: `export.evaluate` draws it.
 
     Returns:
         What `voices_apart.json` holds.
@@ -57,6 +65,8 @@ def write(
     try:
         tf.saved_model.save(module, str(temporary), signatures=functions)
         (temporary / model_info.FILE).write_text(info.to_json(), encoding="utf-8")
+        if log is not None:
+            shutil.copyfile(log, temporary / LOG_FILE)
         if target.exists():
             target.rename(replaced)
         temporary.rename(target)
@@ -104,7 +114,13 @@ def main(arguments: list[str]) -> None:
     # On a machine with a GPU, Keras would write operations into the graph that only a GPU has.
     tf.config.set_visible_devices([], "GPU")
     separator = loading.load_separator(flags.FLAGS.model_dir)
-    info = write(separator, flags.FLAGS.output_dir, overwrite=flags.FLAGS.overwrite)
+    log = pathlib.Path(flags.FLAGS.model_dir) / LOG_FILE
+    info = write(
+        separator,
+        flags.FLAGS.output_dir,
+        overwrite=flags.FLAGS.overwrite,
+        log=log if log.is_file() else None,
+    )
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     print(
         f"{flags.FLAGS.output_dir}: {info.name}, {info.num_parameters:,} parameters, "

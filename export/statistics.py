@@ -101,13 +101,11 @@ def differences(
     found = []
     for baseline, system in itertools.combinations(systems, 2):
         for name in names:
-            pairs = [
-                (row.get(name), by_system[baseline][mixture].get(name))
-                for mixture, row in by_system[system].items()
-            ]
-            values = np.array(
-                [one - other for one, other in pairs if None not in (one, other)], np.float64
+            mixtures = list(by_system[system])
+            values = _values([by_system[system][m] for m in mixtures], name) - _values(
+                [by_system[baseline][m] for m in mixtures], name
             )
+            values = values[np.isfinite(values)]
             low, high = interval(values)
             found.append(
                 {

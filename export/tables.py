@@ -16,7 +16,6 @@ class Table:
     Attributes:
         header: titles of the columns, the first one the systems'.
         rows: a system each.
-        mixtures: how many each column of pairs stands on, by title.
     """
 
     header: tuple[str, ...]
@@ -31,10 +30,8 @@ class Table:
             first, rest = cells[0].ljust(widths[0]), zip(cells[1:], widths[1:], strict=True)
             return "| " + " | ".join([first, *(c.rjust(w) for c, w in rest)]) + " |"
 
-        rule = "|-" + "-|-".join(["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])])
-        return "\n".join(
-            [line(self.header), f"{rule}-|".replace(":-|", ":|"), *map(line, self.rows)]
-        )
+        rule = [":" + "-" * (widths[0] + 1), *("-" * (w + 1) + ":" for w in widths[1:])]
+        return "\n".join([line(self.header), f"|{'|'.join(rule)}|", *map(line, self.rows)])
 
 
 def summary_table(systems: Mapping[str, Any], names: Sequence[str]) -> Table:
