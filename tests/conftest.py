@@ -1,11 +1,19 @@
-"""What all tests share: quiet libraries, the folder of real recordings, running a command."""
+"""What all tests share: quiet libraries, real recordings, running a command, a small dataset.
 
+The small dataset is written with the schema directly, so that no test waits for the Beam job.
+"""
+
+import hashlib
+import json
 import os
 import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from pipeline import dataset, features, schema, tfrecord
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
@@ -38,3 +46,130 @@ def run_command():
         )
 
     return run
+
+
+NUM_SOURCES = 2
+
+
+def voice(rng, num_samples, pitch):
+    """A harmonic tone in syllables: sparse in frequency and time, as speech is."""
+    time = np.arange(num_samples) / schema.DEFAULT_SAMPLE_RATE
+    tone = sum(np.sin(2 * np.pi * pitch * h * time + rng.uniform(0, 6)) / h for h in range(1, 12))
+    rate, phase = rng.uniform(2, 4), rng.uniform(0, 6)
+    envelope = np.clip(np.sin(2 * np.pi * rate * time + phase), 0.02, None)
+    return 0.05 * envelope * tone + 1e-4 * rng.standard_normal(num_samples)
+
+
+def record(identity, sources, masks=schema.MASKS):
+    """The values of one mixture's record, by name, for `schema.encode`."""
+    sources = np.round(np.asarray(sources) * schema.FULL_SCALE).astype(np.int16)
+    spectrograms = features.stft(sources.astype(np.float32) / schema.FULL_SCALE)
+    mixture = spectrograms.sum(axis=0)
+    count, num_samples = sources.shape
+    stored = schema.num_stored_masks(count)
+    values = {
+        "mixture_id": identity,
+        "utterance_ids": [f"{identity}/{i}" for i in range(count)],
+        "speaker_ids": [f"speaker{i}" for i in range(count)],
+        "sexes": ["f", "m", "", "f"][:count],
+        "gains_db": [0.0] * count,
+        "sample_rate": schema.DEFAULT_SAMPLE_RATE,
+        "num_samples": num_samples,
+        "num_frames": mixture.shape[0],
+        "num_bins": mixture.shape[1],
+        "num_sources": count,
+        "sources": sources,
+        "log_magnitude": features.log_magnitude(mixture),
+        "ibm": features.ideal_binary_mask(np.abs(spectrograms))[:stored],
+        "irm": features.ideal_ratio_mask(np.abs(spectrograms))[:stored],
+        "psm": features.phase_sensitive_mask(spectrograms, mixture)[:stored],
+        "voice_activity": features.voice_activity(spectrograms),
+    }
+    return {f.name: values[f.name] for f in schema.mixture_features(masks)}
+
+
+def write_dataset(folder, records, masks=schema.MASKS, num_shards=2, **config):
+    """A dataset's folder with `records`, a dict of split to lists of values; returns its info."""
+    chosen = schema.mixture_features(masks)
+
+    def example(values):
+        lists = schema.encode(chosen, values)
+        return tfrecord.example_bytes({f.name: (f.kind, lists[f.name]) for f in chosen})
+
+    folder.mkdir(parents=True, exist_ok=True)
+    splits = {}
+    for split, rows in records.items():
+        shards = []
+        for name in schema.ShardName.of_split(split, num_shards):
+            own = rows[name.index :: num_shards]
+            with open(folder / str(name), "wb") as file:
+                writer = tfrecord.Writer(file)
+                for values in own:
+                    writer.write(example(values))
+            shards.append(dataset.ShardInfo(str(name), writer.records, writer.bytes, writer.sha256))
+        seconds = sum(r["num_samples"] for r in rows) / schema.DEFAULT_SAMPLE_RATE
+        frames = sum(r["num_frames"] for r in rows)
+        splits[split] = dataset.SplitInfo(len(rows), 2, seconds, frames, tuple(shards))
+    count = NUM_SOURCES
+    if records:
+        count = next(iter(records.values()))[0]["num_sources"]
+    train = records.get("train")
+    values = np.concatenate([r["log_magnitude"].ravel() for r in train]) if train else None
+    levels = [
+        features.active_level_db(r["sources"].sum(axis=0) / schema.FULL_SCALE) for r in train or []
+    ]
+    info = dataset.DatasetInfo(
+        schema_version=schema.SCHEMA_VERSION,
+        config={
+            "sample_rate": schema.DEFAULT_SAMPLE_RATE,
+            "num_sources": count,
+            "masks": list(masks),
+            "seed": 0,
+            **config,
+        },
+        splits=splits,
+        mean=None if values is None else float(values.mean()),
+        deviation=None if values is None else float(values.std()),
+        active_level_db=float(np.mean(levels)) if levels else None,
+        plan_digest=hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
+        versions={},
+        created="2026-01-01T00:00:00Z",
+    )
+    rows = [
+        f"{r['mixture_id']},{split},{r['num_samples']}" for split in records for r in records[split]
+    ]
+    (folder / schema.MIXTURES_FILE).write_text("\n".join(["mixture_id,split,num_samples", *rows]))
+    (folder / schema.INFO_FILE).write_text(info.to_json())
+    (folder / schema.MARKER_FILE).touch()
+    return info
+
+
+def make_records(split, count, seed=0, num_sources=NUM_SOURCES, masks=schema.MASKS):
+    """Mixtures of a low and a high voice, in changing order, of changing length."""
+    rng = np.random.default_rng([seed, *split.encode()])
+    rows = []
+    for i in range(count):
+        num_samples = int(rng.integers(9000, 22000))
+        pitches = rng.permutation(np.array([95, 210, 330, 150])[:num_sources])
+        pitches = pitches * rng.uniform(0.9, 1.1, num_sources)
+        rows.append(record(f"{split}{i}", [voice(rng, num_samples, p) for p in pitches], masks))
+    return rows
+
+
+@pytest.fixture(scope="session")
+def small_dataset(tmp_path_factory):
+    """A folder with 10 mixtures to train on and 4 to validate with; read-only."""
+    folder = tmp_path_factory.mktemp("dataset")
+    write_dataset(folder, {s: make_records(s, n) for s, n in (("train", 10), ("valid", 4))})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_dataset():
+    """Writes a dataset: a folder, and how many mixtures each split has."""
+
+    def make(folder, counts, num_sources=NUM_SOURCES, seed=0, masks=schema.MASKS):
+        rows = {s: make_records(s, n, seed, num_sources, masks) for s, n in counts.items()}
+        return write_dataset(folder, rows, masks, seed=seed)
+
+    return make
