@@ -50,6 +50,37 @@ METRICS = {
 }
 # Those of which the improvement over the mixture is a figure as well.
 IMPROVED = ("si_sdr", "sdr")
+_IMPROVEMENT = "_improvement"
+# Of masks whose first is meant to be voice 1, as those of a network trained without permutations.
+_AS_GIVEN = "_as_given"
+
+
+def figures(names: Iterable[str]) -> list[str]:
+    """What the metrics give, in order: themselves, improvements, accuracy in the order given."""
+    found = []
+    for name in names:
+        found.append(name)
+        if name in IMPROVED:
+            found.append(name + _IMPROVEMENT)
+        if name == "mask_accuracy":
+            found.append(name + _AS_GIVEN)
+    return found
+
+
+def of_figure(figure: str) -> Metric:
+    """The metric that a figure of `figures` comes from."""
+    return METRICS[figure.removesuffix(_IMPROVEMENT).removesuffix(_AS_GIVEN)]
+
+
+def title(figure: str) -> str:
+    """A figure's name and unit, for people."""
+    metric = of_figure(figure)
+    text = metric.title
+    if figure.endswith(_IMPROVEMENT):
+        text += " improvement"
+    if figure.endswith(_AS_GIVEN):
+        text += " in the order given"
+    return f"{text}, {metric.unit}" if metric.unit else text
 
 
 def missing_libraries(names: Iterable[str]) -> dict[str, str]:
@@ -90,6 +121,10 @@ def _pairwise(function: str, references: np.ndarray, estimates: np.ndarray) -> n
     # The package's own front door fails where PyTorch is absent; its NumPy part does not.
     from fast_bss_eval import numpy as bss
 
+    if references.shape[-1] != estimates.shape[-1]:
+        raise ValueError(
+            f"{references.shape[-1]} and {estimates.shape[-1]} samples: not one length"
+        )
     references, estimates = _without_mean(references), _without_mean(estimates)
     matrix = np.full((len(references), len(estimates)), np.nan)
     sounding = np.ix_(references.any(axis=-1), estimates.any(axis=-1))
@@ -175,6 +210,9 @@ def score(
 
     Returns:
         The estimate of each voice, int64 `[source]`; and by metric float64 `[source]`.
+
+    Raises:
+        ValueError: voices and estimates are not equally long.
     """
     names = list(names)
     matrix = si_sdr_matrix(references, estimates)

@@ -10,9 +10,10 @@ from pipeline import audio, errors, features
 CHUNK_SECONDS = 60.0
 OVERLAP_SECONDS = 5.0
 
-# A voice this far below the other is none; an estimate whose difference from the mixture is this
-# far below itself is the mixture.
+# A voice this far below the loudest is none.
 _NOTHING_DB = -30.0
+# An estimate is the mixture where what else is in it is this far below.
+_COPY_DB = -20.0
 # More model samples than the resamplers' rounding loses.
 _SPARE_SAMPLES = 8
 _BLOCK = 2**16
@@ -116,7 +117,7 @@ class Tally:
                 f"below voice {loudest + 1}, which is the recording as it was"
             )
         others = self._voices - np.square(self._products) / self._mixture
-        copies = weak | (others < nothing * self._voices)
+        copies = weak | (others < 10 ** (_COPY_DB / 10) * self._voices)
         if copies.all():
             return (
                 "the model does not tell the voices apart: each output is the recording itself, "

@@ -171,7 +171,7 @@ def _differences(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [
         {
             **difference,
-            "title": tables.title(difference["figure"]),
+            "title": metrics.title(difference["figure"]),
             "digits": metrics.METRICS[difference["figure"]].digits + 1,
         }
         for difference in found
@@ -184,7 +184,7 @@ def _missing(systems: Mapping[str, Any]) -> list[tuple[str, str, int, int]]:
     return [
         (
             name,
-            tables.title(figure),
+            metrics.title(figure),
             all_of[statistics.ALL]["missing"],
             all_of[statistics.ALL]["count"],
         )
@@ -192,8 +192,8 @@ def _missing(systems: Mapping[str, Any]) -> list[tuple[str, str, int, int]]:
         for figure, all_of in figures.items()
         if all_of[statistics.ALL]["missing"]
         # The mixture has no mask, and an improvement is missing with its figure.
-        and not (name == oracles.MIXTURE and figure == "mask_accuracy")
-        and not figure.endswith("_improvement")
+        and not (name == oracles.MIXTURE and figure.startswith("mask_accuracy"))
+        and figure in metrics.METRICS
     ]
 
 
@@ -249,7 +249,7 @@ def _panels(rows: Sequence[Row], shown: Sequence[str]) -> list[dict[str, Any]]:
 
 _CURVE_TITLES = {
     "loss": "loss",
-    "mask_accuracy": tables.title("mask_accuracy"),
+    "mask_accuracy": metrics.title("mask_accuracy"),
     "si_sdr_improvement": _DB,
 }
 
@@ -351,7 +351,7 @@ def _voice_note(row: Row, voice: int) -> str:
     for figure, unit in ((_IMPROVEMENT, " dB"), ("stoi", ""), ("pesq", "")):
         value = row.get(f"{figure}_{voice}")
         if value is not None:
-            metric = metrics.METRICS[figure.removesuffix("_improvement")]
+            metric = metrics.of_figure(figure)
             text = tables.number(float(value), metric.digits)
             sign = "+" if figure == _IMPROVEMENT and float(value) > 0 else ""
             title = "" if figure == _IMPROVEMENT else f"{metric.title} "

@@ -75,11 +75,15 @@ def score(
             if name in values:
                 values[f"{name}_improvement"] = values[name] - before[name]
         if "mask_accuracy" in names:
-            values["mask_accuracy"] = (
-                np.full(len(order), np.nan)
-                if system.masks is None
-                else metrics.mask_accuracy(system.masks[order], magnitudes, level)
-            )
+            for figure, chosen in (
+                ("mask_accuracy", order),
+                ("mask_accuracy_as_given", np.arange(len(order))),
+            ):
+                values[figure] = (
+                    np.full(len(order), np.nan)
+                    if system.masks is None
+                    else metrics.mask_accuracy(system.masks[chosen], magnitudes, level)
+                )
         rows.append({**common, "system": system.system, **_columns(order, values)})
     return rows
 

@@ -19,16 +19,6 @@ _RESAMPLES = 2000
 _LEVEL = 0.95
 
 
-def figures(names: Sequence[str]) -> list[str]:
-    """The figures that the metrics give: themselves, and the improvements."""
-    found = []
-    for name in names:
-        found.append(name)
-        if name in metrics.IMPROVED:
-            found.append(f"{name}_improvement")
-    return found
-
-
 def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """The bootstrap interval of the mean.
 
@@ -75,7 +65,7 @@ def summarise(rows: Sequence[Row], names: Sequence[str]) -> dict[str, dict[str, 
                 column: _describe(_values(chosen, figure), figure)
                 for column, chosen in _columns(own).items()
             }
-            for figure in figures(names)
+            for figure in metrics.figures(names)
         }
     return table
 

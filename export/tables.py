@@ -55,22 +55,15 @@ def summary_table(systems: Mapping[str, Any], names: Sequence[str]) -> Table:
             ("median", main, "median"),
             ("got worse", main, "worse"),
         ]
-    for figure in statistics.figures(names):
+    for figure in metrics.figures(names):
         if figure not in ("si_sdr", "si_sdr_improvement", "sdr"):
-            columns.append((title(figure), figure, statistics.ALL))
+            columns.append((metrics.title(figure), figure, statistics.ALL))
     header = ("system", *(column for column, _, _ in columns))
     rows = [
         (system, *(_cell(figures[figure], figure, what) for _, figure, what in columns))
         for system, figures in systems.items()
     ]
     return Table(header, tuple(rows))
-
-
-def title(figure: str) -> str:
-    """The figure's name and unit."""
-    metric = metrics.METRICS[figure.removesuffix("_improvement")]
-    what = f"{metric.title} improvement" if figure.endswith("_improvement") else metric.title
-    return f"{what}, {metric.unit}" if metric.unit else what
 
 
 def number(value: float | None, digits: int) -> str:
@@ -82,7 +75,7 @@ def number(value: float | None, digits: int) -> str:
 
 
 def _cell(by_column: Mapping[str, Any], figure: str, what: str) -> str:
-    digits = metrics.METRICS[figure.removesuffix("_improvement")].digits
+    digits = metrics.of_figure(figure).digits
     whole = by_column[statistics.ALL]
     if what == "interval":
         mean = number(whole["mean"], digits)
