@@ -5,9 +5,18 @@ from typing import Any
 import keras
 from keras import ops
 
+from pipeline import schema
+
 Tensor = Any
 
-ACTIVATIONS = ("sigmoid", "linear", "relu", "softmax")
+# What each activation can give, within the range of the masks that are stored.
+RANGES = {
+    "sigmoid": (0.0, 1.0),
+    "softmax": (0.0, 1.0),
+    "relu": (0.0, schema.PSM_MAX),
+    "linear": (schema.PSM_MIN, schema.PSM_MAX),
+}
+ACTIVATIONS = tuple(RANGES)
 
 
 @keras.saving.register_keras_serializable("voices_apart")

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from models import masks, separator, spectral
+from models import heads, masks, separator, spectral
 from pipeline import schema
 from trainer import losses, metrics
 
@@ -50,7 +50,8 @@ class MaskLearner(keras.Model):
         return self.separator.masks(inputs["log_magnitude"], training=training)
 
     def _targets(self, x: dict[str, Tensor]) -> Tensor:
-        return losses.decode_targets(x[self.target], self.target, self.separator.num_sources)
+        decoded = losses.decode_targets(x[self.target], self.target, self.separator.num_sources)
+        return _within_reach(decoded, self.separator)
 
     def _error(self, x: dict[str, Tensor], y_pred: Tensor) -> tuple[Tensor, Tensor]:
         return mask_loss(y_pred, self._targets(x), _magnitude(x), x["frame_mask"], fixed=self.fixed)
@@ -119,7 +120,7 @@ class WholeMixtures(keras.Model):
         frames = ops.arange(ops.shape(real)[2], dtype="int32")[None]
         frame_mask = ops.cast(frames < num_frames[:, None], "float32")
 
-        ideal = _ideal(self.target, real, imaginary, magnitudes)
+        ideal = _within_reach(_ideal(self.target, real, imaginary, magnitudes), self.separator)
         found = self.separator.masks(spectral.log_magnitude(*mixed))
         error, weight = mask_loss(found, ideal, magnitude, frame_mask, fixed=self.fixed)
         loudest = ops.max(magnitudes, axis=1, keepdims=True)
@@ -152,8 +153,12 @@ def _ideal(target: str, real: Tensor, imaginary: Tensor, magnitudes: Tensor) -> 
         return masks.ideal_binary(magnitudes)
     if target == "irm":
         return masks.ideal_ratio(magnitudes)
-    exact = masks.phase_sensitive(real, imaginary)
-    return ops.clip(exact, schema.PSM_MIN, schema.PSM_MAX)
+    return masks.phase_sensitive(real, imaginary)
+
+
+def _within_reach(targets: Tensor, model: separator.Separator) -> Tensor:
+    """Targets that the network's head can give: a sigmoid learns the PSM clipped to [0, 1]."""
+    return ops.clip(targets, *heads.RANGES[getattr(model.network, "head", "linear")])
 
 
 def _magnitude(x: dict[str, Tensor]) -> Tensor:
