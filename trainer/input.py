@@ -4,13 +4,13 @@ TensorFlow is imported here and nowhere else in what trains: networks, losses an
 `keras.ops`, and take these batches on any backend.
 """
 
+import bisect
 import csv
 import dataclasses
 import math
 import os
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 
@@ -165,16 +165,17 @@ def windows(
 
 
 def mixtures(
-    split: Split, *, bucket_samples: int = 16000, batch_samples: int = 16 * 32000
+    split: Split, *, shortest: int = 16000, batch_samples: int = 16 * 32000
 ) -> tf.data.Dataset:
     """Whole mixtures in batches of similar length, always in the same order.
 
-    There are few shapes: lengths are padded to a multiple of `bucket_samples`, and each length has
-    one batch size. What a batch lacks is filled with empty rows.
+    There are few shapes, since some backends compile for each: lengths are rounded up to
+    `shortest` times 1, 1.5, 2, 3, 4, 6, …, and each length has one batch size. What a batch lacks
+    is filled with empty rows.
 
     Args:
         split: what to read.
-        bucket_samples: what lengths are rounded up to.
+        shortest: length to which the shortest are padded.
         batch_samples: samples of one voice in a batch, about.
 
     Returns:
@@ -182,20 +183,29 @@ def mixtures(
         `[batch]`, 0 for an empty row.
     """
     num_sources = split.info.num_sources
+    all_lengths = split.lengths()
+    steps = [shortest * 2**octave * half // 2 for octave in range(32) for half in (2, 3)]
+    steps = steps[: bisect.bisect_left(steps, max(all_lengths, default=1)) + 1]
+    counts = Counter(steps[bisect.bisect_left(steps, length)] for length in all_lengths)
+    num_batches = sum(
+        math.ceil(count / max(batch_samples // length, 1)) for length, count in counts.items()
+    )
+    table = tf.constant(steps, tf.int64)
 
     def parse(record: tf.Tensor) -> dict[str, tf.Tensor]:
         values = _parse(record, ("sources",))
         sources = _decode("sources", values, num_sources)
         return {"sources": sources, "num_samples": tf.cast(values["num_samples"], tf.int32)}
 
-    def bucket(values: dict[str, tf.Tensor]) -> tf.Tensor:
-        return tf.cast(-(-values["num_samples"] // bucket_samples), tf.int64)
+    def padded_length(values: dict[str, tf.Tensor]) -> tf.Tensor:
+        fits = table >= tf.cast(values["num_samples"], tf.int64)
+        return tf.reduce_min(tf.boolean_mask(table, fits))
 
-    def size(key: Any) -> Any:
-        return tf.maximum(batch_samples // (key * bucket_samples), 1)
+    def size(length: tf.Tensor) -> tf.Tensor:
+        return tf.maximum(batch_samples // length, 1)
 
-    def pad(key: tf.Tensor, group: tf.data.Dataset) -> tf.data.Dataset:
-        rows, length = size(key), key * bucket_samples
+    def pad(length: tf.Tensor, group: tf.data.Dataset) -> tf.data.Dataset:
+        rows = size(length)
         shapes = {"sources": tf.stack([num_sources, length]), "num_samples": []}
 
         def fill(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -207,12 +217,10 @@ def mixtures(
 
         return group.padded_batch(rows, shapes).map(fill)
 
-    buckets = Counter(-(-length // bucket_samples) for length in split.lengths())
-    num_batches = sum(math.ceil(count / int(size(key))) for key, count in buckets.items())
     return (
         _records(split.paths)
         .map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .group_by_window(bucket, pad, window_size_func=size)
+        .group_by_window(padded_length, pad, window_size_func=size)
         .map(lambda b: {**b, "sources": tf.ensure_shape(b["sources"], [None, num_sources, None])})
         .apply(tf.data.experimental.assert_cardinality(num_batches))
         .with_options(_options())

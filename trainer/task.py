@@ -10,7 +10,7 @@ environment variable KERAS_BACKEND says: tensorflow (default) or jax.
 
 from absl import flags
 
-from pipeline import command
+from pipeline import command, dataset
 from trainer import config
 
 _MODEL_DIR = flags.DEFINE_string("model_dir", "", "Folder that the run is kept in.")
@@ -23,6 +23,8 @@ def main(arguments: list[str]) -> None:
     settings = config.Config.from_flags(flags.FLAGS)
     command.require(settings.data_dir, "--data_dir: name the folder of a dataset")
     command.require(_MODEL_DIR.value, "--model_dir: name a folder to keep the run in")
+    # What is wrong with the dataset shows at once, before seconds of imports.
+    settings.check(dataset.read(settings.data_dir))
 
     from trainer import training
 
