@@ -2,7 +2,8 @@
 
 A network puts its voices out in an order of its own, which may be another one in the next chunk.
 Where two chunks overlap, both have estimated the same speech: the order of the later one is that
-which fits the earlier one's estimates best. Between the two the estimates are cross-faded with
+which fits the earlier one's estimates best; where nothing is said there, that which fits the
+long-term spectra of the voices so far. Between the two the estimates are cross-faded with
 weights that add up to one, so that the voices still add up to the mixture.
 """
 
@@ -14,6 +15,8 @@ from pipeline import features, schema
 
 # Chunks are compared where they hold blocks that are at most so far below the loudest.
 _LOUD_RANGE_DB = 30.0
+# Against the correlation of what two chunks share: it decides between voices that are silent there.
+_COLOUR_WEIGHT = 0.02
 
 # From the mixture [sample, channel] of one chunk to its voices [source, sample, channel].
 Separate = Callable[[np.ndarray], np.ndarray]
@@ -68,10 +71,10 @@ def separate_blocks(
             # It is a whole chunk too: what it hears twice helps to tell the voices apart.
             start = len(mixture) - chunk
         later = separate(mixture[start : start + chunk])
+        similarity = _COLOUR_WEIGHT * memory.likeness(later)
         if loud[(chunk - start) // schema.FRAME_LENGTH] >= _enough(overlap) / 4:
-            order = best_order(_products(voices[:, start:], later[:, : chunk - start]))
-        else:
-            order = memory.order(later)
+            similarity += _correlations(voices[:, start:], later[:, : chunk - start])
+        order = best_order(similarity)
         later = later[order]
         memory.add(later)
         voices = _join(voices, later, start, overlap)
@@ -124,7 +127,7 @@ class _Source:
 
 
 class _Spectra:
-    """The long-term spectrum of each voice so far, for seams that lie in a long silence."""
+    """The long-term spectrum of each voice so far, for seams at which it is silent."""
 
     def __init__(self, voices: np.ndarray) -> None:
         self._power = self._measure(voices)
@@ -132,9 +135,9 @@ class _Spectra:
     def add(self, voices: np.ndarray) -> None:
         self._power = self._power + self._measure(voices)
 
-    def order(self, voices: np.ndarray) -> np.ndarray:
-        mine, theirs = self._colour(self._power), self._colour(self._measure(voices))
-        return best_order(-np.square(mine[:, None] - theirs[None]).sum(-1))
+    def likeness(self, voices: np.ndarray) -> np.ndarray:
+        """Correlation of the spectra in dB, `[earlier, later]`."""
+        return self._colour(self._power) @ self._colour(self._measure(voices)).T
 
     @staticmethod
     def _measure(voices: np.ndarray) -> np.ndarray:
@@ -144,12 +147,18 @@ class _Spectra:
     @staticmethod
     def _colour(power: np.ndarray) -> np.ndarray:
         decibels = np.log10(power + 1e-20)
-        return decibels - decibels.mean(axis=-1, keepdims=True)
+        decibels -= decibels.mean(axis=-1, keepdims=True)
+        return decibels / (np.linalg.norm(decibels, axis=-1, keepdims=True) + 1e-20)
 
 
-def _products(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
-    """Scalar products of all pairs, `[earlier, later]`: the greatest sum is the least distance."""
-    return np.einsum("isc,jsc->ij", earlier, later, optimize=True).astype(np.float64)
+def _correlations(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
+    """Scalar products of all pairs, `[earlier, later]`: the greatest sum is the least distance.
+
+    They are divided by the energy of all voices together, so that a loud one counts for more.
+    """
+    products = np.einsum("isc,jsc->ij", earlier, later, optimize=True).astype(np.float64)
+    energy = np.linalg.norm(earlier.ravel()) * np.linalg.norm(later.ravel())
+    return products / max(float(energy), 1e-30)
 
 
 def _loud_from_end(mixture: np.ndarray) -> np.ndarray:

@@ -14,6 +14,9 @@ from pipeline import schema
 
 Tensor = Any
 
+# Below it, float32 has not all its digits, and one over it no value.
+_SILENCE = 1e-35
+
 
 @keras.saving.register_keras_serializable("voices_apart")
 class Separator(keras.Model):
@@ -86,10 +89,13 @@ class Separator(keras.Model):
 
     def gain(self, waveform: Tensor) -> Tensor:
         """The factor that brings each mixture to the trained level; 1 for silence. `[batch]`."""
-        level = spectral.active_level_db(waveform)
-        sounding = ops.any(waveform != 0, axis=-1)
+        peak = ops.max(ops.abs(waveform), axis=-1)
+        sounding = peak > _SILENCE
+        peak = ops.where(sounding, peak, 1.0)
+        # At full scale first: the squares of very small or large samples have no place in float32.
+        level = spectral.active_level_db(waveform / peak[:, None])
         change_db = self.active_level_db - ops.where(sounding, level, self.active_level_db)
-        return 10 ** (change_db / 20)
+        return 10 ** (change_db / 20) / peak
 
     def call(
         self, waveform: Tensor, gain_db: Tensor | None = None, training: bool | None = None

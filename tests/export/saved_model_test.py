@@ -1,0 +1,158 @@
+"""The exported folder: its signatures, parity with the separator, and what is left on failure."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from export import loading, model_info, saved_model
+from models import registry, separator
+from pipeline import errors
+
+
+@pytest.fixture(scope="module")
+def loaded(saved):
+    return tf.saved_model.load(str(saved.saved_model))
+
+
+@pytest.mark.parametrize("length", [1, 100, 256, 8001])
+def test_sources_are_the_separators(saved, loaded, length, speechlike):
+    waveform = np.stack([speechlike(length, seed) for seed in (1, 2, 3)])
+    sources = loaded.signatures["serving_default"](waveform=tf.constant(waveform))["sources"]
+    expected = np.asarray(saved.separator(waveform))
+    assert sources.dtype == tf.float32
+    np.testing.assert_allclose(sources, expected, atol=1e-5)
+    np.testing.assert_allclose(np.sum(sources, axis=1), waveform, atol=1e-6)
+
+
+def test_voices_differ(saved, speechlike):
+    """Else parity and sums would say nothing."""
+    first, second = np.asarray(saved.separator(speechlike(8000)[None]))[0]
+    assert np.square(first - second).mean() > 0.05 * np.square(first + second).mean()
+
+
+def test_masks_are_the_separators(saved, loaded):
+    values = np.random.default_rng(0).normal(-3.5, 0.8, (2, 40, 129)).astype(np.float32)
+    masks = loaded.signatures["masks"](log_magnitude=tf.constant(values))["masks"]
+    assert masks.shape == (2, 2, 40, 129)
+    np.testing.assert_allclose(masks, np.asarray(saved.separator.masks(values)), atol=1e-5)
+
+
+def test_nothing_has_no_voices(loaded):
+    separate = loaded.signatures["serving_default"]
+    assert separate(waveform=tf.zeros([3, 0]))["sources"].shape == (3, 2, 0)
+
+
+@pytest.mark.parametrize("level", [1e-30, 1e-6, 1e4, 1e25])
+def test_any_level(loaded, level, speechlike):
+    separate = loaded.signatures["serving_default"]
+    waveform = speechlike(4000)[None]
+    expected = separate(waveform=tf.constant(waveform))["sources"].numpy()
+    found = separate(waveform=tf.constant(waveform * np.float32(level)))["sources"].numpy()
+    np.testing.assert_allclose(found / np.float32(level), expected, atol=1e-4)
+
+
+def test_silence(loaded):
+    sources = loaded.signatures["serving_default"](waveform=tf.zeros([1, 3000]))["sources"]
+    assert not np.any(sources)
+
+
+def test_one_output_is_exported_as_two_voices(make_separator, tmp_path, speechlike):
+    model = make_separator(num_outputs=1)
+    info = saved_model.write(model, tmp_path / "fixed")
+    assert info.num_sources == 2
+    waveform = speechlike(3000)[None]
+    found = loading.load(tmp_path / "fixed").separate(waveform)
+    np.testing.assert_allclose(found, np.asarray(model(waveform)), atol=1e-5)
+
+
+def test_half_precision_is_exported_in_full(tmp_path, speechlike):
+    keras.utils.set_random_seed(2)
+    network = registry.create("lstm", units=8, dtype="mixed_bfloat16")
+    model = separator.Separator(network, -3.5, 0.8, -26.0, 8000, 2)
+    waveform = speechlike(4000)[None]
+    expected = np.asarray(model(waveform))
+    saved_model.write(model, tmp_path / "model")
+    graph = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"].graph
+    nodes = [graph.as_graph_def(), *graph.as_graph_def().library.function]
+    assert not any("DT_BFLOAT16" in str(node) for node in nodes)
+    found = loading.load(tmp_path / "model").separate(waveform)
+    np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
+
+
+def test_info_says_what_it_is(saved):
+    info = model_info.ModelInfo.from_json((saved.saved_model / model_info.FILE).read_text())
+    assert (info.name, info.sample_rate, info.num_sources) == ("lstm", 8000, 2)
+    assert info.constants == {"mean": -3.5, "deviation": 0.8, "active_level_db": -26.0}
+    assert info.network["config"]["units"] == 12
+    assert info.num_parameters == sum(np.size(w) for w in saved.separator.network.get_weights())
+    assert model_info.ModelInfo.from_json(info.to_json()) == info
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"format": 99}, "newer"),
+        ({"sample_rate": "fast"}, "damaged"),
+        ({"num_sources": 0}, "damaged"),
+        ({"surprise": 1}, "damaged"),
+    ],
+)
+def test_info_of_another_kind_is_refused(saved, change, word):
+    fields = json.loads((saved.saved_model / model_info.FILE).read_text())
+    with pytest.raises(errors.UserError, match=word):
+        model_info.ModelInfo.from_json(json.dumps({**fields, **change}))
+
+
+def test_a_model_is_replaced_only_when_asked(make_separator, tmp_path):
+    target = tmp_path / "model"
+    target.mkdir()
+    saved_model.write(make_separator(), target)
+    with pytest.raises(errors.UserError, match="--overwrite"):
+        saved_model.write(make_separator(), target)
+    saved_model.write(make_separator(num_outputs=3, num_sources=3), target, overwrite=True)
+    assert loading.load(target).num_sources == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_no_other_folder_is_ever_replaced(make_separator, tmp_path):
+    (tmp_path / "thesis.txt").write_text("three years")
+    with pytest.raises(errors.UserError, match="no exported model"):
+        saved_model.write(make_separator(), tmp_path, overwrite=True)
+    assert (tmp_path / "thesis.txt").read_text() == "three years"
+
+
+def test_a_failure_leaves_what_was_there(make_separator, saved, tmp_path, monkeypatch):
+    import shutil
+
+    target = tmp_path / "model"
+    shutil.copytree(saved.saved_model, target)
+
+    def fail(module, path, signatures):
+        (tmp_path / "model").stat()
+        open(f"{path}.half", "w").close()
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr(tf.saved_model, "save", fail)
+    with pytest.raises(errors.UserError, match="No space left"):
+        saved_model.write(make_separator(), target, overwrite=True)
+    monkeypatch.undo()
+    assert loading.load(target).num_sources == 2
+    with pytest.raises(errors.UserError, match="no such model"):
+        loading.load(tmp_path / "other")
+
+
+def test_command(saved, run_command, tmp_path):
+    done = run_command(
+        "export.saved_model", f"--model_dir={saved.run}", f"--output_dir={tmp_path}/x"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "lstm" in done.stdout
+    again = run_command(
+        "export.saved_model", f"--model_dir={saved.run}", f"--output_dir={tmp_path}/x"
+    )
+    assert again.returncode == 1
+    assert "--overwrite" in again.stderr
+    assert len(again.stderr.splitlines()) == 1
