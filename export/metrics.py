@@ -122,9 +122,8 @@ def _pairwise(function: str, references: np.ndarray, estimates: np.ndarray) -> n
     from fast_bss_eval import numpy as bss
 
     if references.shape[-1] != estimates.shape[-1]:
-        raise ValueError(
-            f"{references.shape[-1]} and {estimates.shape[-1]} samples: not one length"
-        )
+        lengths = references.shape[-1], estimates.shape[-1]
+        raise ValueError(f"voices and estimates differ in length: {lengths}")
     references, estimates = _without_mean(references), _without_mean(estimates)
     matrix = np.full((len(references), len(estimates)), np.nan)
     sounding = np.ix_(references.any(axis=-1), estimates.any(axis=-1))
@@ -172,9 +171,6 @@ def pesq(reference: np.ndarray, estimate: np.ndarray, rate: int) -> float:
     import pesq as library
 
     mode = {8000: "nb", 16000: "wb"}[rate]
-    # The library scales both by the peak of one of them; silence would divide by zero.
-    if not reference.any() or not estimate.any():
-        return float("nan")
     return float(library.pesq(rate, reference, estimate, mode))
 
 
@@ -234,11 +230,16 @@ def score(
     return order, values
 
 
-def _or_nan(function: Callable[..., float], *arguments: object) -> float:
-    # Whatever a library of signal processing thinks of a strange signal, the run goes on.
+def _or_nan(
+    function: Callable[..., float], reference: np.ndarray, estimate: np.ndarray, rate: int
+) -> float:
+    # Of silence the libraries make up a number, or divide by zero.
+    if not reference.any() or not estimate.any():
+        return float("nan")
+    # Whatever a library thinks of a strange signal, the run goes on.
     try:
         with np.errstate(all="ignore"):
-            value = function(*arguments)
+            value = function(reference, estimate, rate)
     except Exception:
         return float("nan")
     return value if np.isfinite(value) else float("nan")
