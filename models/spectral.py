@@ -98,7 +98,8 @@ def active_level_db(waveform: Tensor) -> Tensor:
     """
     waveform = ops.cast(waveform, "float32")
     energy = ops.sum(ops.square(_blocks(waveform)), axis=-1)
-    lengths = ops.sum(_blocks(ops.ones_like(waveform)), axis=-1)
+    # The same for the whole batch: a constant that XLA would otherwise work out for every row.
+    lengths = ops.sum(_blocks(ops.ones_like(waveform[:1])), axis=-1)
     power = energy / lengths
     loudest = ops.max(power, axis=-1, keepdims=True)
     active = ops.cast(power >= loudest * 10 ** (-schema.ACTIVITY_RANGE_DB / 10), "float32")

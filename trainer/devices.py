@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -16,26 +17,26 @@ def describe() -> str:
     return f"CPU ({cores} core{'s' if cores != 1 else ''})"
 
 
-def use_all() -> tuple[contextlib.AbstractContextManager[Any], int]:
+def use_all() -> tuple[Callable[[], contextlib.AbstractContextManager[Any]], int]:
     """Spreads each batch over all GPUs.
 
     Returns:
-        The scope to make models in, and into how many parts a batch falls, each with a loss of its
-        own whose gradients are added up (JAX computes as if there were one device: 1).
+        What gives the scope to make models in, and into how many parts a batch falls, each with a
+        loss of its own whose gradients are added up (JAX computes as if there were one device: 1).
     """
     if _count("gpu") < 2:
-        return contextlib.nullcontext(), 1
+        return contextlib.nullcontext, 1
     if keras.backend.backend() == "jax":
         keras.distribution.set_distribution(
             keras.distribution.DataParallel(auto_shard_dataset=False)
         )
-        return contextlib.nullcontext(), 1
+        return contextlib.nullcontext, 1
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         strategy = tf.distribute.MirroredStrategy()
-        return strategy.scope(), strategy.num_replicas_in_sync
-    return contextlib.nullcontext(), 1
+        return strategy.scope, strategy.num_replicas_in_sync
+    return contextlib.nullcontext, 1
 
 
 def _count(kind: str) -> int:

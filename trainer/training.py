@@ -33,7 +33,7 @@ def train(config: config_lib.Config, model_dir: str) -> run_folder.State:
     folder = run_folder.RunFolder(model_dir)
     scope, replicas = devices.use_all()
     keras.utils.set_random_seed(config.seed)
-    with scope:
+    with scope():
         model = make_learner(config, info, replicas)
     state = folder.claim(config, info)
     if state.epoch >= config.epochs or state.stopped:
@@ -42,7 +42,7 @@ def train(config: config_lib.Config, model_dir: str) -> run_folder.State:
 
     num_windows = split.num_windows(config.frames)
     steps = config.steps_per_epoch or math.ceil(num_windows / config.batch_size)
-    with scope:
+    with scope():
         _compile(model, config, steps)
     if state.weights:
         model.load_weights(folder.last / state.weights)
