@@ -97,7 +97,7 @@ def separate(
             "samples are [sample] or [sample, channel] of float, int16 or int32, not "
             f"{samples.dtype} of shape {samples.shape}"
         )
-    columns = samples.reshape(len(samples), -1).astype(np.float32)
+    columns = np.atleast_2d(samples.T).T.astype(np.float32)
     containers.check_rate_and_channels(rate, columns.shape[1])
     if not np.isfinite(columns).all():
         raise errors.UserError("the recording holds samples that are NaN or infinite")
@@ -208,6 +208,17 @@ def plan(
     return list(jobs.values()), problems
 
 
+def _check_folder(folder: pathlib.Path) -> None:
+    """Raises UserError where the folder cannot be made or written; makes nothing."""
+    above = folder.absolute()
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir():
+        raise errors.UserError(f"{above} is no folder; choose another --output_dir")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise errors.UserError(f"{above} may not be written; choose another --output_dir")
+
+
 def _sounds(path: str) -> bool:
     return path.lower().endswith(corpus.EXTENSIONS)
 
@@ -309,6 +320,7 @@ def main(arguments: list[str]) -> int:
     if loading.is_saved_model(options.model):
         # This process needs no Keras; else TensorFlow would import it, for two seconds.
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    _check_folder(pathlib.Path(options.output_dir))
     # Names are checked before the seconds that loading a model takes, as if for two voices.
     jobs, problems = plan(arguments, options.output_dir, 2)
     if jobs:

@@ -1,0 +1,286 @@
+"""The command and the function: files and folders in, voices out, one line for what goes wrong."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from export import plots, separate
+from pipeline import audio, errors
+
+
+def write(path, samples, rate=8000, subtype="PCM_16"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, samples, rate, subtype=subtype)
+    return path
+
+
+def names(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def separate_one(bands, tmp_path):
+    """Separates one file into `out`, and reads the voices: `[source, sample, channel]`, rate."""
+
+    def run(path, **settings):
+        done = separate.separate_file(
+            separate.Job(path, tmp_path / "out" / path.stem), bands, **settings
+        )
+        voices = [soundfile.read(f, always_2d=True) for f in done.files if f.suffix == ".wav"]
+        return done, np.stack([v for v, _ in voices]), voices[0][1]
+
+    return run
+
+
+class TestFile:
+    @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_U8", "ULAW", "PCM_24", "FLOAT"])
+    def test_bits(self, separate_one, tmp_path, speechlike, subtype):
+        path = write(tmp_path / "mix.wav", speechlike(9000, level=0.1), subtype=subtype)
+        mixture, _ = soundfile.read(path, always_2d=True)
+        done, voices, rate = separate_one(path)
+        fine = subtype in ("PCM_24", "FLOAT")
+        assert {soundfile.info(f).subtype for f in done.files} == {"FLOAT" if fine else "PCM_16"}
+        assert rate == 8000
+        # Each of two voices is rounded by itself.
+        np.testing.assert_allclose(voices.sum(0), mixture, atol=1e-6 if fine else 1.01 / 32768)
+
+    def test_beyond_full_scale_is_kept_in_float(self, separate_one, tmp_path):
+        """A clipped mixture whose parts are louder than full scale are."""
+        time = np.arange(8000) / 8000
+        loud = np.clip(3 * np.sin(2 * np.pi * 300 * time), -1, 32767 / 32768)
+        done, voices, _ = separate_one(write(tmp_path / "clipped.wav", loud))
+        assert np.abs(voices).max() > 1
+        assert {soundfile.info(f).subtype for f in done.files} == {"FLOAT"}
+        mixture, _ = soundfile.read(tmp_path / "clipped.wav", always_2d=True)
+        np.testing.assert_allclose(voices.sum(0), mixture, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("name", "rate", "channels"),
+        [("a.wav", 48000, 2), ("b.flac", 44100, 1), ("c.ogg", 16000, 1), ("d.aiff", 11025, 3)],
+    )
+    def test_formats_rates_channels(self, separate_one, tmp_path, name, rate, channels):
+        samples = 0.1 * np.random.default_rng(0).standard_normal((12345, channels))
+        soundfile.write(tmp_path / name, samples, rate)
+        mixture, _ = soundfile.read(tmp_path / name, always_2d=True, dtype="float32")
+        done, voices, found_rate = separate_one(tmp_path / name)
+        assert found_rate == rate
+        assert voices.shape == (2, 12345, channels)
+        assert done.seconds == pytest.approx(12345 / rate)
+        heard = audio.resample(audio.resample(mixture, rate, 8000), 8000, rate)
+        middle = slice(600, 12345 - 600)
+        np.testing.assert_allclose(voices.sum(0)[middle], heard[middle], atol=1e-4)
+
+    def test_sphere(self, separate_one, tmp_path, speechlike):
+        soundfile.write(tmp_path / "x.sph", speechlike(5000), 8000, format="NIST")
+        assert separate_one(tmp_path / "x.sph")[1].shape == (2, 5000, 1)
+
+    @pytest.mark.parametrize("length", [1, 800])
+    def test_short(self, separate_one, tmp_path, length):
+        path = write(tmp_path / "short.wav", np.full(length, 0.25), 44100)
+        assert separate_one(path)[1].shape == (2, length, 1)
+
+    def test_silence_is_said(self, separate_one, tmp_path):
+        done, voices, _ = separate_one(write(tmp_path / "none.wav", np.zeros(4000)))
+        assert not voices.any()
+        assert "silent" in done.note
+
+    def test_in_pieces_as_from_python(self, separate_one, bands, tmp_path, speechlike):
+        samples = np.stack([speechlike(90000, 1), speechlike(90000, 2)], axis=1)
+        path = write(tmp_path / "long.wav", samples, 22050, "FLOAT")
+        settings = {"chunk_seconds": 2.0, "overlap_seconds": 0.5}
+        _, voices, _ = separate_one(path, **settings)
+        expected = separate.separate(samples, 22050, bands, **settings)
+        np.testing.assert_allclose(voices, expected, atol=1e-5)
+
+    def test_picture(self, separate_one, tmp_path, speechlike):
+        from matplotlib import image
+
+        path = write(tmp_path / "$m_i^x$.wav", speechlike(24000 * 8, level=0.1))
+        done, _, _ = separate_one(path, plot=True, chunk_seconds=4, overlap_seconds=1)
+        picture = image.imread(done.files[-1])
+        assert picture.shape[0] >= 800
+        assert picture.shape[1] >= 1200
+        # Colours of the two voices are on it.
+        for colour in ("#0072b2", "#d55e00"):
+            wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+            assert (np.abs(picture[..., :3] - wanted).max(-1) < 0.01).sum() > 100
+
+    def test_shares_are_those_of_the_bands(self, bands, speechlike):
+        masks = plots.shares(bands.separate(speechlike(8000)[np.newaxis])[0])
+        assert masks.shape == (2, 126, 129)
+        np.testing.assert_allclose(masks.sum(axis=0), 1, atol=1e-5)
+        assert masks[0, :, 2:30].mean() > 0.9
+        assert masks[1, :, 36:].mean() > 0.9
+
+    @pytest.mark.parametrize("damage", ["cut", "NaN", "empty", "text", "no bytes"])
+    def test_bad_recordings_leave_nothing(self, separate_one, tmp_path, speechlike, damage):
+        path = write(tmp_path / "bad.wav", speechlike(60000), subtype="FLOAT")
+        if damage == "cut":
+            path.write_bytes(path.read_bytes()[:150000])
+        elif damage == "NaN":
+            samples = speechlike(60000)
+            samples[50000] = np.nan
+            write(path, samples, subtype="FLOAT")
+        elif damage == "empty":
+            write(path, np.zeros(0))
+        else:
+            path.write_bytes(b"dear diary, today" if damage == "text" else b"")
+        with pytest.raises(errors.UserError) as caught:
+            separate_one(path, chunk_seconds=2, overlap_seconds=0.5)
+        assert "bad.wav" in str(caught.value)
+        assert names(tmp_path) == ["bad.wav"]
+
+
+class TestFunction:
+    def test_one_channel(self, bands, speechlike):
+        samples = speechlike(5000)
+        voices = separate.separate(samples, 8000, bands)
+        assert voices.dtype == np.float32
+        np.testing.assert_array_equal(voices, bands.separate(samples[np.newaxis])[0])
+
+    def test_integers_have_their_full_scale(self, bands, speechlike):
+        samples = np.round(speechlike(5000, level=0.1) * 32768).astype(np.int16)
+        voices = separate.separate(samples, 8000, bands)
+        expected = separate.separate(samples / 32768, 8000, bands)
+        np.testing.assert_allclose(voices, expected, atol=1e-7)
+
+    def test_nothing(self, bands):
+        assert separate.separate(np.zeros(0), 16000, bands).shape == (2, 0)
+        assert separate.separate(np.zeros((0, 2)), 8000, bands).shape == (2, 0, 2)
+
+    def test_a_path_is_a_model(self, saved, speechlike):
+        samples = speechlike(4000)
+        voices = separate.separate(samples, 8000, saved.saved_model)
+        np.testing.assert_allclose(voices, saved.separator(samples[None])[0], atol=1e-5)
+
+    def test_in_pieces_as_in_one(self, saved, speechlike):
+        """The network's memory and the level of a piece are its own: close, not the same."""
+        samples = speechlike(30 * 8000)
+        whole = separate.separate(samples, 8000, saved.saved_model)
+        parts = separate.separate(
+            samples, 8000, saved.saved_model, chunk_seconds=8, overlap_seconds=2
+        )
+        for one, other in zip(whole, parts, strict=True):
+            error = np.square(one - other).sum() / np.square(one).sum()
+            assert 10 * np.log10(error) < -30
+
+    @pytest.mark.parametrize("samples", [np.zeros((2, 3, 4)), np.zeros(9, np.uint8), np.float32(1)])
+    def test_other_arrays_are_refused(self, bands, samples):
+        with pytest.raises(ValueError, match="samples are"):
+            separate.separate(samples, 8000, bands)
+
+    def test_bad_values_are_refused(self, bands):
+        with pytest.raises(errors.UserError, match="NaN"):
+            separate.separate(np.array([0.0, np.inf]), 8000, bands)
+        with pytest.raises(errors.UserError, match="samples a second"):
+            separate.separate(np.zeros(9), 0, bands)
+        with pytest.raises(errors.UserError, match="48000 channels"):
+            separate.separate(np.zeros((2, 48000)), 8000, bands)
+
+
+class TestPlan:
+    def test_a_folder_is_mirrored(self, tmp_path):
+        for name in ("a.wav", "below/a.wav", "below/b.FLAC", "notes.txt", ".hidden.wav"):
+            (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "in" / name).touch()
+        (tmp_path / "in" / "gone.wav").symlink_to(tmp_path / "nowhere")
+        jobs, problems = separate.plan([tmp_path / "in"], tmp_path / "out", 2)
+        voices = [str(job.voice(1).relative_to(tmp_path / "out")) for job in jobs]
+        assert voices == ["a_voice2.wav", "below/a_voice2.wav", "below/b_voice2.wav"]
+        assert ["gone.wav" in str(problem) for problem in problems] == [True]
+
+    def test_outputs_within_the_folder_are_no_inputs(self, tmp_path):
+        write(tmp_path / "a.wav", np.zeros(9))
+        write(tmp_path / "out" / "a_voice1.wav", np.zeros(9))
+        jobs, _ = separate.plan([tmp_path], tmp_path / "out", 2)
+        assert [job.source.name for job in jobs] == ["a.wav"]
+
+    def test_two_recordings_of_one_name(self, tmp_path):
+        first = write(tmp_path / "x" / "a.wav", np.zeros(9))
+        second = write(tmp_path / "y" / "a.wav", np.zeros(9))
+        with pytest.raises(errors.UserError, match=r"both become .*a_voice1\.wav"):
+            separate.plan([first, second], tmp_path / "out", 2)
+        jobs, _ = separate.plan([first, first], tmp_path / "out", 2)
+        assert len(jobs) == 1
+
+    def test_no_recording_is_overwritten(self, tmp_path):
+        write(tmp_path / "a.wav", np.zeros(9))
+        write(tmp_path / "a_voice1.wav", np.zeros(9))
+        with pytest.raises(errors.UserError, match="would overwrite"):
+            separate.plan([tmp_path], tmp_path, 2)
+
+    def test_what_is_not_there(self, tmp_path):
+        (tmp_path / "empty").mkdir()
+        jobs, problems = separate.plan([tmp_path / "x.wav", tmp_path / "empty"], tmp_path, 2)
+        assert not jobs
+        assert "no such file" in str(problems[0])
+        assert "no audio" in str(problems[1])
+
+
+class TestCommand:
+    def test_files_and_folders(self, saved, run_command, tmp_path, speechlike):
+        write(tmp_path / "in" / "a.wav", speechlike(9000, 1))
+        write(tmp_path / "in" / "deep" / "b.flac", speechlike(9000, 2), 16000)
+        write(tmp_path / "in" / "bad.wav", speechlike(9000)).write_bytes(b"RIFF....WAVEfmt")
+        write(tmp_path / "silent.wav", np.zeros(900))
+        done = run_command(
+            "export.separate", tmp_path / "in", tmp_path / "silent.wav", tmp_path / "absent.wav",
+            f"--model={saved.saved_model}", f"--output_dir={tmp_path}/out",
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert names(tmp_path / "out") == [
+            "a_voice1.wav", "a_voice2.wav", "deep/b_voice1.wav", "deep/b_voice2.wav",
+            "silent_voice1.wav", "silent_voice2.wav",
+        ]  # fmt: skip
+        lines = done.stderr.splitlines()
+        assert [line.split(":")[0] for line in lines[:3]] == ["error", "error", "note"]
+        assert "absent.wav" in lines[0]
+        assert "bad.wav" in lines[1]
+        assert "silent.wav" in lines[2]
+        assert lines[3].startswith("2 not separated")
+        assert "3 separated" in done.stdout
+        found, _ = soundfile.read(tmp_path / "out" / "a_voice1.wav", dtype="float32")
+        mixture, _ = soundfile.read(tmp_path / "in" / "a.wav", dtype="float32")
+        expected = np.asarray(saved.separator(mixture[None]))[0, 0]
+        np.testing.assert_allclose(found, expected, atol=0.6 / 32768)
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "words"),
+        [
+            (["--model=m"], 2, "at least one recording"),
+            (["absent.wav", "--model=m"], 1, "no such file or folder: absent.wav"),
+            (["a.wav"], 2, "model"),
+            (["a.wav", "--model=m"], 1, "no such model: m"),
+            (["a.wav", "--model=m", "--chunk_seconds=1"], 2, "chunk_seconds"),
+            (["a.wav", "--model=m", "--overlap_seconds=40"], 2, "overlap_seconds"),
+            (["a.wav", "--model=m", "--modle=n"], 2, "modle"),
+            (["a.wav", "--model=m", "--output_dir=/dev/null/x"], 1, "/dev/null is no folder"),
+        ],
+    )
+    def test_mistakes(self, run_command, tmp_path, arguments, code, words):
+        write(tmp_path / "a.wav", np.zeros(900))
+        arguments = [str(tmp_path / a) if a == "a.wav" else a for a in arguments]
+        done = run_command("export.separate", f"--output_dir={tmp_path}/out", *arguments)
+        assert done.returncode == code
+        assert words in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert not (tmp_path / "out").exists()
+
+    def test_a_full_disk(self, saved, tmp_path, speechlike):
+        """A limit on the size of files stands in for it."""
+        import subprocess
+        import sys
+
+        write(tmp_path / "a.wav", speechlike(200000))
+        program = (
+            "import resource, runpy, sys\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (300000, 300000))\n"
+            f"sys.argv = ['x', {str(tmp_path / 'a.wav')!r}, '--model={saved.saved_model}',"
+            f" '--output_dir={tmp_path}/out']\n"
+            "runpy.run_module('export.separate', run_name='__main__', alter_sys=True)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert done.returncode == 1, done.stderr
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert "disk" in done.stderr
+        assert names(tmp_path) == ["a.wav"]
