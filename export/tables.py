@@ -7,6 +7,8 @@ from typing import Any
 from export import metrics, statistics
 
 NOTHING = "–"
+# What stands beside the mask accuracy that it is another kind of.
+_SHORT = {"mask_accuracy_as_given": "in order given, %"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,7 @@ def summary_table(systems: Mapping[str, Any], names: Sequence[str]) -> Table:
         ]
     for figure in metrics.figures(names):
         if figure not in ("si_sdr", "si_sdr_improvement", "sdr"):
-            columns.append((metrics.title(figure), figure, statistics.ALL))
+            columns.append((_SHORT.get(figure, metrics.title(figure)), figure, statistics.ALL))
     header = ("system", *(column for column, _, _ in columns))
     rows = [
         (system, *(_cell(figures[figure], figure, what) for _, figure, what in columns))
