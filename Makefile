@@ -33,7 +33,7 @@ $(VENV)/.tests: $(VENV)/.installed
 demo: $(VENV)/.installed  ## The whole path on an embedded corpus, in some minutes
 	@BIN=$(BIN) DEMO=$(DEMO) sh tools/demo.sh
 
-experiments: $(VENV)/.installed  ## Fixed assignment beside permutation-invariant training, in some hours
+experiments: $(VENV)/.installed  ## Fixed assignment beside permutation-invariant training, in half an hour
 	@BIN=$(BIN) sh tools/experiments.sh
 
 test: $(VENV)/.tests  ## All tests

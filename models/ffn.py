@@ -54,7 +54,9 @@ class FeedForward(keras.Model):
         self.head = head
         self.num_bins = num_bins
         self.hidden = [
-            keras.layers.Dense(units, activation="tanh", dtype=self.dtype_policy, name=f"hidden_{i}")
+            keras.layers.Dense(
+                units, activation="tanh", dtype=self.dtype_policy, name=f"hidden_{i}"
+            )
             for i in range(num_layers)
         ]
         self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy)

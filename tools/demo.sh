@@ -4,7 +4,7 @@
 set -eu
 BIN=${BIN:-.venv/bin}
 DEMO=${DEMO:-demo}
-EPOCHS=${EPOCHS:-10}
+EPOCHS=${EPOCHS:-2}
 SPEAKERS=${SPEAKERS:-200}
 
 step() {
@@ -21,7 +21,8 @@ step "1/6 Synthetic speakers read real sentences, in TIMIT's layout and file for
 step "2/6 Recordings become mixtures, spectrograms and masks, in sharded TFRecords" \
   pipeline.preprocess --input_dir="$DEMO/corpus" --output_dir="$DEMO/dataset"
 step "3/6 An LSTM learns to tell two voices apart" \
-  trainer.task --data_dir="$DEMO/dataset" --model=lstm --model_dir="$DEMO/run" --epochs="$EPOCHS"
+  trainer.task --data_dir="$DEMO/dataset" --model=lstm --model_dir="$DEMO/run" --epochs="$EPOCHS" \
+  --learning_rate=2e-3 --schedule=cosine
 step "4/6 The best checkpoint becomes a SavedModel" \
   export.saved_model --model_dir="$DEMO/run" --output_dir="$DEMO/model" --overwrite
 step "5/6 A mixture of two speakers it never heard is taken apart" \

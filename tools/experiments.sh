@@ -4,8 +4,8 @@
 set -eu
 BIN=${BIN:-.venv/bin}
 OUT=${OUT:-experiments}
-EPOCHS=${EPOCHS:-10}
-SPEAKERS=${SPEAKERS:-400}
+EPOCHS=${EPOCHS:-4}
+SPEAKERS=${SPEAKERS:-200}
 
 run() {
   echo
@@ -13,15 +13,20 @@ run() {
   "$BIN/python" -m "$@"
 }
 
+train() {
+  name=$1
+  shift
+  run trainer.task --data_dir="$OUT/dataset" --model_dir="$OUT/$name" --epochs="$EPOCHS" \
+    --learning_rate=2e-3 --schedule=cosine "$@"
+}
+
 run pipeline.voices --output_dir="$OUT/corpus" --num_speakers="$SPEAKERS"
 run pipeline.preprocess --input_dir="$OUT/corpus" --output_dir="$OUT/dataset"
 set --
 for model in ffn lstm; do
   # The original's: one mask, voice 1's, plain mean squared error against the binary mask.
-  run trainer.task --data_dir="$OUT/dataset" --model="$model" --epochs="$EPOCHS" \
-    --assignment=fixed --target=ibm --model_dir="$OUT/$model-fixed"
-  run trainer.task --data_dir="$OUT/dataset" --model="$model" --epochs="$EPOCHS" \
-    --assignment=pit --target=psm --model_dir="$OUT/$model-pit"
+  train "$model-fixed" --model="$model" --assignment=fixed --target=ibm
+  train "$model-pit" --model="$model" --assignment=pit --target=psm
   set -- "$@" --model="$OUT/$model-fixed" --model="$OUT/$model-pit"
 done
 run export.evaluate "$@" --data_dir="$OUT/dataset" --split=test --output_dir="$OUT/report" --overwrite
