@@ -36,6 +36,11 @@ demo: $(VENV)/.installed  ## The whole path on an embedded corpus, in some minut
 experiments: $(VENV)/.installed  ## Fixed assignment beside permutation-invariant training, in half an hour
 	@BIN=$(BIN) sh tools/experiments.sh
 
+bench: $(VENV)/.tests  ## Speeds, as ratios, on what the demo made
+	$(BIN)/python -m benchmarks.preprocess --input_dir=$(DEMO)/corpus
+	$(BIN)/python -m benchmarks.input --data_dir=$(DEMO)/dataset
+	$(BIN)/python -m benchmarks.separation --model=$(DEMO)/model
+
 test: $(VENV)/.tests  ## All tests
 	$(BIN)/python -m pytest --durations=10 --cov --cov-report=term:skip-covered $(ARGS)
 

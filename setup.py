@@ -54,7 +54,7 @@ setuptools.setup(
         "keras>=3.5",
         "matplotlib",
         "numpy",
-        "scipy",
+        "scipy>=1.15",
         "soundfile>=0.12",
         "soxr",
         "tensorflow>=2.17",
