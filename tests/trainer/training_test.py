@@ -101,10 +101,3 @@ def test_refusals_leave_nothing_behind(small_dataset, make_dataset, tmp_path):
         with pytest.raises(errors.UserError, match=message):
             training.train(settings, run)
         assert not run.exists()
-
-
-def test_another_dataset_is_not_the_same_run(small_dataset, make_dataset, tmp_path):
-    make_dataset(tmp_path / "other", {"train": 4, "valid": 2}, seed=5)
-    training.train(_config(small_dataset, epochs=1), tmp_path / "run")
-    with pytest.raises(errors.UserError, match=r"other settings .*dataset's plan_digest"):
-        training.train(_config(tmp_path / "other", epochs=2), tmp_path / "run")
