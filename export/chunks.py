@@ -7,7 +7,9 @@ long-term spectra of the voices so far. Between the two the estimates are cross-
 weights that add up to one, so that the voices still add up to the mixture.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -18,12 +20,13 @@ _LOUD_RANGE_DB = 30.0
 # Against the correlation of what two chunks share: it decides between voices that are silent there.
 _COLOUR_WEIGHT = 0.02
 
-# From the mixture [sample, channel] of one chunk to its voices [source, sample, channel].
-Separate = Callable[[np.ndarray], np.ndarray]
+# From the mixtures [sample, channel] of some chunks of one length to the voices of each,
+# [source, sample, channel].
+Separate = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
 
 
 def separate_blocks(
-    blocks: Iterable[np.ndarray], separate: Separate, chunk: int, overlap: int
+    blocks: Iterable[np.ndarray], separate: Separate, chunk: int, overlap: int, at_once: int = 1
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Separates a recording that comes in blocks.
 
@@ -33,9 +36,10 @@ def separate_blocks(
 
     Args:
         blocks: float32 `[sample, channel]`, in order, of any lengths.
-        separate: separates one chunk.
+        separate: separates chunks.
         chunk: samples in a chunk.
         overlap: samples that two chunks share at least, at most half a chunk.
+        at_once: most chunks that `separate` is given in one call.
 
     Yields:
         Pieces of the mixture, float32 `[sample, channel]`, and of its voices,
@@ -49,40 +53,67 @@ def separate_blocks(
         raise ValueError(f"a chunk of {chunk} samples is less than a frame")
     if not 0 <= overlap <= chunk // 2:
         raise ValueError(f"overlap is {overlap} samples, but half a chunk {chunk // 2}")
+    cuts = _cut(blocks, chunk, overlap)
+    mixture = voices = np.zeros((0, 1), np.float32)
+    memory: _Spectra | None = None
+    done = 0
+    while group := list(itertools.islice(cuts, at_once)):
+        for cut, later in zip(group, separate([c.mixture for c in group]), strict=True):
+            start = cut.start
+            if not len(mixture):
+                mixture, voices = cut.mixture, later
+            else:
+                # All positions are counted from the first sample of the chunk that is being left.
+                memory = memory or _Spectra(voices)
+                similarity = _COLOUR_WEIGHT * memory.likeness(later)
+                if cut.heard:
+                    similarity += _correlations(voices[:, start:], later[:, : chunk - start])
+                later = later[best_order(similarity)]
+                memory.add(later)
+                mixture = np.concatenate([mixture[:start], cut.mixture])
+                voices = _join(voices, later, start, overlap)
+            until = len(mixture) if cut.last else len(mixture) - overlap
+            yield mixture[done:until], voices[:, done:until]
+            # What the next chunk may share is kept, and counted from this chunk's first sample.
+            done = until - start
+            mixture, voices = mixture[start:], voices[:, start:]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cut:
+    """A chunk: its mixture, and how it lies to the one before.
+
+    Attributes:
+        mixture: float32 `[sample, channel]`.
+        start: its first sample, counted from the first of the chunk before.
+        heard: whether there is speech in what the two share.
+        last: whether the recording ends with it.
+    """
+
+    mixture: np.ndarray
+    start: int
+    heard: bool
+    last: bool
+
+
+def _cut(blocks: Iterable[np.ndarray], chunk: int, overlap: int) -> Iterator[_Cut]:
     source = _Source(blocks)
     source.fill(chunk + 1)
-    mixture = source.samples
-    if not len(mixture):
+    if not len(source.samples):
         return
-    voices = separate(mixture[:chunk])
-    if len(mixture) <= chunk:
-        yield mixture, voices
-        return
-    memory = _Spectra(voices)
-    done, last = 0, False
-    # All positions are counted from the first sample of the chunk that is being left.
+    last = len(source.samples) <= chunk
+    yield _Cut(source.samples[:chunk], 0, False, last)
     while not last:
         loud = _loud_from_end(source.samples[:chunk])
         start = chunk - _shared(loud, chunk, overlap)
         source.fill(start + chunk + 1)
-        mixture = source.samples
-        last = len(mixture) <= start + chunk
+        last = len(source.samples) <= start + chunk
         if last:
             # It is a whole chunk too: what it hears twice helps to tell the voices apart.
-            start = len(mixture) - chunk
-        later = separate(mixture[start : start + chunk])
-        similarity = _COLOUR_WEIGHT * memory.likeness(later)
-        if loud[(chunk - start) // schema.FRAME_LENGTH] >= _enough(overlap) / 4:
-            similarity += _correlations(voices[:, start:], later[:, : chunk - start])
-        order = best_order(similarity)
-        later = later[order]
-        memory.add(later)
-        voices = _join(voices, later, start, overlap)
-        until = len(mixture) if last else start + chunk - overlap
-        yield mixture[done:until], voices[:, done:until]
-        done = until - start
-        voices = voices[:, start:]
+            start = len(source.samples) - chunk
+        heard = loud[(chunk - start) // schema.FRAME_LENGTH] >= _enough(overlap) / 4
         source.drop(start)
+        yield _Cut(source.samples[:chunk], start, bool(heard), last)
 
 
 def best_order(similarity: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """One recording to its voices: any rate, any number of channels, any length, block by block."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -17,6 +17,9 @@ _COPY_DB = -20.0
 # More model samples than the resamplers' rounding loses.
 _SPARE_SAMPLES = 8
 _BLOCK = 2**16
+# Signals that the model is given in one call: a recurrent network takes as long for four as for
+# one, and each needs some 100 MB at a minute's length.
+_AT_ONCE = 4
 
 # Gets the pieces of the mixture [sample, channel] and its voices [source, sample, channel].
 Listener = Callable[[np.ndarray, np.ndarray], None]
@@ -67,9 +70,10 @@ def voices_of(
     def separated() -> Iterator[np.ndarray]:
         pieces = chunks.separate_blocks(
             audio.resample_blocks(counted(), rate, model_rate),
-            lambda mixture: _separate_channels(model, mixture),
+            lambda mixtures: _separate_chunks(model, mixtures),
             chunk=round(chunk_seconds * model_rate),
             overlap=round(overlap_seconds * model_rate),
+            at_once=_AT_ONCE,
         )
         for mixture, voices in pieces:
             for listener in listeners:
@@ -126,37 +130,56 @@ class Tally:
         return ""
 
 
-def _separate_channels(model: loading.LoadedModel, mixture: np.ndarray) -> np.ndarray:
-    """`[sample, channel]` to `[source, sample, channel]`.
+def _separate_chunks(
+    model: loading.LoadedModel, mixtures: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """The voices `[source, sample, channel]` of each of some mixtures `[sample, channel]`.
 
     Each channel is separated by itself, so that its voices add up to it whatever the network is.
     Who is who is decided by the mean of the channels, in which all speakers are heard also where
     each channel has its own (two sides of a telephone call).
     """
+    signals = [_signals(mixture) for mixture in mixtures]
+    rows = np.concatenate(signals)
+    voices = [_run(model, rows[i : i + _AT_ONCE]) for i in range(0, len(rows), _AT_ONCE)]
+    ends = np.cumsum([len(rows) for rows in signals])
+    return [
+        _ordered(part, mixture.shape[1])
+        for part, mixture in zip(np.split(np.concatenate(voices), ends[:-1]), mixtures, strict=True)
+    ]
+
+
+def _signals(mixture: np.ndarray) -> np.ndarray:
+    """What the model is to separate, `[row, sample]`: the channels, and before them a reference.
+
+    The reference is the mean of the channels, or the loudest where they cancel out in it. Channels
+    that are all the same are one row.
+    """
     channels = np.ascontiguousarray(mixture.T)
-    if len(channels) == 1 or (channels == channels[0]).all():
-        voices = _run(model, channels[0])
-        return np.repeat(voices[:, :, np.newaxis], len(channels), axis=2)
-    guide = _magnitudes(_run(model, _reference(channels)))
-    ordered = []
-    for channel in channels:
-        voices = _run(model, channel)
-        # Magnitudes: microphones that stand apart hear the same voice with different delays.
-        similarity = np.einsum("ifb,jfb->ij", guide, _magnitudes(voices), optimize=True)
-        ordered.append(voices[chunks.best_order(similarity)])
-    return np.stack(ordered, axis=2)
-
-
-def _reference(channels: np.ndarray) -> np.ndarray:
-    """The mean of the channels `[channel, sample]`, or the loudest where they cancel out in it."""
+    if (channels == channels[0]).all():
+        return channels[:1]
     mean = channels.mean(axis=0)
     powers = np.square(channels, dtype=np.float64).mean(axis=1)
     cancelled = np.square(mean, dtype=np.float64).mean() < 0.05 * powers.mean()
-    return channels[np.argmax(powers)] if cancelled else mean
+    reference = channels[np.argmax(powers)] if cancelled else mean
+    return np.concatenate([reference[np.newaxis], channels])
 
 
-def _run(model: loading.LoadedModel, samples: np.ndarray) -> np.ndarray:
-    voices = model.separate(samples[np.newaxis])[0]
+def _ordered(voices: np.ndarray, num_channels: int) -> np.ndarray:
+    """Voices `[row, source, sample]` of `_signals` as `[source, sample, channel]`."""
+    if len(voices) == 1:
+        return np.repeat(voices[0][..., np.newaxis], num_channels, axis=2)
+    # Magnitudes: microphones that stand apart hear the same voice with different delays.
+    guide = _magnitudes(voices[0])
+    channels = []
+    for channel in voices[1:]:
+        similarity = np.einsum("ifb,jfb->ij", guide, _magnitudes(channel), optimize=True)
+        channels.append(channel[chunks.best_order(similarity)])
+    return np.stack(channels, axis=2)
+
+
+def _run(model: loading.LoadedModel, rows: np.ndarray) -> np.ndarray:
+    voices = model.separate(rows)
     if not np.isfinite(voices).all():
         raise errors.UserError(
             f"{model.path}: the model gives values that are no numbers; train or export it again"

@@ -23,6 +23,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import signal
 import sys
 import tempfile
 import time
@@ -313,6 +314,8 @@ def _define_flags() -> None:
 def main(arguments: list[str]) -> int:
     """The command."""
     options = flags.FLAGS
+    # Ended by SIGTERM, too, the command takes what it has half written with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if not arguments:
         raise flags.Error("name at least one recording or folder of recordings")
     if options.overlap_seconds > options.chunk_seconds / 2:
