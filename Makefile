@@ -42,7 +42,7 @@ bench: $(VENV)/.tests  ## Speeds, as ratios, on what the demo made
 	$(BIN)/python -m benchmarks.separation --model=$(DEMO)/model
 
 test: $(VENV)/.tests  ## All tests
-	$(BIN)/python -m pytest --durations=10 --cov --cov-report=term:skip-covered $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --durations=10 --cov --cov-report=term:skip-covered $(ARGS)
 
 lint: $(VENV)/.tests  ## Style, types
 	$(BIN)/ruff check .
@@ -57,11 +57,11 @@ format:  ## Mends what can be mended by a machine
 .venv-latest/.tests: setup.py constraints-latest.txt
 	$(PYTHON) -m venv .venv-latest
 	.venv-latest/bin/pip install --quiet --constraint constraints-latest.txt --editable '.[demo]' \
-	  pytest pytest-timeout mir_eval pystoi
+	  pytest pytest-timeout pytest-xdist mir_eval pystoi
 	@touch $@
 
 test-latest: .venv-latest/.tests  ## The path through all rooms on the newest TensorFlow
-	.venv-latest/bin/python -m pytest $(or $(ARGS),tests/end_to_end tests/models tests/pipeline/shards_test.py)
+	.venv-latest/bin/python -m pytest --numprocesses=2 --dist=loadgroup $(or $(ARGS),tests/end_to_end tests/models tests/pipeline/shards_test.py)
 
 clean:  ## Removes environments and what the demo made
 	rm -rf $(VENV) .venv-latest $(DEMO) *.egg-info build dist

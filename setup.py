@@ -19,12 +19,12 @@ EXTRAS = {
     "aws": ["apache-beam[aws]"],
     "gcp": ["google-cloud-storage", "google-apitools"],
     "evaluate": ["pystoi", "pesq"],
-    "tensorboard": ["tensorboard"],
 }
 EXTRAS["test"] = [
     "pytest",
     "pytest-cov",
     "pytest-timeout",
+    "pytest-xdist",
     "jax[cpu]",
     "librosa",
     "mir_eval",
@@ -57,6 +57,7 @@ setuptools.setup(
         "scipy>=1.15",
         "soundfile>=0.12",
         "soxr",
+        "tensorboard",
         "tensorflow>=2.17",
         "tqdm",
     ],

@@ -21,6 +21,14 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items):
+    """With several workers a file's tests stay together, and so do those of the whole path."""
+    for item in items:
+        path = item.path.relative_to(ROOT / "tests")
+        whole = path.parts[0] == "end_to_end"
+        item.add_marker(pytest.mark.xdist_group("end_to_end" if whole else path.as_posix()))
+
+
 @pytest.fixture(scope="session")
 def recordings():
     """The folder that holds `timit_sample` and `speech`; skips where there is none."""

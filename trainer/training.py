@@ -1,5 +1,6 @@
 """A training run from Python: what `python -m trainer.task` does."""
 
+import importlib.util
 import math
 import sys
 from typing import Any
@@ -154,9 +155,14 @@ def _callbacks(
     if config.patience:
         kept.append(keras.callbacks.EarlyStopping(monitor, patience=config.patience, mode=mode))
     chosen += kept
-    if config.tensorboard and keras.backend.backend() == "tensorflow":
+    if config.tensorboard and _can_write_events():
         chosen.append(keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False))
     return [*chosen, callbacks.KeepLast(folder, state, kept), callbacks.Draw(folder.curves, state)]
+
+
+def _can_write_events() -> bool:
+    # Keras writes them through TensorFlow, which since 2.20 does not bring TensorBoard along.
+    return keras.backend.backend() == "tensorflow" and bool(importlib.util.find_spec("tensorboard"))
 
 
 def _headline(
