@@ -5,7 +5,7 @@ set -eu
 BIN=${BIN:-.venv/bin}
 DEMO=${DEMO:-demo}
 EPOCHS=${EPOCHS:-2}
-SPEAKERS=${SPEAKERS:-200}
+SPEAKERS=${SPEAKERS:-160}
 
 step() {
   echo
@@ -29,9 +29,9 @@ step "5/6 A mixture of two speakers it never heard is taken apart" \
   export.example --data_dir="$DEMO/dataset" --split=test --output_dir="$DEMO/example"
 step "   " \
   export.separate "$DEMO/example/mixture.wav" --model="$DEMO/model" --output_dir="$DEMO/voices" --plot
-step "6/6 How well? Thirty such mixtures, beside what ideal masks would reach" \
+step "6/6 How well? Twenty such mixtures, beside what ideal masks would reach" \
   export.evaluate --model="$DEMO/model" --data_dir="$DEMO/dataset" --split=test \
-  --max_mixtures=30 --output_dir="$DEMO/report" --overwrite
+  --max_mixtures=20 --output_dir="$DEMO/report" --overwrite
 echo
 echo "Done in $(($(date +%s) - start)) seconds. Listen to and look at:"
 for path in example/mixture.wav voices/*.wav voices/*.png run/curves.png report/report.html; do

@@ -4,7 +4,7 @@
 set -eu
 BIN=${BIN:-.venv/bin}
 OUT=${OUT:-experiments}
-EPOCHS=${EPOCHS:-4}
+EPOCHS=${EPOCHS:-2}
 SPEAKERS=${SPEAKERS:-200}
 
 run() {
