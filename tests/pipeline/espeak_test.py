@@ -2,7 +2,6 @@
 
 import builtins
 
-import librosa
 import numpy as np
 import pytest
 
@@ -19,12 +18,6 @@ def _library():
         pytest.skip(str(error))
 
 
-def median_pitch(samples, rate):
-    samples = samples.astype(np.float32) / 32768
-    pitch, voiced, _ = librosa.pyin(samples, fmin=60, fmax=500, sr=rate)
-    return np.median(pitch[voiced])
-
-
 def test_the_same_calls_in_the_same_order_give_the_same_samples():
     def speak():
         with espeak.Synthesizer({"someone": "pitch 90 130\nflutter 5"}, seed=3) as synthesizer:
@@ -38,7 +31,7 @@ def test_the_same_calls_in_the_same_order_give_the_same_samples():
         np.testing.assert_array_equal(one, other)
 
 
-def test_voices_and_rate_are_obeyed():
+def test_voices_and_rate_are_obeyed(median_pitch):
     voices = {"low": "pitch 90 130", "high": "pitch 180 240"}
     with espeak.Synthesizer(voices, seed=0) as synthesizer:
         low = synthesizer.say(SENTENCE, "en-us+low")
@@ -87,7 +80,7 @@ def test_without_wheel_and_library_the_message_says_what_to_install(no_wheel, mo
         espeak.Synthesizer({}, seed=0)
 
 
-def test_without_the_wheel_the_library_of_the_system_is_taken(no_wheel, monkeypatch):
+def test_without_the_wheel_the_library_of_the_system_is_taken(no_wheel, monkeypatch, median_pitch):
     import importlib
 
     loader = importlib.import_module("espeakng_loader")

@@ -2,7 +2,6 @@
 
 import collections
 
-import librosa
 import numpy as np
 import pytest
 
@@ -68,12 +67,9 @@ def test_recordings_hold_new_sentences_and_are_long_and_loud_enough(readings):
             assert np.abs(samples.astype(int)).max() < 32767
 
 
-def test_pitch_is_heard_as_drawn(readings):
+def test_pitch_is_heard_as_drawn(readings, median_pitch):
     for speaker, recordings in readings:
-        samples = recordings[0][1].astype(np.float32) / 32768
-        pitch = librosa.yin(samples[: 2 * speakers.RATE], fmin=60, fmax=450, sr=speakers.RATE)
-        loud = librosa.feature.rms(y=samples)[0] > 0.5 * np.sqrt(np.mean(samples**2))
-        heard = np.median(pitch[loud[: pitch.size]])
+        heard = median_pitch(recordings[0][1], speakers.RATE)
         assert heard == pytest.approx(speaker.pitch_hz, rel=0.25), speaker
 
 
