@@ -5,7 +5,7 @@ set -eu
 BIN=${BIN:-.venv/bin}
 DEMO=${DEMO:-demo}
 EPOCHS=${EPOCHS:-2}
-SPEAKERS=${SPEAKERS:-160}
+SPEAKERS=${SPEAKERS:-130}
 
 step() {
   echo
