@@ -21,37 +21,6 @@ from pipeline import command, errors, schema, version
 
 _METRICS = ("si_sdr", "sdr", "stoi", "pesq", "mask_accuracy")
 
-_MODELS = flags.DEFINE_multi_string(
-    "model",
-    [],
-    "A SavedModel's folder, a trainer's --model_dir, or a .keras file. Give it again for models to "
-    "stand side by side; without it the oracles stand alone.",
-)
-_DATA_DIRS = flags.DEFINE_multi_string(
-    "data_dir", [], "A dataset's folder, made by pipeline.preprocess. May be given again."
-)
-_SPLIT = flags.DEFINE_enum("split", "test", schema.SPLITS, "Which part of the dataset.")
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", "report", "Where the results go.")
-_MAX_MIXTURES = flags.DEFINE_integer(
-    "max_mixtures", None, "At most so many of each dataset: its first.", lower_bound=1
-)
-_METRICS_FLAG = flags.DEFINE_list(
-    "metrics", list(_METRICS), f"Which figures, of {', '.join(_METRICS)}; SI-SDR is always there."
-)
-_WORKERS = flags.DEFINE_integer(
-    "workers", None, "Processes that compute the figures; all cores by default.", lower_bound=1
-)
-_EXAMPLES = flags.DEFINE_integer(
-    "examples",
-    1,
-    "Mixtures to look at and listen to on the page, of each dataset: so many of the best, of the "
-    "middle and of the worst.",
-    lower_bound=0,
-    upper_bound=10,
-)
-_AUDIO = flags.DEFINE_bool("audio", True, "Whether the page holds their sound.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the results of other settings.")
-
 
 def evaluate(
     models: Sequence[str],
@@ -376,6 +345,42 @@ def screen(summary: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
+def _define_flags() -> None:
+    # Not on import: two commands used from one program would both define --output_dir.
+    flags.DEFINE_multi_string(
+        "model",
+        [],
+        "A SavedModel's folder, a trainer's --model_dir, or a .keras file. Again for models to "
+        "stand side by side; without it the oracles stand alone.",
+    )
+    flags.DEFINE_multi_string(
+        "data_dir", [], "A dataset's folder, made by pipeline.preprocess. May be given again."
+    )
+    flags.DEFINE_enum("split", "test", schema.SPLITS, "Which part of the dataset.")
+    flags.DEFINE_string("output_dir", "report", "Where the results go.")
+    flags.DEFINE_integer(
+        "max_mixtures", None, "At most so many of each dataset: its first.", lower_bound=1
+    )
+    flags.DEFINE_list(
+        "metrics",
+        list(_METRICS),
+        f"Which figures, of {', '.join(_METRICS)}; SI-SDR is always there.",
+    )
+    flags.DEFINE_integer(
+        "workers", None, "Processes that compute the figures; all cores by default.", lower_bound=1
+    )
+    flags.DEFINE_integer(
+        "examples",
+        1,
+        "Mixtures to look at and listen to on the page, of each dataset: so many of the best, of "
+        "the middle and of the worst.",
+        lower_bound=0,
+        upper_bound=10,
+    )
+    flags.DEFINE_bool("audio", True, "Whether the page holds their sound.")
+    flags.DEFINE_bool("overwrite", False, "Replace the results of other settings.")
+
+
 def main(arguments: list[str]) -> None:
     """Runs the command."""
     if arguments:
@@ -383,16 +388,16 @@ def main(arguments: list[str]) -> None:
     # One thread a worker: the workers inherit it, TensorFlow's own threads do not heed it.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     summary = evaluate(
-        _MODELS.value,
-        _DATA_DIRS.value,
-        _OUTPUT_DIR.value,
-        split=_SPLIT.value,
-        max_mixtures=_MAX_MIXTURES.value,
-        metric_names=_METRICS_FLAG.value,
-        workers=_WORKERS.value,
-        examples=_EXAMPLES.value,
-        audio=_AUDIO.value,
-        overwrite=_OVERWRITE.value,
+        flags.FLAGS.model,
+        flags.FLAGS.data_dir,
+        flags.FLAGS.output_dir,
+        split=flags.FLAGS.split,
+        max_mixtures=flags.FLAGS.max_mixtures,
+        metric_names=flags.FLAGS.metrics,
+        workers=flags.FLAGS.workers,
+        examples=flags.FLAGS.examples,
+        audio=flags.FLAGS.audio,
+        overwrite=flags.FLAGS.overwrite,
     )
     if summary is not None:
         print(screen(summary))
@@ -400,9 +405,10 @@ def main(arguments: list[str]) -> None:
         print(
             f"\n{run['mixtures']} mixtures in {run['seconds']:.0f} s, {run['workers']} workers; "
             f"{run['peak_memory_mb']} MB at most in the main process\n"
-            f"{os.path.join(_OUTPUT_DIR.value, 'report.html')}"
+            f"{os.path.join(flags.FLAGS.output_dir, 'report.html')}"
         )
 
 
 if __name__ == "__main__":
+    _define_flags()
     command.run(main, __doc__)

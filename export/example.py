@@ -13,18 +13,23 @@ from absl import flags, logging
 
 from pipeline import command, errors, schema
 
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the dataset.", required=True)
-_SPLIT = flags.DEFINE_enum("split", "test", schema.SPLITS, "Split of the mixture.")
-_INDEX = flags.DEFINE_integer(
-    "index", 0, "Which mixture of the split, in the order of the shards.", lower_bound=0
-)
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder to write to.", required=True)
+
+def _define_flags() -> None:
+    # Not on import: two commands used from one program would both define --output_dir.
+    flags.DEFINE_string("data_dir", None, "Folder of the dataset.", required=True)
+    flags.DEFINE_enum("split", "test", schema.SPLITS, "Split of the mixture.")
+    flags.DEFINE_integer(
+        "index", 0, "Which mixture of the split, in the order of the shards.", lower_bound=0
+    )
+    flags.DEFINE_string("output_dir", None, "Folder to write to.", required=True)
 
 
 def main(arguments: list[str]) -> None:
     """Runs the command."""
     command.require(not arguments, f"unexpected argument {' '.join(arguments)}")
-    for path in write(_DATA_DIR.value, _SPLIT.value, _INDEX.value, _OUTPUT_DIR.value):
+    for path in write(
+        flags.FLAGS.data_dir, flags.FLAGS.split, flags.FLAGS.index, flags.FLAGS.output_dir
+    ):
         logging.info("%s", path)
 
 
@@ -60,4 +65,5 @@ def write(data_dir: str, split: str, index: int, output_dir: str) -> list[str]:
 
 
 if __name__ == "__main__":
+    _define_flags()
     command.run(main, __doc__)

@@ -19,25 +19,6 @@ from absl import flags, logging
 
 from pipeline import command, errors, harvard, sphere, version
 
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder of the corpus; it is created.")
-_NUM_SPEAKERS = flags.DEFINE_integer(
-    "num_speakers", 120, "Speakers of the train split.", lower_bound=0, upper_bound=10000
-)
-_NUM_TEST_SPEAKERS = flags.DEFINE_integer(
-    "num_test_speakers", 20, "Speakers of the test split.", lower_bound=0, upper_bound=5000
-)
-_UTTERANCES = flags.DEFINE_integer(
-    "utterances_per_speaker", 10, "Recordings of each speaker, 2.5 to 6 seconds long.",
-    lower_bound=1, upper_bound=60,
-)  # fmt: skip
-_SEED = flags.DEFINE_integer("seed", 0, "Other seeds give other speakers.", lower_bound=0)
-_NUM_WORKERS = flags.DEFINE_integer(
-    "num_workers", None, "Processes, by default one for each core.", lower_bound=1
-)
-_OVERWRITE = flags.DEFINE_bool(
-    "overwrite", False, "Replace a corpus that was made with other settings."
-)
-
 SETTINGS_FILE = "voices.json"
 # The last lists are the test's alone.
 _TEST_SENTENCES = 12 * harvard.LIST_LENGTH
@@ -217,35 +198,56 @@ def _write_speaker_table(path: pathlib.Path, lines: list[str]) -> None:
     path.write_text(head + "".join(f"{line}\n" for line in sorted(lines)), encoding="ascii")
 
 
+def _define_flags() -> None:
+    # Not on import: two commands used from one program would both define --output_dir.
+    flags.DEFINE_string("output_dir", None, "Folder of the corpus; it is created.")
+    flags.DEFINE_integer(
+        "num_speakers", 120, "Speakers of the train split.", lower_bound=0, upper_bound=10000
+    )
+    flags.DEFINE_integer(
+        "num_test_speakers", 20, "Speakers of the test split.", lower_bound=0, upper_bound=5000
+    )
+    flags.DEFINE_integer(
+        "utterances_per_speaker", 10, "Recordings of each speaker, 2.5 to 6 seconds long.",
+        lower_bound=1, upper_bound=60,
+    )  # fmt: skip
+    flags.DEFINE_integer("seed", 0, "Other seeds give other speakers.", lower_bound=0)
+    flags.DEFINE_integer(
+        "num_workers", None, "Processes, by default one for each core.", lower_bound=1
+    )
+    flags.DEFINE_bool("overwrite", False, "Replace a corpus that was made with other settings.")
+
+
 def main(arguments: list[str]) -> None:
     """The command."""
     if arguments:
         raise flags.Error(f"unexpected argument {arguments[0]!r}")
-    if not _OUTPUT_DIR.value:
+    if not flags.FLAGS.output_dir:
         raise flags.Error("--output_dir is needed, the folder of the corpus")
-    num_speakers = _NUM_SPEAKERS.value + _NUM_TEST_SPEAKERS.value
+    num_speakers = flags.FLAGS.num_speakers + flags.FLAGS.num_test_speakers
     if not num_speakers:
         raise flags.Error("--num_speakers and --num_test_speakers are both 0")
     # Heavier than the flags: --help is not to wait for it.
     from pipeline import espeak
 
     settings = Settings(
-        num_speakers=_NUM_SPEAKERS.value,
-        num_test_speakers=_NUM_TEST_SPEAKERS.value,
-        utterances_per_speaker=_UTTERANCES.value,
-        seed=_SEED.value,
+        num_speakers=flags.FLAGS.num_speakers,
+        num_test_speakers=flags.FLAGS.num_test_speakers,
+        utterances_per_speaker=flags.FLAGS.utterances_per_speaker,
+        seed=flags.FLAGS.seed,
         espeak_version=espeak.version(),
     )
-    if write(_OUTPUT_DIR.value, settings, _NUM_WORKERS.value, _OVERWRITE.value):
+    if write(flags.FLAGS.output_dir, settings, flags.FLAGS.num_workers, flags.FLAGS.overwrite):
         logging.info(
             "%s: %d speakers, %d recordings of each",
-            _OUTPUT_DIR.value,
+            flags.FLAGS.output_dir,
             num_speakers,
             settings.utterances_per_speaker,
         )
     else:
-        logging.info("%s is complete, nothing to do", _OUTPUT_DIR.value)
+        logging.info("%s is complete, nothing to do", flags.FLAGS.output_dir)
 
 
 if __name__ == "__main__":
+    _define_flags()
     command.run(main, __doc__)
