@@ -71,7 +71,7 @@ def _compiled(config: Any, info: dataset.DatasetInfo) -> Any:
     assert info.mean is not None
     assert info.deviation is not None
     assert info.active_level_db is not None
-    around = separator.Separator(
+    around = separator.wrap(
         registry.create(config.model, num_outputs=config.num_outputs(info.num_sources)),
         mean=info.mean,
         deviation=info.deviation,

@@ -75,7 +75,7 @@ def _model_folder() -> Iterator[str]:
     loading.import_keras()
     from models import registry, separator
 
-    fresh = separator.Separator(
+    fresh = separator.wrap(
         registry.create("lstm"), mean=-3.7, deviation=0.8, active_level_db=-23.0,
         sample_rate=8000, num_sources=2,
     )  # fmt: skip

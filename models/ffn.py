@@ -36,6 +36,8 @@ class FeedForward(keras.Model):
         masks = FeedForward(num_outputs=2)(np.zeros((1, 100, 129), "float32"))
     """
 
+    takes = "log_magnitude"
+
     def __init__(
         self,
         num_outputs: int = 2,

@@ -39,6 +39,8 @@ class LongShortTermMemory(keras.Model):
         masks = LongShortTermMemory(num_outputs=2)(np.zeros((1, 100, 129), "float32"))
     """
 
+    takes = "log_magnitude"
+
     def __init__(
         self,
         num_outputs: int = 2,

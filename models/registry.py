@@ -1,4 +1,12 @@
-"""All networks by name. A new one is a file of its own and a line here."""
+"""All networks by name. A new one is a file of its own and a line here.
+
+Each is a `keras.Model` whose constructor has `num_outputs: int = 2`, for any number of voices, and
+settings with defaults. Its class attribute `takes` says what it is handed and gives:
+`"log_magnitude"`, normalised, `[batch, frame, bin]`, for masks `[batch, output, frame, bin]`, or
+`"waveform"`, `[batch, sample]` at the level of the train split, for waveforms `[batch, output,
+sample]`; both in float32 and of any length. A network that also gives voices on its way has, beside
+`call`, a method `with_auxiliary(waveform, training)`: the waveforms and a list of such tensors.
+"""
 
 import inspect
 from typing import Any

@@ -27,43 +27,32 @@ def train(config: config_lib.Config, model_dir: str) -> run_folder.State:
         UserError: something that a person can mend, such as a damaged shard.
     """
     info = dataset.read(config.data_dir)
+    config = resolve(config, info)
     config.check(info)
-    registry.settings(config.model)
-    split = input.Split(config.data_dir, "train", info)
-    split.check_sizes()
     folder = run_folder.RunFolder(model_dir)
     scope, replicas = devices.use_all()
     keras.utils.set_random_seed(config.seed)
     with scope():
         model = make_learner(config, info, replicas)
+    data = feeding.open_dataset(config, info)
+    if config.init_from and not folder.has_state():
+        initial.load(config.init_from, model.separator)
     state = folder.claim(config, info)
     if state.epoch >= config.epochs or state.stopped:
         print(_summary(folder, state, "was finished already"))
         return state
 
-    num_windows = split.num_windows(config.frames)
-    steps = config.steps_per_epoch or math.ceil(num_windows / config.batch_size)
+    steps = config.steps_per_epoch or data.steps
     with scope():
         _compile(model, config, steps)
     if state.weights:
         model.load_weights(folder.last / state.weights)
-    print(_headline(config, info, model, num_windows), flush=True)
+    print(_headline(config, info, model, data), flush=True)
     if state.epoch:
         print(f"going on after epoch {state.epoch}", flush=True)
-
-    batches = input.windows(
-        split,
-        ("log_magnitude", config.target),
-        frames=config.frames,
-        batch_size=config.batch_size,
-        first_batch=state.epoch * steps,
-        seed=config.seed,
-        shuffle_buffer=config.shuffle_buffer,
-        cache=config.cache,
-    )
     try:
         model.fit(
-            batches,
+            data.batches(steps, state.epoch),
             initial_epoch=state.epoch,
             epochs=config.epochs,
             steps_per_epoch=steps,
@@ -74,21 +63,46 @@ def train(config: config_lib.Config, model_dir: str) -> run_folder.State:
         )
     except Exception as error:
         if type(error).__name__ in ("DataLossError", "InvalidArgumentError"):
-            for name in info.splits:
-                features = ("log_magnitude", config.target) if name == "train" else ("sources",)
-                input.find_damage(input.Split(config.data_dir, name, info), features)
+            data.find_damage()
         raise
     print(_summary(folder, state, "finished"))
     return state
 
 
+def resolve(config: config_lib.Config, info: dataset.DatasetInfo) -> config_lib.Config:
+    """The settings with what was left open filled in, by network and dataset.
+
+    Raises:
+        UserError: no such network, or a loss that it cannot learn.
+    """
+    registry.settings(config.model)
+    network = registry.NETWORKS[config.model]
+    waveform = network.takes == "waveform"
+    loss = config.loss or objectives.default_loss(network)
+    if (loss == "mask" and waveform) or (
+        loss == "clustering" and not hasattr(network, "embeddings")
+    ):
+        raise errors.UserError(
+            f"the network {config.model} cannot learn --loss={loss}; "
+            f"leave it out for {objectives.default_loss(network)}"
+        )
+    on_waveforms = loss in ("sisdr", "snr")
+    return dataclasses.replace(
+        config,
+        loss=loss,
+        mixing=config.mixing or ("dynamic" if waveform and info.utterances else "static"),
+        frames=config.frames or (500 if on_waveforms else 100),
+        batch_size=config.batch_size or (8 if on_waveforms else 64),
+    )
+
+
 def make_learner(
     config: config_lib.Config, info: dataset.DatasetInfo, replicas: int
-) -> learner.MaskLearner:
+) -> learner.MaskLearner | learner.MixtureLearner:
     """The network, with the dataset's constants around it, ready to learn; random weights.
 
     Args:
-        config: all settings.
+        config: all settings, resolved.
         info: of the dataset.
         replicas: see `learner.MaskLearner`.
     """
@@ -101,7 +115,7 @@ def make_learner(
     assert deviation is not None
     assert level is not None
     model = learner.MaskLearner(
-        separator.Separator(
+        separator.wrap(
             registry.create(config.model, **settings),
             mean=mean,
             deviation=deviation,
