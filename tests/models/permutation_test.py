@@ -1,5 +1,6 @@
 """The best assignment, against SciPy's Hungarian algorithm."""
 
+import keras
 import numpy as np
 import pytest
 import scipy.optimize
@@ -7,7 +8,7 @@ import scipy.optimize
 from models import permutation
 
 
-@pytest.mark.parametrize("num_sources", [1, 2, 3, 4])
+@pytest.mark.parametrize("num_sources", [1, 2, 3, 4, 5, 6, 8])
 def test_finds_what_the_hungarian_algorithm_finds(num_sources):
     losses = np.random.default_rng(num_sources).normal(size=(50, num_sources, num_sources))
     found = np.asarray(permutation.assign(losses.astype("float32")))
@@ -16,10 +17,30 @@ def test_finds_what_the_hungarian_algorithm_finds(num_sources):
         np.testing.assert_array_equal(assignment, scipy.optimize.linear_sum_assignment(matrix)[1])
 
 
-def test_takes_the_order_as_it_is_among_equals():
-    np.testing.assert_array_equal(
-        permutation.assign(np.zeros((2, 3, 3), "float32")), [[0, 1, 2]] * 2
+@pytest.mark.parametrize("num_sources", [3, 5])
+def test_takes_the_order_as_it_is_among_equals(num_sources):
+    losses = np.zeros((2, num_sources, num_sources), "float32")
+    np.testing.assert_array_equal(permutation.assign(losses), [range(num_sources)] * 2)
+
+
+def test_a_loss_that_is_not_finite_still_gets_an_assignment():
+    for num_sources in (3, 5):
+        losses = np.full((1, num_sources, num_sources), np.nan, "float32")
+        found = np.asarray(permutation.assign(losses))[0]
+        assert sorted(found) == list(range(num_sources))
+
+
+def test_compiles_for_batches_of_any_size():
+    tf = pytest.importorskip("tensorflow")
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("for TensorFlow's graphs")
+    compiled = tf.function(
+        permutation.assign,
+        input_signature=[tf.TensorSpec([None, 5, 5], tf.float32)],
+        jit_compile=True,
     )
+    losses = np.random.default_rng(0).normal(size=(7, 5, 5)).astype("float32")
+    np.testing.assert_array_equal(compiled(losses), permutation.assign(losses))
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (4, 3, 5), (4, 3, 5, 7)])
@@ -34,5 +55,5 @@ def test_reorder_takes_the_voices_that_were_assigned(shape):
 def test_refuses_what_it_cannot_assign():
     with pytest.raises(ValueError, match="2 outputs cannot be assigned to 3 voices"):
         permutation.assign(np.zeros((1, 2, 3), "float32"))
-    with pytest.raises(ValueError, match="at most 6"):
-        permutation.assign(np.zeros((1, 7, 7), "float32"))
+    with pytest.raises(ValueError, match="at most 12"):
+        permutation.assign(np.zeros((1, 13, 13), "float32"))
