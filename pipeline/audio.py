@@ -7,8 +7,9 @@ What a file is, its first bytes say, never its name. Samples are float32, full s
 
 import io
 import os
+import re
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import BinaryIO
 
@@ -167,20 +168,7 @@ def decode_channels(data: bytes, *, verify: bool = True) -> tuple[np.ndarray, in
     Raises:
         AudioError: the bytes are no recording, or not all of one, or too much of one.
     """
-    with Reader(io.BytesIO(data), verify) as reader:
-        most = MAX_DECODED_BYTES // (4 * reader.num_channels)
-        blocks: list[np.ndarray] = []
-        done = 0
-        for block in reader.blocks():
-            done += len(block)
-            if max(done, reader.num_samples or 0) > most:
-                raise AudioError(
-                    f"longer than {most / reader.rate / 60:.0f} minutes; cut it into pieces"
-                )
-            blocks.append(block)
-        if not blocks:
-            raise AudioError("empty: it has no samples")
-        return (blocks[0] if len(blocks) == 1 else np.concatenate(blocks)), reader.rate
+    return _decode(data, verify, lambda block: block)
 
 
 def decode(data: bytes, *, verify: bool = True) -> tuple[np.ndarray, int]:
@@ -196,10 +184,31 @@ def decode(data: bytes, *, verify: bool = True) -> tuple[np.ndarray, int]:
     Raises:
         AudioError: the bytes are no recording, or not all of one, or too much of one.
     """
-    channels, rate = decode_channels(data, verify=verify)
-    if channels.shape[1] == 1:
-        return channels[:, 0], rate
-    return channels.mean(axis=1, dtype=np.float32), rate
+    return _decode(data, verify, mean_channel)
+
+
+def mean_channel(block: np.ndarray) -> np.ndarray:
+    """The mean of the channels of float32 `[sample, channel]`: float32 `[sample]`."""
+    return block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
+
+
+def _decode(
+    data: bytes, verify: bool, change: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, int]:
+    """All blocks of a file, each changed as it comes: many channels need not fit into memory."""
+    with Reader(io.BytesIO(data), verify) as reader:
+        blocks: list[np.ndarray] = []
+        done = num_bytes = 0
+        for block in reader.blocks():
+            blocks.append(change(block))
+            done += len(block)
+            num_bytes += blocks[-1].nbytes
+            if num_bytes / done * max(done, reader.num_samples or 0) > MAX_DECODED_BYTES:
+                most = MAX_DECODED_BYTES / (num_bytes / done) / reader.rate / 60
+                raise AudioError(f"longer than {most:.0f} minutes; cut it into pieces")
+        if not blocks:
+            raise AudioError("empty: it has no samples")
+        return (blocks[0] if len(blocks) == 1 else np.concatenate(blocks)), reader.rate
 
 
 def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
@@ -400,5 +409,13 @@ def _remove_time(path: str) -> None:
             file.write(bytes(4))
 
 
+# What libsndfile says of an MP3 without a whole frame, and of a header without a rate.
+_PLAINER = {
+    "File does not exist or is not a regular file (possibly a pipe?)": "it has no whole frame",
+    "Internal error : SF_INFO struct incomplete": "its header lacks rate, channels or coding",
+}
+
+
 def _plain(error: soundfile.LibsndfileError) -> str:
-    return str(error.error_string).strip().rstrip(".").removeprefix("Error : ")
+    text = re.sub(r"^Error( in \S+ file\.| :) ", "", str(error.error_string).strip().rstrip("."))
+    return _PLAINER.get(text, text)

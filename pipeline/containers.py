@@ -6,7 +6,8 @@ is not what its manifest says, so the containers' own lengths and checksums are 
 bytes here. Decoding stays with libsndfile.
 
 References: NIST SPHERE (`sph2pipe`'s and libsndfile's documentation of the header), Microsoft
-Multimedia Programming Interface 1.0 (RIFF), EBU Tech 3306 (RF64), RFC 3533 (Ogg), RFC 9639 (FLAC).
+Multimedia Programming Interface 1.0 (RIFF), EBU Tech 3306 (RF64), RFC 3533 (Ogg), RFC 9639 (FLAC),
+Apple Core Audio Format Specification 1.0 (CAF), libsndfile's documentation of AU and W64.
 """
 
 import hashlib
@@ -14,11 +15,15 @@ import os
 import re
 import zlib
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 
 from pipeline import errors
+
+_Order = Literal["big", "little"]
+_NO_SAMPLES = "cut short before its first sample, or without any"
+_SPHERE_CODINGS = ("pcm", "linear", "ulaw", "mu-law", "pculaw", "alaw", "a-law", "pcalaw")
 
 
 class AudioError(errors.UserError):
@@ -99,30 +104,53 @@ def _check_sphere(file: BinaryIO, size: int) -> None:
     if match is None:
         raise AudioError("its SPHERE header is damaged")
     header_bytes = int(match[1])
-    header, end, _ = file.read(max(header_bytes - 16, 0)).partition(b"end_head")
+    header, end, _ = file.read(max(min(header_bytes, size) - 16, 0)).partition(b"end_head")
     if not end:
         raise AudioError("cut short within its SPHERE header")
-    fields = dict(re.findall(r"^(\S+) -\S+ (.*?)\s*$", header.decode("latin-1"), re.MULTILINE))
+    fields: dict[str, str] = {}
+    for line in header.decode("latin-1").split("\n"):
+        words = line.split(maxsplit=2)
+        if len(words) > 1:
+            # libsndfile takes the first of two.
+            fields.setdefault(words[0], words[2].strip() if len(words) > 2 else "")
     coding = fields.get("sample_coding", "pcm").lower()
     if "shorten" in coding or "wavpack" in coding or "shortpack" in coding:
         packer = coding.partition("embedded-")[2] or coding
-        raise AudioError(f"compressed with {packer}; convert it with sph2pipe first")
-    try:
-        count, channels = int(fields["sample_count"]), int(fields.get("channel_count", "1"))
-        width = int(fields.get("sample_n_bytes", "1" if "law" in coding else "2"))
-        rate = int(float(fields["sample_rate"]))
-    except (KeyError, ValueError, OverflowError) as error:
-        raise AudioError(f"its SPHERE header is damaged: {error}") from error
-    check_rate_and_channels(rate, channels)
+        raise AudioError(f"compressed with {_short(packer)}; convert it with sph2pipe first")
+    if coding not in _SPHERE_CODINGS:
+        raise AudioError(f"its SPHERE header names a coding {_short(coding)} that is not known")
+    count = _sphere_number(fields, "sample_count")
+    channels = _sphere_number(fields, "channel_count", "1")
+    width = _sphere_number(fields, "sample_n_bytes", "1" if "law" in coding else "2")
+    check_rate_and_channels(_sphere_number(fields, "sample_rate"), channels)
     if width not in (1, 2, 3, 4):
         raise AudioError(f"its SPHERE header promises samples of {width} bytes")
+    order = fields.get("sample_byte_format")
+    digits = "0123"[:width]
+    if width > 1 and order is not None and order not in (digits, digits[::-1]):
+        raise AudioError(f"its SPHERE header names an order of bytes {_short(order)}, not {digits}")
     _compare(count * channels * width, size - header_bytes, channels * width)
+
+
+def _sphere_number(fields: dict[str, str], name: str, default: str | None = None) -> int:
+    text = fields.get(name, default)
+    if text is None:
+        raise AudioError(f"its SPHERE header is damaged: it has no {name}")
+    # Rates may be written as reals, counts as 1.2e5 hardly; 18 digits are more than a disk holds.
+    match = re.fullmatch(r"(-?[0-9]{1,18})(\.[0-9]*)?", text)
+    if match is None:
+        raise AudioError(f"its SPHERE header is damaged: {name} is {_short(text)}")
+    return int(match[1])
+
+
+def _short(text: str) -> str:
+    return ascii(text if len(text) <= 40 else text[:37] + "...")
 
 
 def _check_riff(file: BinaryIO, size: int) -> None:
     """RIFF, RIFX and RF64; also AIFF, which has the same chunks under other names."""
     head = file.read(12)
-    order = "big" if head[:4] in (b"RIFX", b"FORM") else "little"
+    order: _Order = "big" if head[:4] in (b"RIFX", b"FORM") else "little"
     samples_chunk = b"SSND" if head[:4] == b"FORM" else b"data"
     if head[8:] not in (b"WAVE", b"AIFF", b"AIFC"):
         raise AudioError("a RIFF file, but not a WAVE")
@@ -130,10 +158,12 @@ def _check_riff(file: BinaryIO, size: int) -> None:
     position = 12
     while position + 8 <= size:
         file.seek(position)
-        name, length = file.read(4), int.from_bytes(file.read(4), order)  # type: ignore[arg-type]
+        name, length = file.read(4), int.from_bytes(file.read(4), order)
         position += 8
         if name == b"ds64":
             data_bytes_64 = int.from_bytes(file.read(16)[8:], "little")
+        if name == b"fmt " and length >= 16:
+            _check_fmt(file.read(16), order)
         if name == samples_chunk:
             if length == 0xFFFFFFFF and data_bytes_64 is not None:
                 length = data_bytes_64
@@ -143,17 +173,76 @@ def _check_riff(file: BinaryIO, size: int) -> None:
             _check_riff_data(file, order, position, length, size)
             return
         position += length + length % 2
-    raise AudioError("cut short before its first sample, or without any")
+    raise AudioError(_NO_SAMPLES)
 
 
-def _check_riff_data(file: BinaryIO, order: str, position: int, length: int, size: int) -> None:
+def _check_fmt(fields: bytes, order: _Order) -> None:
+    if len(fields) < 16:
+        raise AudioError(_NO_SAMPLES)
+    coding, channels, rate, _, frame_bytes, bits = (
+        int.from_bytes(fields[start:stop], order)
+        for start, stop in ((0, 2), (2, 4), (4, 8), (8, 12), (12, 14), (14, 16))
+    )
+    check_rate_and_channels(rate, channels)
+    # Linear samples lie in whole bytes; libsndfile would read others as if they were narrower.
+    if coding in (1, 3, 0xFFFE) and frame_bytes != channels * ((bits + 7) // 8):
+        raise AudioError(
+            f"its header contradicts itself: {channels} channel(s) of {bits} bits in {frame_bytes} "
+            "bytes"
+        )
+
+
+def _check_au(file: BinaryIO, size: int) -> None:
+    fields = file.read(12)
+    if len(fields) < 12:
+        raise AudioError("cut short within its header")
+    start, length = int.from_bytes(fields[4:8], "big"), int.from_bytes(fields[8:], "big")
+    # All ones: the length was not known.
+    if length != 0xFFFFFFFF:
+        _compare(length, size - start, _HARMLESS_REST_BYTES)
+
+
+def _check_w64(file: BinaryIO, size: int) -> None:
+    position = 40
+    while position + 24 <= size:
+        file.seek(position)
+        name, length = file.read(16)[:4], int.from_bytes(file.read(8), "little") - 24
+        position += 24
+        if length < 0:
+            raise AudioError("its header is damaged: a part of it has a negative length")
+        if name == b"data":
+            _compare(length, min(length, size - position), 1)
+            return
+        position += length + -length % 8
+    raise AudioError(_NO_SAMPLES)
+
+
+def _check_caf(file: BinaryIO, size: int) -> None:
+    position = 8
+    while position + 12 <= size:
+        file.seek(position)
+        name, length = file.read(4), int.from_bytes(file.read(8), "big", signed=True)
+        position += 12
+        # -1: as far as the file goes.
+        if name == b"data" and length == -1:
+            return
+        if length < 0:
+            raise AudioError("its header is damaged: a part of it has a negative length")
+        if name == b"data":
+            _compare(length, min(length, size - position), 1)
+            return
+        position += length
+    raise AudioError(_NO_SAMPLES)
+
+
+def _check_riff_data(file: BinaryIO, order: _Order, position: int, length: int, size: int) -> None:
     present = size - position
     if length > present:
         _compare(length, present, 1)
     rest = position + length + length % 2
     while rest + 8 <= size:
         file.seek(rest)
-        name, bytes_ = file.read(4), int.from_bytes(file.read(4), order)  # type: ignore[arg-type]
+        name, bytes_ = file.read(4), int.from_bytes(file.read(4), order)
         if not (name.isascii() and name.decode().isprintable()) or rest + 8 + bytes_ > size:
             break
         rest += 8 + bytes_ + bytes_ % 2
@@ -225,8 +314,8 @@ _FORMATS: tuple[tuple[re.Pattern[bytes], str, _Checker | None], ...] = (
     (re.compile(rb"fLaC"), "flac", None),
     (re.compile(rb"OggS"), "ogg", _check_ogg),
     (re.compile(rb"FORM....AIF[FC]", re.DOTALL), "aiff", _check_riff),
-    (re.compile(rb"\.snd"), "au", None),
-    (re.compile(rb"caff"), "caf", None),
-    (re.compile(rb"riff\x2e\x91\xcf\x11"), "w64", None),
+    (re.compile(rb"\.snd"), "au", _check_au),
+    (re.compile(rb"caff"), "caf", _check_caf),
+    (re.compile(rb"riff\x2e\x91\xcf\x11"), "w64", _check_w64),
     (re.compile(rb"ID3|\xff[\xe2-\xfb]"), "mp3", None),
 )

@@ -202,7 +202,7 @@ LIES = {
     "flac promises more": (with_flac_count(WHOLE["flac"], 30000), "30000 samples, 20000 are there"),
     "flac promises fewer": (with_flac_count(WHOLE["flac"], 100), "checksum"),
     "flac promises years": (with_flac_count(WHOLE["flac"], 2**36 - 1), "hours"),
-    "no sphere rate": (sphere(signal(), drop=["sample_rate"]), "damaged: 'sample_rate'"),
+    "no sphere rate": (sphere(signal(), drop=["sample_rate"]), "damaged: it has no sample_rate"),
     "sphere at 0 Hz": (sphere(signal(), sample_rate=0), "0 samples a second"),
     "sphere at 2 GHz": (sphere(signal(), sample_rate=2 * 10**9), "2000000000 samples a second"),
     "sphere of 5000 channels": (sphere(signal(), channel_count=5000), "5000 channels"),
