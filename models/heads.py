@@ -19,6 +19,13 @@ RANGES = {
 ACTIVATIONS = tuple(RANGES)
 
 
+def activate(outputs: Tensor, activation: str) -> Tensor:
+    """Masks `[batch, output, frame, bin]` from what a last layer gives, by one of `ACTIVATIONS`."""
+    if activation == "softmax":
+        return ops.softmax(outputs, axis=1)
+    return keras.activations.get(activation)(outputs)
+
+
 @keras.saving.register_keras_serializable("voices_apart")
 class MaskHead(keras.layers.Layer):
     """One dense layer, cut into one mask for each output.
@@ -56,9 +63,7 @@ class MaskHead(keras.layers.Layer):
         batch, frames = ops.shape(x)[:2]
         x = ops.reshape(x, (batch, frames, self.num_outputs, self.num_bins))
         x = ops.transpose(x, (0, 2, 1, 3))
-        if self.activation == "softmax":
-            return ops.softmax(x, axis=1)
-        return keras.activations.get(self.activation)(x)
+        return activate(x, self.activation)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
         return (input_shape[0], self.num_outputs, input_shape[1], self.num_bins)
@@ -69,4 +74,49 @@ class MaskHead(keras.layers.Layer):
             "num_outputs": self.num_outputs,
             "num_bins": self.num_bins,
             "activation": self.activation,
+        }
+
+
+@keras.saving.register_keras_serializable("voices_apart")
+class EmbeddingHead(keras.layers.Layer):
+    """One dense layer, cut into a point on the unit sphere for each bin (Hershey et al. 2016).
+
+    Args:
+        dimension: of the sphere's space.
+        num_bins: bins of the spectrogram.
+
+    Call arguments:
+        inputs: features, `[batch, frame, feature]`.
+
+    Returns:
+        float32, also under mixed precision: `[batch, frame, bin, dimension]`.
+    """
+
+    def __init__(self, dimension: int, num_bins: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.dimension = dimension
+        self.num_bins = num_bins
+        self.dense = keras.layers.Dense(
+            num_bins * dimension, activation="tanh", dtype=self.dtype_policy
+        )
+
+    def build(self, input_shape: Any) -> None:
+        self.dense.build(input_shape)
+        self.built = True
+
+    def call(self, inputs: Tensor) -> Tensor:
+        x = ops.cast(self.dense(inputs), "float32")
+        batch, frames = ops.shape(x)[:2]
+        x = ops.reshape(x, (batch, frames, self.num_bins, self.dimension))
+        # No point at all has a direction of its own, and no infinite gradient.
+        return x / ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True) + 1e-12)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
+        return (*input_shape[:2], self.num_bins, self.dimension)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "dimension": self.dimension,
+            "num_bins": self.num_bins,
         }

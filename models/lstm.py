@@ -8,9 +8,8 @@ Speech, and Language Processing 25(10), 2017 (uPIT-LSTM; theirs has three layers
 from typing import Any
 
 import keras
-from keras import ops
 
-from models import heads
+from models import heads, recurrent
 from pipeline import schema
 
 Tensor = Any
@@ -40,6 +39,7 @@ class LongShortTermMemory(keras.Model):
     """
 
     takes = "log_magnitude"
+    bidirectional = False
 
     def __init__(
         self,
@@ -58,28 +58,18 @@ class LongShortTermMemory(keras.Model):
         self.dropout = dropout
         self.head = head
         self.num_bins = num_bins
-        self.recurrent = [
-            keras.layers.LSTM(
-                units, return_sequences=True, dtype=self.dtype_policy, name=f"recurrent_{i}"
-            )
-            for i in range(num_layers)
-        ]
-        self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+        self.recurrent = recurrent.Recurrent(
+            units, num_layers, dropout, self.bidirectional, dtype=self.dtype_policy
+        )
         self.mask_head = heads.MaskHead(num_outputs, num_bins, head, dtype=self.dtype_policy)
 
     def build(self, input_shape: Any) -> None:
-        width = self.num_bins
-        for layer in self.recurrent:
-            layer.build((None, None, width))
-            width = self.units
-        self.mask_head.build((None, None, width))
+        self.recurrent.build((None, None, self.num_bins))
+        self.mask_head.build((None, None, self.recurrent.width))
         self.built = True
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        x = ops.cast(inputs, self.compute_dtype)
-        for layer in self.recurrent:
-            x = self.drop(layer(x, training=training), training=training)
-        return self.mask_head(x)
+        return self.mask_head(self.recurrent(inputs, training=training))
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -5,7 +5,9 @@ settings with defaults. Its class attribute `takes` says what it is handed and g
 `"log_magnitude"`, normalised, `[batch, frame, bin]`, for masks `[batch, output, frame, bin]`, or
 `"waveform"`, `[batch, sample]` at the level of the train split, for waveforms `[batch, output,
 sample]`; both in float32 and of any length. A network that also gives voices on its way has, beside
-`call`, a method `with_auxiliary(waveform, training)`: the waveforms and a list of such tensors.
+`call`, a method `with_auxiliary(waveform, training)`: the waveforms and a list of such tensors. One
+that is trained on a point for each bin has `embeddings(inputs, training)`, `[batch, frame, bin,
+dimension]`, and if on its masks as well, `both(inputs, training)`: masks and embeddings.
 """
 
 import inspect
@@ -13,12 +15,15 @@ from typing import Any
 
 import keras
 
-from models import ffn, lstm
+from models import blstm, chimera, deep_clustering, ffn, lstm
 from pipeline import errors
 
 NETWORKS: dict[str, type[keras.Model]] = {
     "ffn": ffn.FeedForward,
     "lstm": lstm.LongShortTermMemory,
+    "blstm": blstm.BidirectionalLongShortTermMemory,
+    "deep_clustering": deep_clustering.DeepClustering,
+    "chimera": chimera.Chimera,
 }
 
 

@@ -1,0 +1,114 @@
+"""Long short-term memory over the frames, in one direction or both: what several networks share."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable("voices_apart")
+class Recurrent(keras.layers.Layer):
+    """LSTM layers, one after the other, each followed by dropout.
+
+    The backward direction starts at the last frame that is not the same in all bins: what follows
+    is padding, or silence of zeros, of which nothing can be learned. How far a batch is padded thus
+    changes nothing before the padding.
+
+    Args:
+        units: of each layer and direction (Hochreiter and Schmidhuber 1997).
+        num_layers: layers.
+        dropout: share of each layer's outputs that is dropped in training.
+        bidirectional: whether each layer also hears the frames from the last to the first (Schuster
+            and Paliwal 1997); the next one is handed both.
+
+    Call arguments:
+        inputs: `[batch, frame, bin]`.
+        training: whether dropout is active.
+
+    Returns:
+        `[batch, frame, feature]` in the layer's compute dtype; `units` features, of two directions
+        twice as many.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        num_layers: int,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.units = units
+        self.num_layers = num_layers
+        self.dropout = dropout
+        self.bidirectional = bidirectional
+        self.forward = [self._lstm(f"forward_{i}") for i in range(num_layers)]
+        # Layers of their own, over turned frames, and not with `go_backwards`: a mask, which would
+        # do the same about the padding, would keep the fast kernels of GPUs away.
+        self.backward = [self._lstm(f"backward_{i}") for i in range(num_layers * bidirectional)]
+        self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+
+    def _lstm(self, name: str) -> keras.layers.Layer:
+        return keras.layers.LSTM(
+            self.units, return_sequences=True, dtype=self.dtype_policy, name=name
+        )
+
+    @property
+    def width(self) -> int:
+        """Features that it gives."""
+        return self.units * (2 if self.bidirectional else 1)
+
+    def build(self, input_shape: Any) -> None:
+        for layers in (self.forward, self.backward):
+            width = input_shape[-1]
+            for layer in layers:
+                layer.build((None, None, width))
+                width = self.width
+        self.built = True
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        x = ops.cast(inputs, self.compute_dtype)
+        turned = _turned(inputs) if self.bidirectional else None
+        for i, forward in enumerate(self.forward):
+            y = forward(x, training=training)
+            if self.bidirectional:
+                z = self.backward[i](_take(x, turned), training=training)
+                y = ops.concatenate([y, _take(z, turned)], axis=-1)
+            x = self.drop(y, training=training)
+        return x
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
+        return (*input_shape[:-1], self.width)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "num_layers": self.num_layers,
+            "dropout": self.dropout,
+            "bidirectional": self.bidirectional,
+        }
+
+
+def flat_frames(inputs: Tensor) -> Tensor:
+    """Frames that are the same in all bins: padding, or zeros. bool `[batch, frame]`."""
+    return ops.max(inputs, axis=-1) == ops.min(inputs, axis=-1)
+
+
+def _turned(inputs: Tensor) -> Tensor:
+    """Where each frame comes from when they are turned around and the padding behind them is not.
+
+    `[batch, frame, bin]` to int32 `[batch, frame]`. Twice, it turns them back.
+    """
+    frames = ops.arange(1, ops.shape(inputs)[1] + 1, dtype="int32")[None]
+    sounding = ops.cast(ops.logical_not(flat_frames(inputs)), "int32")
+    length = ops.max(frames * sounding, axis=1, keepdims=True)
+    return ops.where(frames <= length, length - frames, frames - 1)
+
+
+def _take(x: Tensor, frames: Tensor) -> Tensor:
+    """The frames of `[batch, frame, feature]` in the order of the indices `[batch, frame]`."""
+    return ops.take_along_axis(x, frames[:, :, None], axis=1)
