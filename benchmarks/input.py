@@ -30,8 +30,11 @@ def main(arguments: list[str]) -> None:
     info = dataset.read(_DATA_DIR.value)
     from trainer import config as config_lib
     from trainer import input as input_lib
+    from trainer import training
 
-    config = config_lib.Config(data_dir=_DATA_DIR.value, model=_MODEL.value)
+    config = training.resolve(
+        config_lib.Config(data_dir=_DATA_DIR.value, model=_MODEL.value, loss="mask"), info
+    )
     config.check(info)
     split = input_lib.Split(config.data_dir, "train", info)
 
@@ -65,22 +68,9 @@ def _compiled(config: Any, info: dataset.DatasetInfo) -> Any:
     """The trainer's model around the network, with fresh weights."""
     import keras
 
-    from models import registry, separator
-    from trainer import learner
+    from trainer import training
 
-    assert info.mean is not None
-    assert info.deviation is not None
-    assert info.active_level_db is not None
-    around = separator.wrap(
-        registry.create(config.model, num_outputs=config.num_outputs(info.num_sources)),
-        mean=info.mean,
-        deviation=info.deviation,
-        active_level_db=info.active_level_db,
-        sample_rate=info.sample_rate,
-        num_sources=info.num_sources,
-    )
-    model = learner.MaskLearner(around, config.target, config.assignment)
-    model.build()
+    model = training.make_learner(config, info, replicas=1)
     model.compile(keras.optimizers.Adam(config.learning_rate, global_clipnorm=config.clip_norm))
     return model
 

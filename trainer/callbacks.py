@@ -44,6 +44,63 @@ class StopAtNaN(keras.callbacks.Callback):
             )
 
 
+class Say(keras.callbacks.Callback):
+    """Says once a minute where a long epoch is, where no progress bar is shown."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.epoch = epoch
+        self.last = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if time.monotonic() - self.last > 60:
+            self.last = time.monotonic()
+            loss = float((logs or {}).get("loss", math.nan))
+            steps = (self.params or {}).get("steps")
+            print(f"epoch {self.epoch + 1}: step {batch + 1}/{steps}, loss {loss:.4g}", flush=True)
+
+
+class WarmUp(keras.callbacks.Callback):
+    """Raises the learning rate from zero in a run's first steps, then leaves it alone.
+
+    Args:
+        rate: to reach.
+        steps: in so many.
+    """
+
+    def __init__(self, rate: float, steps: int) -> None:
+        super().__init__()
+        self.rate = rate
+        self.steps = steps
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.done = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.done < self.steps:
+            self.done += 1
+            self.model.optimizer.learning_rate = self.rate * self.done / self.steps
+
+
+class SwapAverages(keras.callbacks.Callback):
+    """Exchanges the weights and their exponential moving averages at the end of each epoch.
+
+    A pair of these around what is to see the averages.
+    """
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        optimizer = self.model.optimizer
+        # Keras' own SwapEMAWeights goes by the same list; its weights stay swapped for what follows
+        # in the epoch, and so would be what a run resumes from.
+        for variable, average in zip(
+            self.model.trainable_variables,
+            optimizer._model_variables_moving_average,
+            strict=True,
+        ):
+            value = keras.ops.convert_to_numpy(variable)
+            variable.assign(average)
+            average.assign(value)
+
+
 class Validate(keras.callbacks.Callback):
     """Adds the figures over the validation split's whole mixtures to the epoch's.
 

@@ -21,7 +21,8 @@ def _setting(
 
     Args:
         default: of both.
-        kind: of the flag: `integer`, `float`, `boolean`, `enum`, `string` or `multi_string`.
+        kind: of the flag: `integer`, `float`, `boolean`, `enum`, `string`, `list` (of numbers) or
+            `multi_string`.
         help: of the flag.
         free: a run may go on with another value.
         **limits: further arguments of absl's DEFINE function.
@@ -59,20 +60,72 @@ class Config:
         "window; fixed: one mask, voice 1's, the original experiment.",
         enum_values=["pit", "fixed"],
     )  # fmt: skip
-    target: str = _setting("psm", "enum", "Ideal mask to learn.", enum_values=["ibm", "irm", "psm"])
-    frames: int = _setting(
-        100, "integer", "Frames of a window (8 ms each at 8 kHz).", lower_bound=2
+    target: str = _setting(
+        "psm", "enum", "Ideal mask that the loss mask learns.", enum_values=["ibm", "irm", "psm"]
     )
-    batch_size: int = _setting(64, "integer", "Windows in a batch.", lower_bound=1)
+    loss: str | None = _setting(
+        None, "enum", "mask: squared error of masks; sisdr: negative SI-SDR of the voices; snr: "
+        "negative SNR, with a threshold; clustering: affinity of embeddings. Default: sisdr for "
+        "waveform networks, clustering for networks of embeddings, mask for the others.",
+        enum_values=["mask", "sisdr", "snr", "clustering"],
+    )  # fmt: skip
+    mixing: str | None = _setting(
+        None, "enum", "static: the dataset's mixtures; dynamic: new mixtures of its clean "
+        "utterances in every step. Default: dynamic for waveform networks, where the dataset has "
+        "utterances, otherwise static.",
+        enum_values=["static", "dynamic"],
+    )  # fmt: skip
+    frames: int | None = _setting(
+        None, "integer", "Frames of a window, 8 ms each at 8 kHz (default: 100; 500 with the "
+        "losses sisdr and snr).",
+        lower_bound=2,
+    )  # fmt: skip
+    batch_size: int | None = _setting(
+        None, "integer", "Windows in a batch (default: 64; 8 with the losses sisdr and snr).",
+        lower_bound=1,
+    )  # fmt: skip
+    max_snr_db: float = _setting(
+        5.0, "float", "Dynamic mixing: two voices differ by up to this many dB.", lower_bound=0,
+        upper_bound=60,
+    )  # fmt: skip
+    speed: float = _setting(
+        0.0, "float", "Dynamic mixing: each voice is played faster or slower by up to this share, "
+        "0.1 for 10 %.",
+        lower_bound=0, upper_bound=0.5,
+    )  # fmt: skip
+    noise: float = _setting(
+        0.0, "float", "Dynamic mixing: share of mixtures with noise.", lower_bound=0, upper_bound=1
+    )
+    noise_dir: str = _setting(
+        "", "string", "Folder of recordings of noise (default: coloured noise is made)."
+    )
+    noise_snr_db: tuple[float, float] = _setting(
+        (5.0, 25.0), "list", "Lowest and highest level of the voices over the noise, dB."
+    )
+    rooms: float = _setting(
+        0.0, "float", "Dynamic mixing: share of mixtures that are heard in a room.", lower_bound=0,
+        upper_bound=1,
+    )  # fmt: skip
+    room_dir: str = _setting(
+        "", "string", "Folder of impulse responses of rooms (default: they are made)."
+    )
+    workers: int = _setting(
+        2, "integer", "Threads that mix.", free=True, lower_bound=1, upper_bound=256
+    )
     epochs: int = _setting(
         50, "integer", "Epochs; a run may go on with more than it had.", free=True, lower_bound=1
     )
     steps_per_epoch: int | None = _setting(
         None, "integer", "Batches of an epoch; the next goes on where it ended (default: as many "
-        "as all windows make).",
+        "as all windows make, or as many seconds as there are of clean utterances).",
         lower_bound=1,
     )  # fmt: skip
-    learning_rate: float = _setting(1e-3, "float", "Adam's, at the start.", lower_bound=1e-9)
+    learning_rate: float = _setting(
+        1e-3, "float", "Adam's, at the start or after the warm-up.", lower_bound=1e-9
+    )
+    warmup_steps: int = _setting(
+        0, "integer", "Steps in which the learning rate rises from zero.", lower_bound=0
+    )
     schedule: str = _setting(
         "plateau", "enum", "plateau: half the rate when validation has not improved for three "
         "epochs; cosine: down to zero over all epochs; constant.",
@@ -81,6 +134,18 @@ class Config:
     clip_norm: float = _setting(
         5.0, "float", "Largest norm of all gradients together; 0: no limit.", lower_bound=0
     )
+    weight_decay: float = _setting(
+        0.0, "float", "AdamW's; 0: plain Adam.", lower_bound=0, upper_bound=1
+    )
+    ema: float = _setting(
+        0.0, "float", "Validate and keep an exponential moving average of the weights with this "
+        "momentum, such as 0.999; 0: the weights themselves.",
+        lower_bound=0, upper_bound=0.999999,
+    )  # fmt: skip
+    init_from: str = _setting(
+        "", "string", "Start from the weights of this run, .keras file or exported model of the "
+        "same network.",
+    )  # fmt: skip
     patience: int = _setting(
         10, "integer", "Stop after so many epochs in which validation did not improve; 0: never.",
         lower_bound=0,
@@ -108,7 +173,11 @@ class Config:
     def from_flags(cls, values: flags.FlagValues) -> "Config":
         """The settings that the parsed flags give."""
         given = {field.name: getattr(values, field.name) for field in dataclasses.fields(cls)}
-        return cls.from_json(given)
+        try:
+            low, high = map(float, given["noise_snr_db"])
+        except ValueError as error:
+            raise errors.UserError("--noise_snr_db takes two numbers, such as 5,25") from error
+        return cls.from_json({**given, "noise_snr_db": [low, high]})
 
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON has them."""
@@ -178,11 +247,14 @@ class Config:
             raise errors.UserError(
                 f"{where} has no train split (only {', '.join(sorted(info.splits)) or 'nothing'})"
             )
-        if self.target not in info.masks:
+        stored = self.mixing != "dynamic" and self.loss in (None, "mask")
+        if stored and self.target not in info.masks:
             raise errors.UserError(
                 f"{where} stores the masks {', '.join(info.masks) or '(none)'}, not {self.target}; "
                 f"make it with --masks={self.target} or choose another --target"
             )
+        if self.assignment == "fixed" and self.loss not in (None, "mask"):
+            raise errors.UserError(f"--assignment=fixed is for --loss=mask, not {self.loss}")
         if self.assignment == "fixed" and info.num_sources != 2:
             raise errors.UserError(
                 f"--assignment=fixed is for two voices, but {where} has {info.num_sources}"
@@ -197,7 +269,9 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """
     for field in dataclasses.fields(Config):
         define = getattr(flags, f"DEFINE_{field.metadata['kind']}")
-        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        default: Any = field.default
+        if isinstance(default, tuple):
+            default = [f"{value:g}" if isinstance(value, float) else value for value in default]
         define(
             field.name,
             default,

@@ -1,17 +1,25 @@
-"""Targets and losses on masks, in `keras.ops`.
+"""Targets and losses, on masks and on waveforms, in `keras.ops`.
 
 Each loss is a pair (error, weight) for each example; the loss of many is the sum of their errors
 over the sum of their weights, whatever the batches they came in.
 """
 
+import math
 from typing import Any
 
 from keras import ops
 
-from models import masks, permutation
+from models import masks, permutation, spectral
 from pipeline import schema
+from trainer import metrics
 
 Tensor = Any
+
+# What is nearer to its voice than that needs no more work: its gradient fades out.
+CLAMP_DB = 30.0
+# A voice that far below its mixture is not heard in this window, and nothing is learnt from it.
+_INAUDIBLE_DB = -50.0
+_TINY = 1e-10
 
 
 def decode_targets(codes: Tensor, target: str, num_sources: int) -> Tensor:
@@ -33,7 +41,9 @@ def decode_targets(codes: Tensor, target: str, num_sources: int) -> Tensor:
     return masks.complete(values, num_sources)
 
 
-def fixed(estimates: Tensor, targets: Tensor, frame_mask: Tensor) -> tuple[Tensor, Tensor]:
+def fixed_assignment(
+    estimates: Tensor, targets: Tensor, frame_mask: Tensor
+) -> tuple[Tensor, Tensor]:
     """Mean squared error of the first mask, taken for voice 1's: the original experiment's.
 
     Args:
@@ -72,6 +82,95 @@ def permutation_invariant(
     difference = estimates - permutation.reorder(targets, assignment)
     error = ops.sum(ops.square(difference * magnitude[:, None]), axis=(1, 2, 3))
     return error, ops.sum(ops.square(magnitude), axis=(1, 2))
+
+
+def on_masks(
+    estimates: Tensor, targets: Tensor, magnitude: Tensor, frame_mask: Tensor, *, fixed: bool
+) -> tuple[Tensor, Tensor]:
+    """The loss that `--assignment` names: `fixed` or `permutation_invariant`."""
+    if fixed:
+        return fixed_assignment(estimates, targets, frame_mask)
+    return permutation_invariant(estimates, targets, magnitude, frame_mask)
+
+
+def negative_si_sdr(estimates: Tensor, sources: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Negative SI-SDR in dB under the best permutation, which fades out at 30 dB.
+
+    Y. Luo, N. Mesgarani: «Conv-TasNet», IEEE/ACM Transactions on Audio, Speech, and Language
+    Processing 27(8), 2019; the clamp is Zeghidour's and Grangier's (Wavesplit, 2021). Both signals
+    are made zero-mean.
+
+    Args:
+        estimates: `[batch, source, sample]`.
+        sources: the voices, likewise.
+        valid: 1 for samples that are not padding, `[batch, sample]`.
+
+    Returns:
+        error (sum over the audible voices) and weight (their number), float32 `[batch]`.
+    """
+    valid = ops.cast(valid, "float32")[:, None]
+    estimates, sources = metrics.centred(estimates, valid), metrics.centred(sources, valid)
+    estimates, sources, audible = _assigned(estimates, sources)
+    power = ops.sum(ops.square(sources), axis=-1, keepdims=True)
+    scale = ops.sum(estimates * sources, axis=-1, keepdims=True) / (power + _TINY)
+    target = scale * sources
+    return _negative_ratio_db(target, estimates - target, audible)
+
+
+def negative_snr(estimates: Tensor, sources: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Negative signal-to-noise ratio in dB under the best permutation, with a threshold at 30 dB.
+
+    It asks for the level too. S. Wisdom et al.: «Unsupervised sound separation using mixture
+    invariant training», NeurIPS 2020 (their thresholded SNR). Arguments and returns are those of
+    `negative_si_sdr`.
+    """
+    valid = ops.cast(valid, "float32")[:, None]
+    estimates, sources, audible = _assigned(estimates * valid, sources * valid)
+    return _negative_ratio_db(sources, estimates - sources, audible)
+
+
+def negative_magnitude_si_sdr(
+    estimates: Tensor, sources: Tensor, valid: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Negative SI-SDR in dB of the magnitudes of the spectrograms, for auxiliary outputs.
+
+    Of all frames and bins together, through the spectrogram of `models.spectral`. U.-H. Shin et al.
+    (SepReformer, NeurIPS 2024) take a longer window. Arguments and returns are those of
+    `negative_si_sdr`.
+    """
+    valid = ops.cast(valid, "float32")[:, None]
+    found, voices = (
+        spectral.magnitude(*spectral.stft(signals * valid)) for signals in (estimates, sources)
+    )
+    shape = (ops.shape(found)[0], found.shape[1], -1)
+    found, voices = ops.reshape(found, shape), ops.reshape(voices, shape)
+    return negative_si_sdr(found, voices, ops.ones_like(found[:, 0]))
+
+
+def _assigned(estimates: Tensor, sources: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Estimates, the voices in their order, and 1 for voices that can be heard `[batch, source]`.
+
+    The order is that of the best SI-SDR; what follows compares the chosen pairs alone.
+    """
+    cross = ops.matmul(ops.stop_gradient(estimates), ops.transpose(sources, (0, 2, 1)))
+    own = ops.sum(ops.square(ops.stop_gradient(estimates)), axis=-1)[:, :, None]
+    power = ops.sum(ops.square(sources), axis=-1)
+    correlation = ops.square(cross) / (own * power[:, None] + _TINY)
+    # In dB, as the loss is: SI-SDR = ρ² / (1 - ρ²).
+    ratio = ops.clip(correlation, 1e-6, 1 - 1e-6)
+    assignment = permutation.assign(ops.log((1 - ratio) / ratio))
+    sources = permutation.reorder(sources, assignment)
+    mixture = ops.sum(ops.square(ops.sum(sources, axis=1)), axis=-1, keepdims=True)
+    power = ops.sum(ops.square(sources), axis=-1)
+    audible = power > mixture * 10 ** (_INAUDIBLE_DB / 10) + _TINY
+    return estimates, sources, ops.cast(audible, "float32")
+
+
+def _negative_ratio_db(target: Tensor, noise: Tensor, audible: Tensor) -> tuple[Tensor, Tensor]:
+    signal = ops.sum(ops.square(target), axis=-1)
+    rest = ops.sum(ops.square(noise), axis=-1) + 10 ** (-CLAMP_DB / 10) * signal
+    ratio_db = (10 / math.log(10)) * (ops.log(signal + _TINY) - ops.log(rest + _TINY))
+    return -ops.sum(ratio_db * audible, axis=1), ops.sum(audible, axis=1)
 
 
 def _pairwise(estimates: Tensor, targets: Tensor, magnitude: Tensor) -> Tensor:

@@ -64,19 +64,20 @@ def si_sdr(estimates: Tensor, references: Tensor, valid: Tensor) -> Tensor:
         float32 `[...]`, dB.
     """
     valid = ops.cast(valid, "float32")
-    count = ops.maximum(ops.sum(valid, axis=-1, keepdims=True), 1.0)
-
-    def centred(x: Tensor) -> Tensor:
-        x = x * valid
-        return (x - ops.sum(x, axis=-1, keepdims=True) / count) * valid
-
-    estimates, references = centred(estimates), centred(references)
+    estimates, references = centred(estimates, valid), centred(references, valid)
     power = ops.sum(ops.square(references), axis=-1, keepdims=True)
     scale = ops.sum(estimates * references, axis=-1, keepdims=True) / (power + _TINY)
     target = scale * references
     signal = ops.sum(ops.square(target), axis=-1)
     noise = ops.sum(ops.square(estimates - target), axis=-1)
     return 10 * ops.log10((signal + _TINY) / (noise + _TINY))
+
+
+def centred(signals: Tensor, valid: Tensor) -> Tensor:
+    """Signals `[..., sample]` with mean zero where `valid` is 1, and zero where it is 0."""
+    count = ops.maximum(ops.sum(valid, axis=-1, keepdims=True), 1.0)
+    signals = signals * valid
+    return (signals - ops.sum(signals, axis=-1, keepdims=True) / count) * valid
 
 
 def si_sdr_improvement(estimates: Tensor, sources: Tensor, valid: Tensor) -> Tensor:

@@ -105,6 +105,10 @@ class RunFolder:
                 "choose another --model_dir or the same settings"
             )
 
+    def has_state(self) -> bool:
+        """Whether a run has ended an epoch here."""
+        return (self.last / "state.json").exists()
+
     def read_state(self) -> State:
         """Where the run is; the start where nothing was kept yet.
 

@@ -1,5 +1,6 @@
 """A training run from Python: what `python -m trainer.task` does."""
 
+import dataclasses
 import importlib.util
 import math
 import sys
@@ -8,8 +9,8 @@ from typing import Any
 import keras
 
 from models import registry, separator
-from pipeline import dataset
-from trainer import callbacks, devices, input, learner, run_folder
+from pipeline import dataset, errors
+from trainer import callbacks, devices, feeding, initial, learner, objectives, run_folder
 from trainer import config as config_lib
 
 
@@ -63,7 +64,7 @@ def train(config: config_lib.Config, model_dir: str) -> run_folder.State:
         )
     except Exception as error:
         if type(error).__name__ in ("DataLossError", "InvalidArgumentError"):
-            data.find_damage()
+            feeding.find_damage(config, info)
         raise
     print(_summary(folder, state, "finished"))
     return state
@@ -114,28 +115,49 @@ def make_learner(
     assert mean is not None
     assert deviation is not None
     assert level is not None
-    model = learner.MaskLearner(
-        separator.wrap(
-            registry.create(config.model, **settings),
-            mean=mean,
-            deviation=deviation,
-            active_level_db=level,
-            sample_rate=info.sample_rate,
-            num_sources=info.num_sources,
-        ),
-        config.target,
-        config.assignment,
-        replicas,
+    whole = separator.wrap(
+        registry.create(config.model, **settings),
+        mean=mean,
+        deviation=deviation,
+        active_level_db=level,
+        sample_rate=info.sample_rate,
+        num_sources=info.num_sources,
     )
+    model: learner.MaskLearner | learner.MixtureLearner
+    if config.loss == "mask" and config.mixing == "static":
+        model = learner.MaskLearner(whole, config.target, config.assignment, replicas)
+    else:
+        model = learner.MixtureLearner(whole, _objective(config), replicas)
     model.build()
     return model
 
 
-def _compile(model: learner.MaskLearner, config: config_lib.Config, steps: int) -> None:
+def _objective(config: config_lib.Config) -> objectives.Objective:
+    assert config.loss
+    return objectives.Objective(config.loss, config.target, config.assignment == "fixed")
+
+
+def _compile(model: keras.Model, config: config_lib.Config, steps: int) -> None:
     rate: Any = config.learning_rate
     if config.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(rate, steps * config.epochs)
-    optimizer = keras.optimizers.Adam(rate, global_clipnorm=config.clip_norm or None)
+        warm = config.warmup_steps
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0 if warm else rate,
+            max(steps * config.epochs - warm, 1),
+            warmup_target=rate if warm else None,
+            warmup_steps=warm,
+        )
+    common = {"global_clipnorm": config.clip_norm or None}
+    if config.ema:
+        common |= {"use_ema": True, "ema_momentum": config.ema}
+    if config.weight_decay:
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay, **common)
+        # Gains and biases have no reason to be small.
+        optimizer.exclude_from_weight_decay(
+            [v for v in model.trainable_variables if len(v.shape) < 2]
+        )
+    else:
+        optimizer = keras.optimizers.Adam(rate, **common)
     jit = "auto" if keras.backend.backend() == "jax" else config.jit_compile
     model.compile(optimizer, jit_compile=jit)
     optimizer.build(model.trainable_variables)
@@ -144,22 +166,32 @@ def _compile(model: learner.MaskLearner, config: config_lib.Config, steps: int) 
 def _callbacks(
     config: config_lib.Config,
     info: dataset.DatasetInfo,
-    model: learner.MaskLearner,
+    model: keras.Model,
     folder: run_folder.RunFolder,
     state: run_folder.State,
 ) -> list[keras.callbacks.Callback]:
     """In the order in which each needs what the one before it did."""
     chosen: list[keras.callbacks.Callback] = [callbacks.StopAtNaN()]
+    if not sys.stdout.isatty():
+        chosen.append(callbacks.Say())
+    if config.warmup_steps and config.schedule != "cosine":
+        chosen.append(callbacks.WarmUp(config.learning_rate, config.warmup_steps))
+    if config.ema:
+        chosen.append(callbacks.SwapAverages())
     monitor, mode = "loss", "min"
-    if "valid" in info.splits and info.splits["valid"].mixtures:
-        valid = input.Split(config.data_dir, "valid", info)
-        valid.check_sizes()
-        whole = learner.WholeMixtures(model.separator, config.target, config.assignment)
+    batches = feeding.validation(config, info)
+    if batches is not None:
+        whole = learner.WholeMixtures(model.separator, _objective(config))
         whole.build()
-        chosen.append(callbacks.Validate(whole, input.mixtures(valid)))
+        chosen.append(callbacks.Validate(whole, batches))
         monitor, mode = "val_si_sdr_improvement", "max"
     chosen.append(callbacks.Pace())
-    kept: list[keras.callbacks.Callback] = [callbacks.KeepBest(folder.best, monitor, mode)]
+    best = callbacks.KeepBest(folder.best, monitor, mode)
+    chosen.append(best)
+    if config.ema:
+        # What training goes on with, and what a resumed run needs, are the weights themselves.
+        chosen.append(callbacks.SwapAverages())
+    kept: list[keras.callbacks.Callback] = [best]
     if config.schedule == "plateau":
         kept.append(
             keras.callbacks.ReduceLROnPlateau(
@@ -168,7 +200,7 @@ def _callbacks(
         )
     if config.patience:
         kept.append(keras.callbacks.EarlyStopping(monitor, patience=config.patience, mode=mode))
-    chosen += kept
+    chosen += kept[1:]
     if config.tensorboard and _can_write_events():
         chosen.append(keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False))
     return [*chosen, callbacks.KeepLast(folder, state, kept), callbacks.Draw(folder.curves, state)]
@@ -183,14 +215,13 @@ def _headline(
     config: config_lib.Config,
     info: dataset.DatasetInfo,
     model: keras.Model,
-    num_windows: int,
+    data: feeding.Stored | feeding.Mixed,
 ) -> str:
     parameters = sum(math.prod(v.shape) for v in model.trainable_variables)
     valid = info.splits["valid"].mixtures if "valid" in info.splits else 0
     return (
         f"{devices.describe()}, {keras.backend.backend()}; {config.model} with {parameters:,} "
-        f"parameters; {num_windows:,} windows of {config.frames} frames from "
-        f"{info.splits['train'].mixtures:,} mixtures, {valid:,} to validate with"
+        f"parameters; {data.describe()}, {valid:,} to validate with"
     )
 
 

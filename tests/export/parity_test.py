@@ -58,10 +58,10 @@ def ways(request, tmp_path_factory):
 
 
 def test_trainer_and_evaluator_agree_to_a_hundredth_of_a_db(ways, small_dataset, tmp_path):
-    from trainer import callbacks, input, learner
+    from trainer import callbacks, input, learner, objectives
 
     info = dataset.read(str(small_dataset))
-    whole = learner.WholeMixtures(ways.separator, "psm", "pit")
+    whole = learner.WholeMixtures(ways.separator, objectives.Objective("sisdr"))
     split = input.Split(str(small_dataset), "valid", info)
     trained = callbacks.validate(whole, input.mixtures(split))["si_sdr_improvement"]
 

@@ -9,7 +9,7 @@ from fast_bss_eval import numpy as bss
 
 from models import registry, separator
 from pipeline import dataset, features, schema
-from trainer import callbacks, input, learner
+from trainer import callbacks, input, learner, objectives
 
 
 def _separator(info, num_outputs=2):
@@ -50,7 +50,7 @@ def test_validation_is_over_whole_mixtures_without_padding(small_dataset, assign
     fixed = assignment == "fixed"
     model = _separator(split.info, 1 if fixed else 2)
     found = callbacks.validate(
-        learner.WholeMixtures(model, "psm", assignment),
+        learner.WholeMixtures(model, objectives.Objective("mask", "psm", fixed)),
         input.mixtures(split, shortest=8000, batch_samples=48000),
     )
     rows = []

@@ -40,7 +40,7 @@ def test_targets_are_what_the_schema_decodes(name):
 
 def test_fixed_is_the_mean_squared_error_of_the_first_mask():
     estimates, targets, _, frame_mask = _data()
-    error, weight = (np.asarray(x) for x in losses.fixed(estimates, targets, frame_mask))
+    error, weight = (np.asarray(x) for x in losses.fixed_assignment(estimates, targets, frame_mask))
     for i in range(3):
         valid = frame_mask[i].astype(bool)
         differences = (estimates[i, 0] - targets[i, 0])[valid]
@@ -74,7 +74,7 @@ def test_padding_counts_nothing():
     spoilt = estimates.copy()
     spoilt.swapaxes(1, 2)[frame_mask == 0] = 77
     for loss in (
-        lambda e: losses.fixed(e, targets, frame_mask),
+        lambda e: losses.fixed_assignment(e, targets, frame_mask),
         lambda e: losses.permutation_invariant(e, targets, magnitude, frame_mask),
     ):
         for before, after in zip(loss(estimates), loss(spoilt), strict=True):

@@ -1,0 +1,187 @@
+"""A temporal convolutional network over the frames of a spectrogram, which gives masks.
+
+Y. Luo, N. Mesgarani: «Conv-TasNet», IEEE/ACM Transactions on Audio, Speech, and Language Processing
+27(8), 2019, have the blocks; J. Heitkaemper et al.: «Demystifying TasNet: a dissecting approach»,
+ICASSP 2020, put a spectrogram in the place of the learnt encoder. With longer frames there are
+far fewer of them: it is by far the cheapest of the networks that separate well.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from models import heads
+from pipeline import schema
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable("voices_apart")
+class TemporalConvolution(keras.Model):
+    """Residual blocks of dilated convolutions over the frames, then a mask for each output.
+
+    Args:
+        num_outputs: masks to give.
+        width: channels between the blocks.
+        units: channels within a block.
+        kernel: frames that a block's convolution sees.
+        num_layers: blocks in a repetition; the dilation doubles from each to the next.
+        repeats: repetitions.
+        stack: neighbouring frames that are taken together as one step: half the steps with 2.
+        dropout: share of each block's output channels that is dropped in training.
+        head: activation of the masks, `sigmoid`, `linear`, `relu` or `softmax` (over the outputs).
+        causal: hear the past alone (with `stack`, to the end of the step).
+        num_bins: bins of the spectrogram.
+
+    Call arguments:
+        inputs: normalised log-magnitudes, `[batch, frame, bin]`.
+        training: whether dropout is active.
+
+    Returns:
+        float32 masks, `[batch, output, frame, bin]`.
+
+    Example:
+        masks = TemporalConvolution(num_outputs=2)(np.zeros((1, 100, 129), "float32"))
+    """
+
+    takes = "log_magnitude"
+
+    def __init__(
+        self,
+        num_outputs: int = 2,
+        width: int = 192,
+        units: int = 384,
+        kernel: int = 3,
+        num_layers: int = 7,
+        repeats: int = 2,
+        stack: int = 2,
+        dropout: float = 0.0,
+        head: str = "relu",
+        causal: bool = False,
+        num_bins: int = schema.NUM_BINS,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_outputs = num_outputs
+        self.width = width
+        self.units = units
+        self.kernel = kernel
+        self.num_layers = num_layers
+        self.repeats = repeats
+        self.stack = stack
+        self.dropout = dropout
+        self.head = head
+        self.causal = causal
+        self.num_bins = num_bins
+        policy = self.dtype_policy
+        self.entry = keras.layers.Dense(width, dtype=policy, name="entry")
+        self.blocks = [
+            Block(width, units, kernel, 2**i, dropout, causal, dtype=policy, name=f"block_{r}_{i}")
+            for r in range(repeats)
+            for i in range(num_layers)
+        ]
+        self.norm = keras.layers.LayerNormalization(dtype="float32", name="norm")
+        # Its activation comes when the steps are frames again: softmax is over the outputs.
+        self.mask_head = heads.MaskHead(num_outputs * stack, num_bins, "linear", dtype=policy)
+
+    def build(self, input_shape: Any) -> None:
+        self.entry.build((None, None, self.stack * self.num_bins))
+        for block in self.blocks:
+            block.build((None, None, self.width))
+        self.norm.build((None, None, self.width))
+        self.mask_head.build((None, None, self.width))
+        self.built = True
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        batch, frames = ops.shape(inputs)[:2]
+        # What fills the last step is cut off again.
+        padded = ops.pad(inputs, [(0, 0), (0, self.stack - 1), (0, 0)])
+        steps = (frames + self.stack - 1) // self.stack
+        padded = padded[:, : steps * self.stack]
+        x = ops.reshape(padded, (batch, steps, self.stack * self.num_bins))
+        x = self.entry(ops.cast(x, self.compute_dtype))
+        for block in self.blocks:
+            x = block(x, training=training)
+        x = self.mask_head(ops.cast(self.norm(x), self.compute_dtype))
+        # [batch, output · stack, step, bin] to [batch, output, frame, bin].
+        x = ops.reshape(x, (batch, self.num_outputs, self.stack, steps, self.num_bins))
+        x = ops.transpose(x, (0, 1, 3, 2, 4))
+        x = ops.reshape(x, (batch, self.num_outputs, steps * self.stack, self.num_bins))
+        return heads.activate(x[:, :, :frames], self.head)
+
+    def get_config(self) -> dict[str, Any]:
+        names = (
+            "num_outputs", "width", "units", "kernel", "num_layers", "repeats", "stack", "dropout",
+            "head", "causal", "num_bins",
+        )  # fmt: skip
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+@keras.saving.register_keras_serializable("voices_apart")
+class Block(keras.layers.Layer):
+    """Normalisation, a wider layer, a dilated convolution of each channel, and back; added.
+
+    Args:
+        width: channels of input and output.
+        units: channels within.
+        kernel: steps that the convolution sees.
+        dilation: their distance.
+        dropout: share of output channels that is dropped in training.
+        causal: see the past alone.
+
+    Call arguments:
+        inputs: `[batch, step, width]`.
+
+    Returns:
+        The same shape.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        units: int,
+        kernel: int,
+        dilation: int,
+        dropout: float = 0.0,
+        causal: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.width = width
+        self.units = units
+        self.kernel = kernel
+        self.dilation = dilation
+        self.dropout = dropout
+        self.causal = causal
+        policy = self.dtype_policy
+        self.norm = keras.layers.LayerNormalization(dtype="float32", autocast=False)
+        self.widen = keras.layers.Dense(units, "silu", dtype=policy)
+        self.convolve = keras.layers.DepthwiseConv1D(
+            kernel,
+            padding="causal" if causal else "same",
+            dilation_rate=dilation,
+            activation="silu",
+            dtype=policy,
+        )
+        self.narrow = keras.layers.Dense(width, kernel_initializer="zeros", dtype=policy)
+        self.drop = keras.layers.Dropout(dropout, dtype=policy)
+
+    def build(self, input_shape: Any) -> None:
+        self.norm.build((None, None, self.width))
+        self.widen.build((None, None, self.width))
+        self.convolve.build((None, None, self.units))
+        self.narrow.build((None, None, self.units))
+        self.built = True
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        x = ops.cast(self.norm(ops.cast(inputs, "float32")), self.compute_dtype)
+        x = self.narrow(self.convolve(self.widen(x)))
+        return inputs + self.drop(x, training=training)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("width", "units", "kernel", "dilation", "dropout", "causal")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}

@@ -1,0 +1,145 @@
+"""What a run is fed with: windows of stored mixtures, or mixtures that are made anew each time."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from pipeline import dataset, errors, schema
+from trainer import config as config_lib
+from trainer import mixing, rooms, utterances
+
+
+class Stored:
+    """Windows of the dataset's mixtures (`--mixing=static`), read by tf.data.
+
+    Args:
+        config: all settings, resolved.
+        info: of the dataset.
+    """
+
+    def __init__(self, config: config_lib.Config, info: dataset.DatasetInfo) -> None:
+        from trainer import input
+
+        assert config.frames
+        assert config.batch_size
+        self._config = config
+        self._split = input.Split(config.data_dir, "train", info)
+        self._split.check_sizes()
+        self.features = ("log_magnitude", config.target) if config.loss == "mask" else ("sources",)
+        self._num_windows = self._split.num_windows(config.frames)
+        self.steps = math.ceil(self._num_windows / config.batch_size)
+
+    def batches(self, steps: int, epoch: int) -> Iterable[Any]:
+        """The run's batches from an epoch on, without end."""
+        from trainer import input
+
+        config = self._config
+        assert config.frames
+        assert config.batch_size
+        return input.windows(
+            self._split,
+            self.features,
+            frames=config.frames,
+            batch_size=config.batch_size,
+            first_batch=epoch * steps,
+            seed=config.seed,
+            shuffle_buffer=config.shuffle_buffer,
+            cache=config.cache,
+        )
+
+    def describe(self) -> str:
+        """What there is to learn from, for the headline."""
+        mixtures = self._split.info.splits["train"].mixtures
+        return (
+            f"{self._num_windows:,} windows of {self._config.frames} frames from {mixtures:,} "
+            "mixtures"
+        )
+
+
+class Mixed:
+    """New mixtures of the dataset's clean utterances in every step (`--mixing=dynamic`).
+
+    Args:
+        config: all settings, resolved.
+        info: of the dataset.
+    """
+
+    def __init__(self, config: config_lib.Config, info: dataset.DatasetInfo) -> None:
+        assert config.frames
+        assert config.batch_size
+        self._config = config
+        self._store = utterances.read(config.data_dir)
+        settings = mixing.Settings(
+            num_sources=info.num_sources,
+            num_samples=schema.HOP * config.frames,
+            batch_size=config.batch_size,
+            sample_rate=info.sample_rate,
+            max_snr_db=config.max_snr_db,
+            speed=config.speed,
+            noise=config.noise,
+            noise_snr_db=config.noise_snr_db,
+            rooms=config.rooms,
+            seed=config.seed,
+        )
+        surroundings = rooms.Surroundings(info.sample_rate, config.noise_dir, config.room_dir)
+        try:
+            self._mixer = mixing.Mixer(self._store, settings, surroundings)
+        except ValueError as error:
+            raise errors.UserError(f"{config.data_dir}: {error}") from error
+        # As many seconds of speech as there are.
+        self.steps = math.ceil(
+            self._store.num_samples
+            / (settings.num_samples * settings.batch_size * settings.num_sources)
+        )
+
+    def batches(self, steps: int, epoch: int) -> Iterable[Any]:
+        """The run's batches from an epoch on."""
+        return mixing.Batches(self._mixer, steps, epoch, self._config.workers)
+
+    def describe(self) -> str:
+        """What there is to learn from, for the headline."""
+        settings = self._mixer.settings
+        hours = self._store.num_samples / settings.sample_rate / 3600
+        seconds = settings.num_samples / settings.sample_rate
+        return (
+            f"windows of {seconds:.1f} s mixed from {hours:.1f} h of "
+            f"{len(self._store.by_speaker):,} speakers"
+        )
+
+
+def open_dataset(config: config_lib.Config, info: dataset.DatasetInfo) -> Stored | Mixed:
+    """What `--mixing` names.
+
+    Raises:
+        UserError: the dataset has it not, or is damaged.
+    """
+    return (Mixed if config.mixing == "dynamic" else Stored)(config, info)
+
+
+def validation(config: config_lib.Config, info: dataset.DatasetInfo) -> Iterable[Any] | None:
+    """Whole mixtures of the split `valid`; None where there are none."""
+    if "valid" not in info.splits or not info.splits["valid"].mixtures:
+        return None
+    from trainer import input
+
+    split = input.Split(config.data_dir, "valid", info)
+    split.check_sizes()
+    return input.mixtures(split)
+
+
+def find_damage(config: config_lib.Config, info: dataset.DatasetInfo) -> None:
+    """Reads every stored record that a run reads, after a failure.
+
+    Raises:
+        DamagedShardError: names the shard and the record.
+    """
+    from trainer import input
+
+    for name in info.splits:
+        features: tuple[str, ...] = ("sources",)
+        if name == "train":
+            if config.mixing == "dynamic":
+                continue
+            if config.loss == "mask":
+                features = ("log_magnitude", config.target)
+        input.find_damage(input.Split(config.data_dir, name, info), features)

@@ -1,0 +1,201 @@
+"""What a network is trained to do with mixtures whose voices are known: the losses by name.
+
+Each objective says what it wants of the separator (`outputs`) and how far that is from the truth
+(`error`). Mixtures are analysed on the device: spectrograms and ideal masks are made there.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import keras
+from keras import ops
+
+from models import heads, masks, separator, spectral
+from pipeline import schema
+from trainer import clustering, losses
+
+Tensor = Any
+
+LOSSES = ("mask", "sisdr", "snr", "clustering")
+# Chimera++ (Wang, Le Roux, Hershey: «Alternative objective functions for deep clustering», 2018).
+_CLUSTERING_SHARE = 0.975
+# U.-H. Shin et al.: «Separate and reconstruct» (SepReformer), NeurIPS 2024.
+_AUXILIARY_SHARE = 0.4
+
+
+def default_loss(network: type[keras.Model]) -> str:
+    """The loss that a network is meant for."""
+    if getattr(network, "takes", "log_magnitude") == "waveform":
+        return "sisdr"
+    return "clustering" if hasattr(network, "embeddings") else "mask"
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixtures:
+    """A batch of mixtures and what follows from it, each worked out when it is asked for.
+
+    Attributes:
+        sources: the voices, float32 `[batch, source, sample]`, full scale 1.
+        mixture: float32 `[batch, sample]`.
+        num_samples: of each row, those that are not padding, int32 `[batch]`.
+    """
+
+    sources: Tensor
+    mixture: Tensor
+    num_samples: Tensor
+
+    @classmethod
+    def of(cls, batch: dict[str, Tensor]) -> "Mixtures":
+        """What `trainer.mixing` and `trainer.input` give.
+
+        Args:
+            batch: `sources`, int16 or float32 `[batch, source, sample]`; if there is noise,
+                `noise` `[batch, sample]`; if there is padding, `num_samples` `[batch]` or
+                `frame_mask` `[batch, frame]`.
+        """
+        sources = batch["sources"]
+        if "int" in keras.backend.standardize_dtype(sources.dtype):
+            sources = ops.cast(sources, "float32") / schema.FULL_SCALE
+        mixture = ops.sum(sources, axis=1)
+        if "noise" in batch:
+            mixture = mixture + batch["noise"]
+        count, length = ops.shape(mixture)
+        if "num_samples" in batch:
+            num_samples = batch["num_samples"]
+        elif "frame_mask" in batch:
+            num_samples = schema.HOP * ops.sum(ops.cast(batch["frame_mask"], "int32"), axis=1)
+        else:
+            num_samples = ops.full((count,), length, dtype="int32")
+        return cls(sources, mixture, num_samples)
+
+    @functools.cached_property
+    def valid(self) -> Tensor:
+        """1 for samples that are not padding, float32 `[batch, sample]`."""
+        positions = ops.arange(ops.shape(self.mixture)[-1], dtype="int32")[None]
+        return ops.cast(positions < self.num_samples[:, None], "float32")
+
+    @functools.cached_property
+    def frame_mask(self) -> Tensor:
+        """1 for frames of the valid samples, float32 `[batch, frame]`."""
+        num_frames = (self.num_samples + schema.HOP - 1) // schema.HOP + 1
+        frames = ops.arange(ops.shape(self.spectrograms[0])[2], dtype="int32")[None]
+        return ops.cast(frames < num_frames[:, None], "float32")
+
+    @functools.cached_property
+    def spectrograms(self) -> tuple[Tensor, Tensor]:
+        """Of the voices: real and imaginary parts, `[batch, source, frame, bin]`."""
+        return spectral.stft(self.sources)
+
+    @functools.cached_property
+    def magnitudes(self) -> Tensor:
+        """Of the voices, `[batch, source, frame, bin]`."""
+        return spectral.magnitude(*self.spectrograms)
+
+    @functools.cached_property
+    def spectrogram(self) -> tuple[Tensor, Tensor]:
+        """Of the mixture: real and imaginary part, `[batch, frame, bin]`."""
+        return spectral.stft(self.mixture)
+
+    @functools.cached_property
+    def magnitude(self) -> Tensor:
+        """Of the mixture, `[batch, frame, bin]`."""
+        return spectral.magnitude(*self.spectrogram)
+
+    def log_magnitude(self, gain: Tensor | float = 1.0) -> Tensor:
+        """Of the mixture times a gain `[batch]`, `[batch, frame, bin]`."""
+        real, imaginary = self.spectrogram
+        gain = ops.reshape(ops.convert_to_tensor(gain), (-1, 1, 1))
+        return spectral.log_magnitude(real * gain, imaginary * gain)
+
+    def ideal_masks(self, target: str) -> Tensor:
+        """The masks `ibm`, `irm` or `psm` of all voices, `[batch, source, frame, bin]`."""
+        if target == "ibm":
+            return masks.ideal_binary(self.magnitudes)
+        if target == "irm":
+            return masks.ideal_ratio(self.magnitudes)
+        return masks.phase_sensitive(*self.spectrograms)
+
+
+def within_reach(targets: Tensor, network: keras.Model) -> Tensor:
+    """Targets that a network's head can give: a sigmoid learns the PSM clipped to [0, 1]."""
+    return ops.clip(targets, *heads.RANGES[getattr(network, "head", "linear")])
+
+
+class Objective:
+    """What is asked of a separator.
+
+    Args:
+        loss: one of `LOSSES`.
+        target: the ideal mask that the loss `mask` learns.
+        fixed: the outputs are the voices in order (`--assignment=fixed`).
+    """
+
+    def __init__(self, loss: str, target: str = "psm", fixed: bool = False) -> None:
+        if loss not in LOSSES:
+            raise ValueError(f"unknown loss {loss!r}; known are {LOSSES}")
+        self.loss = loss
+        self.target = target
+        self.fixed = fixed
+
+    def outputs(
+        self, model: separator.Separator, mixtures: Mixtures, training: bool | None = None
+    ) -> dict[str, Any]:
+        """What `error` needs of the model."""
+        if self.loss in ("sisdr", "snr"):
+            if training and hasattr(model.network, "with_auxiliary"):
+                estimates, auxiliary = model.with_auxiliary(mixtures.mixture, training=training)
+                return {"estimates": estimates, "auxiliary": auxiliary}
+            return {"estimates": model(mixtures.mixture, training=training)}
+        log_magnitude = mixtures.log_magnitude(model.gain(mixtures.mixture))
+        if self.loss == "mask":
+            return {"masks": model.masks(log_magnitude, training=training)}
+        normalised = model.normalise(log_magnitude)
+        if hasattr(model.network, "both"):
+            found, embeddings = model.network.both(normalised, training=training)
+            return {"masks": ops.cast(found, "float32"), "embeddings": embeddings}
+        return {"embeddings": model.network.embeddings(normalised, training=training)}
+
+    def error(
+        self, outputs: dict[str, Any], mixtures: Mixtures, network: keras.Model
+    ) -> tuple[Tensor, Tensor]:
+        """Error and weight, float32 `[batch]`; the loss of many is the ratio of their sums."""
+        if "estimates" in outputs:
+            return self._waveform_error(outputs, mixtures)
+        if "embeddings" not in outputs:
+            return self._mask_error(outputs["masks"], mixtures, network)
+        error, weight = clustering.clustering_loss(
+            outputs["embeddings"],
+            masks.ideal_binary(mixtures.magnitudes),
+            masks.counted_bins(mixtures.magnitude, mixtures.frame_mask),
+        )
+        if "masks" not in outputs:
+            return error, weight
+        other, other_weight = self._mask_error(outputs["masks"], mixtures, network)
+        total = _CLUSTERING_SHARE * error / ops.maximum(weight, 1e-9)
+        total += (1 - _CLUSTERING_SHARE) * other / ops.maximum(other_weight, 1e-9)
+        return total, ops.ones_like(total)
+
+    def _waveform_error(self, outputs: dict[str, Any], mixtures: Mixtures) -> tuple[Tensor, Tensor]:
+        measure = losses.negative_snr if self.loss == "snr" else losses.negative_si_sdr
+        error, weight = measure(outputs["estimates"], mixtures.sources, mixtures.valid)
+        auxiliary = outputs.get("auxiliary")
+        if not auxiliary:
+            return error, weight
+        others = [
+            losses.negative_magnitude_si_sdr(estimates, mixtures.sources, mixtures.valid)[0]
+            for estimates in auxiliary
+        ]
+        mean = sum(others) / len(others)
+        return (1 - _AUXILIARY_SHARE) * error + _AUXILIARY_SHARE * mean, weight
+
+    def _mask_error(
+        self, found: Tensor, mixtures: Mixtures, network: keras.Model
+    ) -> tuple[Tensor, Tensor]:
+        return losses.on_masks(
+            found,
+            within_reach(mixtures.ideal_masks(self.target), network),
+            mixtures.magnitude,
+            mixtures.frame_mask,
+            fixed=self.fixed,
+        )
