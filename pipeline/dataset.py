@@ -12,6 +12,7 @@ from typing import Any
 from pipeline import errors, output, schema, storage
 
 WORK_FOLDER = "_work"
+_PLACES = ("input_dir", "manifest")
 
 
 class DatasetError(errors.UserError):
@@ -40,6 +41,25 @@ class SplitInfo:
 
 
 @dataclasses.dataclass(frozen=True)
+class UtterancesInfo:
+    """The clean utterances of the train split.
+
+    Attributes:
+        utterances: how many.
+        speakers: likewise.
+        seconds: of all utterances.
+        shards: in `schema.UTTERANCES_FOLDER`; their names are without it.
+        plan_digest: SHA-256 of their plan.
+    """
+
+    utterances: int
+    speakers: int
+    seconds: float
+    shards: tuple[ShardInfo, ...]
+    plan_digest: str
+
+
+@dataclasses.dataclass(frozen=True)
 class DatasetInfo:
     """What `dataset_info.json` holds.
 
@@ -51,11 +71,12 @@ class DatasetInfo:
         mean: of the train split's log-magnitudes over all bins and frames; None without train.
         deviation: likewise, the standard deviation.
         active_level_db: mean over the train split's mixtures of their active level, dB; likewise.
-        plan_digest: SHA-256 of the plan.
+        plan_digest: SHA-256 of the mixtures' plan.
         versions: of this package and the libraries that decide bytes.
         created: UTC, ISO 8601.
         counts: `recordings` found, `rejected` as unusable, `too_short` for a mixture, and planned
             mixtures `dropped` since a voice is hardly active in them.
+        utterances: clean ones, stored beside the mixtures; None where there are none.
     """
 
     schema_version: int
@@ -68,6 +89,7 @@ class DatasetInfo:
     versions: dict[str, str]
     created: str
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    utterances: UtterancesInfo | None = None
 
     @property
     def sample_rate(self) -> int:
@@ -103,14 +125,20 @@ class DatasetInfo:
                     f"reads {schema.SCHEMA_VERSION}; make it anew with pipeline.preprocess"
                 )
             fields["splits"] = {
-                name: SplitInfo(
-                    **{**split, "shards": tuple(ShardInfo(**shard) for shard in split["shards"])}
-                )
+                name: SplitInfo(**{**split, "shards": _shard_infos(split)})
                 for name, split in fields["splits"].items()
             }
+            utterances = fields.get("utterances")
+            if utterances is not None:
+                shards = _shard_infos(utterances)
+                fields["utterances"] = UtterancesInfo(**{**utterances, "shards": shards})
             return cls(**fields)
         except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise DatasetError(f"{schema.INFO_FILE} is damaged: {error}") from error
+
+
+def _shard_infos(fields: Mapping[str, Any]) -> tuple[ShardInfo, ...]:
+    return tuple(ShardInfo(**shard) for shard in fields["shards"])
 
 
 def read(folder: str) -> DatasetInfo:
@@ -169,12 +197,20 @@ def is_whole(folder: str) -> bool:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between the settings of two runs, as `name: old, now new`."""
+    """What differs between the settings of two runs, as `name: old, now new`.
+
+    Where the recordings lie makes no difference (`moved` tells).
+    """
     return [
         f"{name}: {_short(old.get(name))}, now {_short(new.get(name))}"
-        for name in sorted({*old, *new})
+        for name in sorted({*old, *new} - {*_PLACES})
         if old.get(name) != new.get(name)
     ]
+
+
+def moved(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether the recordings lie elsewhere in the settings of two runs."""
+    return any(old.get(name) != new.get(name) for name in _PLACES)
 
 
 def remove_marker(folder: str) -> None:
@@ -182,22 +218,35 @@ def remove_marker(folder: str) -> None:
     output.remove(storage.join(folder, schema.MARKER_FILE))
 
 
-def remove_leftovers(folder: str, keep: Iterable[str] = ()) -> None:
+def remove_leftovers(folder: str, keep: Iterable[str] | None = None) -> None:
     """Removes what earlier attempts left behind: temporary files, and shards that are not wanted.
 
     Nothing else is touched, so that a wrong `--output_dir` costs nobody their files.
 
     Args:
         folder: of the dataset.
-        keep: names of the shards that stay, with their side-cars.
+        keep: the shards that stay, with their side-cars, as paths within the folder; all where it
+            is None.
     """
-    kept = {*keep, *(f"{name}.json" for name in keep)}
-    for name in output.names(folder):
-        if output.is_temporary(name) or (_is_shard(name) and name not in kept):
+    kept = None if keep is None else {path for name in keep for path in (name, f"{name}.json")}
+    below = f"{schema.UTTERANCES_FOLDER}/"
+    names = output.names(folder)
+    names += [below + name for name in output.names(storage.join(folder, below))]
+    # The index is made from all shards' side-cars, at the end.
+    index = below + schema.UTTERANCES_INDEX_FILE
+    for name in names:
+        ours = _is_shard(name.removeprefix(below)) or name == index
+        unwanted = kept is not None and ours and name not in kept
+        if unwanted or output.is_temporary(name.removeprefix(below)):
             output.remove(storage.join(folder, name))
+    if not storage.is_remote(folder):
+        with contextlib.suppress(OSError):
+            os.rmdir(os.path.join(folder, below))
 
 
-def finish(folder: str, info: DatasetInfo, mixtures: str, rejected: str) -> None:
+def finish(
+    folder: str, info: DatasetInfo, mixtures: str, rejected: str, index: str | None = None
+) -> None:
     """Writes the files about the dataset, and the marker last.
 
     Args:
@@ -205,16 +254,22 @@ def finish(folder: str, info: DatasetInfo, mixtures: str, rejected: str) -> None
         info: about it.
         mixtures: text of `mixtures.csv`.
         rejected: text of `rejected.csv`.
+        index: text of the utterances' index, where there are utterances.
     """
     texts = {
         schema.MIXTURES_FILE: mixtures,
         schema.REJECTED_FILE: rejected,
         schema.INFO_FILE: info.to_json(),
     }
+    below = schema.UTTERANCES_FOLDER
+    if index is not None:
+        texts = {f"{below}/{schema.UTTERANCES_INDEX_FILE}": index, **texts}
     for name, text in texts.items():
         output.write_text(storage.join(folder, name), text)
     # The marker must not outlive a power cut that the rest does not.
     shards = [shard.name for split in info.splits.values() for shard in split.shards]
+    if info.utterances is not None:
+        shards += [f"{below}/{shard.name}" for shard in info.utterances.shards]
     for name in (*shards, *texts):
         output.sync(storage.join(folder, name))
     output.write_text(storage.join(folder, schema.MARKER_FILE), "")

@@ -6,25 +6,22 @@ does what `python -m pipeline.preprocess` does.
 """
 
 import contextlib
-import csv
 import dataclasses
 import datetime
 import hashlib
-import io
-import json
 import math
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
 
 from pipeline import (
     corpus,
     dataset,
     errors,
     inspection,
+    job_settings,
     mixture_list,
     output,
     plan,
@@ -33,51 +30,17 @@ from pipeline import (
     shards,
     storage,
     summary,
+    utterance_shards,
 )
+from pipeline.job_settings import Settings
 
-# About how fast one core works, in bytes of recordings read and seconds of mixture made per second:
-# decides only whether worker processes are worth their start.
+# About how fast one core works, in recordings read and in seconds of audio written per second:
+# decides whether worker processes are worth their start, and which shards are begun first.
 _RECORDINGS_PER_SECOND = 200.0
 _MIXTURE_SECONDS_PER_SECOND = 500.0
+_UTTERANCE_SECONDS_PER_SECOND = 2500.0
 # Fewer unusable recordings than that are never too many.
 _BAD_ALWAYS_ALLOWED = 10
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What the command's flags say; their help has more.
-
-    Attributes:
-        input_dir: folders of recordings.
-        manifest: CSV files.
-        output_dir: the dataset's folder; may be empty with `dry_run`.
-        include_sa: keep TIMIT's SA1 and SA2.
-        sample_rate: of the dataset, Hz.
-        masks: that are stored.
-        num_shards: of each split.
-        valid_fraction: of the train speakers, where no split is declared valid.
-        min_seconds: shorter utterances are left out.
-        mixing: how mixtures are drawn (its `min_samples` follows from `min_seconds`).
-        mixture_list: a `mixtures.csv` that takes the place of drawing.
-        max_bad_fraction: more unusable recordings, and more than ten, are a failure.
-        dry_run: stop after the plan.
-        overwrite: replace a finished dataset.
-    """
-
-    input_dir: tuple[str, ...] = ()
-    manifest: tuple[str, ...] = ()
-    output_dir: str = ""
-    include_sa: bool = False
-    sample_rate: int = schema.DEFAULT_SAMPLE_RATE
-    masks: tuple[str, ...] = schema.MASKS
-    num_shards: int = 8
-    valid_fraction: float = 0.1
-    min_seconds: float = 1.0
-    mixing: plan.Settings = dataclasses.field(default_factory=plan.Settings)
-    mixture_list: str | None = None
-    max_bad_fraction: float = 0.01
-    dry_run: bool = False
-    overwrite: bool = False
 
 
 def run(
@@ -100,7 +63,7 @@ def run(
     Raises:
         UserError: something a person can mend; nothing that looks whole is left.
     """
-    return _Job(settings, beam_flags, say, verbose).run()
+    return _Job(job_settings.absolute(settings), beam_flags, say, verbose).run()
 
 
 class _Job:
@@ -123,8 +86,10 @@ class _Job:
             settings.input_dir, settings.manifest, include_sa=settings.include_sa
         )
         self._listed = self._read_list()
-        self._config = self._make_config()
-        self._say_corpus()
+        listed = (self._list_digest, len(self._listed[0].utterance_ids)) if self._listed else None
+        self._config = job_settings.config(settings, self._table.utterances, listed)
+        for line in summary.corpus_lines(self._table):
+            self._say(line)
         if settings.dry_run:
             self._dry_run()
             return None
@@ -138,12 +103,17 @@ class _Job:
             if done:
                 return done
             dataset.remove_marker(folder)
-            dataset.remove_leftovers(folder, () if settings.overwrite else output.names(folder))
+            dataset.remove_leftovers(folder, () if settings.overwrite else None)
             work = storage.join(folder, dataset.WORK_FOLDER)
             output.remove_folder(work)
             output.make_folder(work)
             try:
                 return self._make(work)
+            except BaseException:
+                # What is whole stays for the next attempt.
+                with contextlib.suppress(Exception):
+                    dataset.remove_leftovers(folder)
+                raise
             finally:
                 output.remove_folder(work)
 
@@ -153,6 +123,9 @@ class _Job:
             return None
         info = dataset.read(folder)
         differences = dataset.differences(info.config, self._config)
+        if not differences and dataset.moved(info.config, self._config):
+            self._say(f"{folder}: made of recordings in another place; comparing them with these")
+            differences = [] if self._has_plan_of(info) else ["recordings: others than those"]
         if differences:
             raise dataset.DatasetError(
                 f"{folder}: holds a finished dataset of other settings ({'; '.join(differences)}); "
@@ -161,14 +134,24 @@ class _Job:
         self._say(f"{folder}: already done with the same settings; --overwrite makes it anew")
         return info
 
+    def _has_plan_of(self, info: dataset.DatasetInfo) -> bool:
+        """Whether the recordings that are there now give the same plan, checksums included."""
+        with self._passing_work_folder() as work:
+            shard_plans = self._plan(self._inspect(work)[0])
+        clean = info.utterances.plan_digest if info.utterances else plan.digest([])
+        digests = (plan.digest(shard_plans), plan.digest(self._utterance_plans))
+        return digests == (info.plan_digest, clean)
+
     def _make(self, work: str) -> dataset.DatasetInfo:
         folder = self._settings.output_dir
         facts, rejections = self._inspect(work)
         self._refuse_bad(facts, rejections)
         shard_plans = self._plan(facts)
         self._refuse_small_disk(shard_plans)
-        sidecars, statistics = self._write(work, shard_plans)
-        dataset.remove_leftovers(folder, [str(shard.name) for shard in shard_plans])
+        statistics = self._write(work, shard_plans)
+        sidecars = [shards.read(shard, folder) for shard in shard_plans]
+        clean = [utterance_shards.read(shard, folder) for shard in self._utterance_plans]
+        dataset.remove_leftovers(folder, [shard.path for shard in self._with_clean(shard_plans)])
         dropped = {mixture for sidecar in sidecars for mixture in sidecar.dropped}
         kept = [m for m in self._mixtures if m.id not in dropped]
         mean, deviation = statistics or (None, None)
@@ -188,8 +171,11 @@ class _Job:
                 "too_short": sum(fact.num_samples < self._min_samples for fact in facts),
                 "dropped": len(dropped),
             },
+            utterances=summary.utterances(clean, self._utterance_plans, self._settings.sample_rate),
         )
-        dataset.finish(folder, info, mixture_list.to_csv(kept), _rejected_csv(rejections))
+        index = utterance_shards.index_csv(clean) if clean else None
+        rejected = summary.rejected_csv(rejections)
+        dataset.finish(folder, info, mixture_list.to_csv(kept), rejected, index)
         for line in summary.finished(info):
             self._say(line)
         seconds = ", ".join(f"{step} {value:.1f} s" for step, value in self._seconds.items())
@@ -197,19 +183,30 @@ class _Job:
         return info
 
     def _dry_run(self) -> None:
-        settings, folder = self._settings, self._settings.output_dir
-        remote = storage.is_remote(folder)
-        work = storage.join(folder, "_dry_run") if remote else tempfile.mkdtemp()
-        try:
+        settings = self._settings
+        with self._passing_work_folder() as work:
             facts, rejections = self._inspect(work)
             self._refuse_bad(facts, rejections)
             shard_plans = self._plan(facts)
-        finally:
-            output.remove_folder(work)
         for line in summary.planned(
-            self._mixtures, shard_plans, settings.masks, settings.sample_rate
+            self._mixtures,
+            shard_plans,
+            self._utterance_plans,
+            settings.masks,
+            settings.sample_rate,
         ):
             self._say(line)
+
+    @contextlib.contextmanager
+    def _passing_work_folder(self) -> Iterator[str]:
+        """For what is done without touching the dataset's folder."""
+        folder = self._settings.output_dir
+        remote = storage.is_remote(folder)
+        work = storage.join(folder, "_dry_run") if remote else tempfile.mkdtemp()
+        try:
+            yield work
+        finally:
+            output.remove_folder(work)
 
     def _read_list(self) -> list[plan.Mixture] | None:
         path = self._settings.mixture_list
@@ -221,32 +218,6 @@ class _Job:
             raise errors.UserError(f"{path}: not UTF-8: {error.reason}") from error
         self._list_digest = hashlib.sha256(text.encode()).hexdigest()
         return mixture_list.from_csv(text, path)
-
-    def _make_config(self) -> dict[str, Any]:
-        """The settings that decide what is in the dataset."""
-        settings = self._settings
-        table = [[u.id, u.speaker, u.sex, u.split] for u in self._table.utterances]
-        config: dict[str, Any] = {
-            "input_dir": [_absolute(path) for path in settings.input_dir],
-            "manifest": [_absolute(path) for path in settings.manifest],
-            "corpus": hashlib.sha256(json.dumps(table).encode()).hexdigest(),
-            "include_sa": settings.include_sa,
-            "sample_rate": settings.sample_rate,
-            "masks": list(settings.masks),
-            "num_shards": settings.num_shards,
-            "seed": settings.mixing.seed,
-        }
-        if self._listed is not None:
-            num_sources = len(self._listed[0].utterance_ids)
-            return {**config, "mixture_list": self._list_digest, "num_sources": num_sources}
-        mixing = dataclasses.asdict(settings.mixing)
-        del mixing["min_samples"]
-        return {
-            **config,
-            **mixing,
-            "min_seconds": settings.min_seconds,
-            "valid_fraction": settings.valid_fraction,
-        }
 
     def _inspect(self, work: str) -> tuple[list[inspection.Facts], list[corpus.Rejection]]:
         from pipeline import runners, transforms
@@ -290,7 +261,7 @@ class _Job:
         first = f"the first is {rejections[0].path}: {rejections[0].reason}" if bad else ""
         if not settings.dry_run:
             path = storage.join(settings.output_dir, schema.REJECTED_FILE)
-            output.write_text(path, _rejected_csv(rejections))
+            output.write_text(path, summary.rejected_csv(rejections))
             first = f"{path} lists them; {first}"
         if not facts:
             raise errors.UserError(f"none of {total} recordings can be used; {first}")
@@ -312,10 +283,29 @@ class _Job:
                 assert settings.mixture_list is not None
                 mixture_list.check(self._listed, facts, settings.mixture_list)
                 self._mixtures = self._listed
+                of_train = {
+                    utterance
+                    for mixture in self._listed
+                    if mixture.split == utterance_shards.SPLIT
+                    for utterance in mixture.utterance_ids
+                }
             else:
                 mixing = dataclasses.replace(settings.mixing, min_samples=self._min_samples)
                 splits = corpus.assign_splits(self._table.utterances, settings.valid_fraction)
                 self._mixtures = plan.make(facts, splits, mixing)
+                of_train = {
+                    fact.utterance.id
+                    for fact in facts
+                    if splits[fact.utterance.speaker] == utterance_shards.SPLIT
+                    and fact.num_samples >= self._min_samples
+                }
+            self._utterance_plans = utterance_shards.make_plans(
+                facts,
+                of_train if settings.utterances else (),
+                sample_rate=settings.sample_rate,
+                num_shards=settings.num_shards,
+                seed=settings.mixing.seed,
+            )
             return plan.make_shards(
                 self._mixtures,
                 facts,
@@ -325,13 +315,19 @@ class _Job:
                 seed=settings.mixing.seed,
             )
 
+    def _with_clean(
+        self, shard_plans: Iterable[plan.ShardPlan]
+    ) -> list[utterance_shards.AnyShardPlan]:
+        return [*shard_plans, *self._utterance_plans]
+
     def _refuse_small_disk(self, shard_plans: Iterable[plan.ShardPlan]) -> None:
         folder = self._settings.output_dir
         if storage.is_remote(folder):
             return
         needed = sum(plan.record_bytes(m, self._settings.masks) for m in self._mixtures)
-        for shard in shard_plans:
-            path = storage.join(folder, str(shard.name))
+        needed += sum(utterance_shards.planned_bytes(shard) for shard in self._utterance_plans)
+        for shard in self._with_clean(shard_plans):
+            path = storage.join(folder, shard.path)
             needed -= os.path.getsize(path) if os.path.isfile(path) else 0
         free = shutil.disk_usage(folder).free
         if needed > free:
@@ -342,75 +338,38 @@ class _Job:
 
     def _write(
         self, work: str, shard_plans: Sequence[plan.ShardPlan]
-    ) -> tuple[list[shards.Sidecar], tuple[float, float] | None]:
+    ) -> tuple[float, float] | None:
+        """Writes all shards; gives mean and deviation."""
         from pipeline import runners, transforms
 
-        folder = self._settings.output_dir
-        for shard in shard_plans:
-            transforms.write_plan(work, shard)
-        samples = {
-            str(shard.name): sum(m.num_samples for m in shard.mixtures) for shard in shard_plans
+        transforms.write_plans(work, self._with_clean(shard_plans))
+        rate = self._settings.sample_rate
+        seconds = {
+            shard.path: sum(m.num_samples for m in shard.mixtures)
+            / (rate * _MIXTURE_SECONDS_PER_SECOND)
+            for shard in shard_plans
+        } | {
+            shard.path: shard.num_samples / (rate * _UTTERANCE_SECONDS_PER_SECOND)
+            for shard in self._utterance_plans
         }
-        largest_first = sorted(samples, key=lambda name: (-samples[name], name))
-        seconds = sum(samples.values()) / self._settings.sample_rate
-        step = transforms.WriteShards(work, folder, largest_first)
+        longest_first = sorted(seconds, key=lambda path: (-seconds[path], path))
+        step = transforms.WriteShards(work, self._settings.output_dir, longest_first)
+        records = len(self._mixtures) + sum(len(s.utterances) for s in self._utterance_plans)
         with (
             self._timed("write"),
-            progress.Bar(
-                os.path.join(work, transforms.MIXED), len(self._mixtures), "write", "mixtures"
-            ),
+            progress.Bar(os.path.join(work, transforms.WRITTEN), records, "write", "records"),
         ):
             runners.run(
                 self._beam_flags,
                 "write",
                 lambda pipeline: pipeline | "Write" >> step,
-                seconds / _MIXTURE_SECONDS_PER_SECOND,
+                sum(seconds.values()),
                 self._verbose,
             )
-        return [_read_sidecar(shard, folder) for shard in shard_plans], (
-            transforms.read_statistics(work)
-        )
+        return transforms.read_statistics(work)
 
     @contextlib.contextmanager
     def _timed(self, step: str) -> Iterator[None]:
         start = time.monotonic()
         yield
         self._seconds[step] = time.monotonic() - start
-
-    def _say_corpus(self) -> None:
-        for path, kind in self._table.kinds:
-            self._say(f"{path}: {_KINDS.get(kind, kind)}")
-        speakers = len({u.speaker for u in self._table.utterances})
-        self._say(f"{len(self._table.utterances):,d} recordings of {speakers:,d} speakers")
-
-
-_KINDS = {
-    "timit": "TIMIT",
-    "subsets": "speakers' folders below subsets",
-    "speakers": "speakers' folders",
-    "manifest": "a manifest",
-}
-
-
-def _absolute(path: str) -> str:
-    return path if storage.is_remote(path) else os.path.abspath(path)
-
-
-def _read_sidecar(shard: plan.ShardPlan, folder: str) -> shards.Sidecar:
-    path = storage.join(folder, shard.name.sidecar)
-    try:
-        sidecar = shards.Sidecar.from_json(storage.read_bytes(path).decode("utf-8"))
-        if sidecar.plan_digest == shard.digest:
-            return sidecar
-        reason = "it is of another plan; did another job write here?"
-    except ValueError as error:
-        reason = str(error)
-    raise errors.UserError(f"{path}: {reason}; run the same command again")
-
-
-def _rejected_csv(rejections: Iterable[corpus.Rejection]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "reason"])
-    writer.writerows([rejection.path, rejection.reason] for rejection in rejections)
-    return text.getvalue()

@@ -17,8 +17,8 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from pipeline import errors, inspection, schema
 
@@ -104,6 +104,11 @@ class ShardPlan:
     recordings: dict[str, Recording]
 
     @property
+    def path(self) -> str:
+        """Of the shard, within the dataset's folder."""
+        return str(self.name)
+
+    @property
     def digest(self) -> str:
         """SHA-256 over everything but the recordings' paths: a corpus may be moved."""
         rows = [
@@ -140,6 +145,11 @@ class ShardPlan:
             tuple(map(_mixture, fields["mixtures"])),
             {u: Recording(**r) for u, r in fields["recordings"].items()},
         )
+
+
+class _Digested(Protocol):
+    @property
+    def digest(self) -> str: ...
 
 
 def make(
@@ -205,25 +215,41 @@ def make_shards(
     Returns:
         The shards by split and number; those of a split differ by at most one mixture.
     """
-    recordings = {
-        f.utterance.id: Recording(f.utterance.path, f.utterance.speaker, f.utterance.sex, f.sha256)
-        for f in facts
-    }
+    recordings = {fact.utterance.id: recording(fact) for fact in facts}
     by_split: dict[str, list[Mixture]] = collections.defaultdict(list)
     for mixture in mixtures:
         by_split[mixture.split].append(mixture)
     shards = []
     for split in sorted(by_split, key=_SPLIT_ORDER.__getitem__):
-        order = sorted(by_split[split], key=lambda m: (_draw(seed, "order", m.id), m.id))
-        for name in schema.ShardName.of_split(split, min(num_shards, len(order))):
-            part = tuple(order[name.index :: name.count])
+        by_id = {mixture.id: mixture for mixture in by_split[split]}
+        for name, ids in deal(split, by_id, num_shards, seed):
+            part = tuple(by_id[mixture_id] for mixture_id in ids)
             used = sorted({u for m in part for u in m.utterance_ids})
             named = {u: recordings[u] for u in used}
             shards.append(ShardPlan(name, sample_rate, tuple(masks), part, named))
     return shards
 
 
-def digest(shards: Iterable[ShardPlan]) -> str:
+def deal(
+    split: str, ids: Iterable[str], num_shards: int, seed: int
+) -> Iterator[tuple[schema.ShardName, list[str]]]:
+    """Deals a split's records out to shards, evenly and in an order that a salted hash decides.
+
+    Args:
+        split: whose.
+        ids: of the records.
+        num_shards: that are wanted; of fewer records each has a shard.
+        seed: salt of the hash.
+
+    Yields:
+        Each shard, and its records in their order.
+    """
+    order = sorted(ids, key=lambda name: (_draw(seed, "order", name), name))
+    for name in schema.ShardName.of_split(split, min(num_shards, len(order))):
+        yield name, order[name.index :: name.count]
+
+
+def digest(shards: Iterable[_Digested]) -> str:
     """SHA-256 of a whole plan."""
     return hashlib.sha256("\n".join(shard.digest for shard in shards).encode()).hexdigest()
 
@@ -241,6 +267,12 @@ def record_bytes(mixture: Mixture, masks: Iterable[str]) -> int:
     arrays = sum(f.num_bytes(sizes) for f in schema.mixture_features(masks) if f.encoding)
     names = len(mixture.id) + sum(map(len, mixture.utterance_ids + mixture.speakers))
     return arrays + names + 400
+
+
+def recording(fact: inspection.Facts) -> Recording:
+    """What writing needs, from the facts."""
+    utterance = fact.utterance
+    return Recording(utterance.path, utterance.speaker, utterance.sex, fact.sha256)
 
 
 class _Pool:

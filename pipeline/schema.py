@@ -41,7 +41,15 @@ REJECTED_FILE = "rejected.csv"
 MIXTURES_FILE = "mixtures.csv"
 MARKER_FILE = "_SUCCESS"
 LOCK_FILE = "_LOCK"
+
+# Clean utterances of the train split lie in a folder of their own within the dataset's. Its index
+# says where each one's samples are: `shard` is a file in that folder, `offset` the byte in that
+# file at which `num_samples` int16 begin. It is sorted by shard and offset.
 UTTERANCES_FOLDER = "utterances"
+UTTERANCES_INDEX_FILE = "index.csv"
+UTTERANCES_INDEX_COLUMNS = (
+    "shard", "offset", "num_samples", "utterance_id", "speaker_id", "sex", "active_level_db",
+)  # fmt: skip
 
 
 def num_frames(num_samples: int) -> int:
@@ -237,9 +245,12 @@ UTTERANCE_FEATURES = (
     Feature("sex", "bytes", (), None, "-", "`f`, `m`, or empty where it is not known"),
     Feature("sample_rate", "int64", (), None, "Hz", "of `samples`"),
     Feature("num_samples", "int64", (), None, "samples", "N"),
-    Feature("active_level_db", "float", (), None, "dB", "active level of the recording"),
-    Feature("samples", "bytes", ("N",), "int16", "1 / 32768 of full scale", "the recording"),
-)
+    Feature("active_level_db", "float", (), None, "dB", "active level of `samples`, to 0.01"),
+    Feature(
+        "samples", "bytes", ("N",), "int16", "1 / 32768 of full scale",
+        "the whole recording, at its own level (lower where it would not fit)",
+    ),
+)  # fmt: skip
 
 
 def mixture_features(masks: Iterable[str] = MASKS) -> tuple[Feature, ...]:

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -89,6 +89,21 @@ class Sidecar:
             raise ValueError(f"damaged: {error}") from error
 
 
+class AnySidecar(Protocol):
+    """What the side-cars of all kinds of shards have in common."""
+
+    @property
+    def shard(self) -> dataset.ShardInfo:
+        """Name, records, bytes, SHA-256."""
+
+    @property
+    def plan_digest(self) -> str:
+        """Of what was written."""
+
+
+_Found = TypeVar("_Found", bound=AnySidecar)
+
+
 def find(shard: plan.ShardPlan, folder: str) -> Sidecar | None:
     """The side-car of a shard that is already there and whole.
 
@@ -99,15 +114,60 @@ def find(shard: plan.ShardPlan, folder: str) -> Sidecar | None:
     Returns:
         None where the shard or its side-car is missing, damaged, or of another plan.
     """
+    return find_whole(storage.join(folder, shard.path), shard.digest, Sidecar.from_json)
+
+
+def read(shard: plan.ShardPlan, folder: str) -> Sidecar:
+    """The side-car of a shard that has been written.
+
+    Args:
+        shard: the plan.
+        folder: of the dataset.
+
+    Raises:
+        UserError: it cannot be read, is damaged, or of another plan.
+    """
+    return read_sidecar(storage.join(folder, shard.path), shard.digest, Sidecar.from_json)
+
+
+def find_whole(path: str, digest: str, parse: Callable[[str], _Found]) -> _Found | None:
+    """The side-car of a shard of any kind that is already there and whole.
+
+    Args:
+        path: of the shard.
+        digest: of its plan.
+        parse: the side-car's text to what it holds; raises ValueError.
+
+    Returns:
+        None where the shard or its side-car is missing, damaged, or of another plan.
+    """
     try:
-        path = storage.join(folder, shard.name.sidecar)
-        sidecar = Sidecar.from_json(storage.read_bytes(path).decode("utf-8"))
-        if sidecar.plan_digest != shard.digest:
-            return None
-        found = _file_sha256(storage.join(folder, str(shard.name)))
-        return sidecar if found == sidecar.shard.sha256 else None
-    except (errors.UserError, OSError, ValueError):
+        sidecar = read_sidecar(path, digest, parse)
+        return sidecar if _file_sha256(path) == sidecar.shard.sha256 else None
+    except (errors.UserError, OSError):
         return None
+
+
+def read_sidecar(path: str, digest: str, parse: Callable[[str], _Found]) -> _Found:
+    """The side-car of a shard of any kind.
+
+    Args:
+        path: of the shard.
+        digest: of its plan.
+        parse: the side-car's text to what it holds; raises ValueError.
+
+    Raises:
+        UserError: it cannot be read, is damaged, or of another plan.
+    """
+    path = f"{path}.json"
+    try:
+        sidecar = parse(storage.read_bytes(path).decode("utf-8"))
+        if sidecar.plan_digest == digest:
+            return sidecar
+        reason = "it is of another plan; did another job write here?"
+    except ValueError as error:
+        reason = str(error)
+    raise errors.UserError(f"{path}: {reason}; run the same command again")
 
 
 def write(
@@ -176,7 +236,7 @@ def mix(
     for source, utterance, gain in zip(
         sources, mixture.utterance_ids, mixture.gains_db, strict=True
     ):
-        samples = _load(recordings[utterance], sample_rate, mixture.num_samples)
+        samples = load(recordings[utterance], sample_rate, mixture.num_samples)
         scaled = samples * np.float32(schema.FULL_SCALE * 10 ** (gain / 20))
         source[: len(scaled)] = np.rint(scaled, out=scaled)
     return sources
@@ -221,23 +281,20 @@ def compute(sources: np.ndarray, masks: tuple[str, ...]) -> dict[str, Any]:
     return values
 
 
-def _names(mixture: plan.Mixture, shard: plan.ShardPlan) -> dict[str, Any]:
-    return {
-        "mixture_id": mixture.id,
-        "utterance_ids": mixture.utterance_ids,
-        "speaker_ids": mixture.speakers,
-        "sexes": [shard.recordings[u].sex for u in mixture.utterance_ids],
-        "gains_db": mixture.gains_db,
-        "sample_rate": shard.sample_rate,
-        "num_samples": mixture.num_samples,
-        "num_frames": schema.num_frames(mixture.num_samples),
-        "num_bins": schema.NUM_BINS,
-        "num_sources": len(mixture.utterance_ids),
-    }
+def load(recording: plan.Recording, sample_rate: int, num_samples: int) -> np.ndarray:
+    """A recording at the dataset's rate, the mean of its channels, cut at its end.
 
+    Args:
+        recording: which.
+        sample_rate: of the dataset, Hz.
+        num_samples: that are wanted.
 
-def _load(recording: plan.Recording, sample_rate: int, num_samples: int) -> np.ndarray:
-    """Float32 `[sample]`: a recording at the dataset's rate, its first `num_samples` at most."""
+    Returns:
+        Float32 `[sample]`, full scale 1: the first `num_samples`, or all where there are fewer.
+
+    Raises:
+        UserError: it cannot be read, or is not the one that the plan was made for.
+    """
     data = storage.read_bytes(recording.path)
     if hashlib.sha256(data).hexdigest() != recording.sha256:
         raise errors.UserError(
@@ -256,6 +313,21 @@ def _load(recording: plan.Recording, sample_rate: int, num_samples: int) -> np.n
     samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
     mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
     return audio.resample(mono, reader.rate, sample_rate)[:num_samples]
+
+
+def _names(mixture: plan.Mixture, shard: plan.ShardPlan) -> dict[str, Any]:
+    return {
+        "mixture_id": mixture.id,
+        "utterance_ids": mixture.utterance_ids,
+        "speaker_ids": mixture.speakers,
+        "sexes": [shard.recordings[u].sex for u in mixture.utterance_ids],
+        "gains_db": mixture.gains_db,
+        "sample_rate": shard.sample_rate,
+        "num_samples": mixture.num_samples,
+        "num_frames": schema.num_frames(mixture.num_samples),
+        "num_bins": schema.NUM_BINS,
+        "num_sources": len(mixture.utterance_ids),
+    }
 
 
 def _file_sha256(path: str) -> str:

@@ -1,13 +1,22 @@
-"""What a job says at its end, and what the dataset's info says of it."""
+"""What a job says, and what the dataset's files say of it."""
 
 import collections
+import csv
 import importlib.metadata
+import io
 import platform
 from collections.abc import Iterable, Iterator, Sequence
 
 import soundfile
 
-from pipeline import dataset, plan, schema, shards, version
+from pipeline import corpus, dataset, plan, schema, shards, utterance_shards, version
+
+_KINDS = {
+    "timit": "TIMIT",
+    "subsets": "speakers' folders below subsets",
+    "speakers": "speakers' folders",
+    "manifest": "a manifest",
+}
 
 
 def splits(
@@ -35,6 +44,30 @@ def splits(
     }
 
 
+def utterances(
+    sidecars: Sequence[utterance_shards.Sidecar],
+    plans: Iterable[utterance_shards.ShardPlan],
+    sample_rate: int,
+) -> dataset.UtterancesInfo | None:
+    """The clean utterances' counts and shards; None where there are none.
+
+    Args:
+        sidecars: of all their shards, in order.
+        plans: likewise.
+        sample_rate: of the dataset, Hz.
+    """
+    entries = [entry for sidecar in sidecars for entry in sidecar.entries]
+    if not entries:
+        return None
+    return dataset.UtterancesInfo(
+        utterances=len(entries),
+        speakers=len({entry.speaker_id for entry in entries}),
+        seconds=sum(entry.num_samples for entry in entries) / sample_rate,
+        shards=tuple(sidecar.shard for sidecar in sidecars),
+        plan_digest=plan.digest(plans),
+    )
+
+
 def train_level_db(sidecars: Iterable[shards.Sidecar]) -> float | None:
     """Mean active level of the train split's mixtures, dB; None where there are none."""
     part = _by_split(sidecars).get("train", [])
@@ -53,6 +86,23 @@ def versions() -> dict[str, str]:
     }
 
 
+def corpus_lines(table: corpus.Corpus) -> Iterator[str]:
+    """Lines about what was found."""
+    for path, kind in table.kinds:
+        yield f"{path}: {_KINDS.get(kind, kind)}"
+    speakers = len({utterance.speaker for utterance in table.utterances})
+    yield f"{len(table.utterances):,d} recordings of {speakers:,d} speakers"
+
+
+def rejected_csv(rejections: Iterable[corpus.Rejection]) -> str:
+    """The text of `rejected.csv`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "reason"])
+    writer.writerows([rejection.path, rejection.reason] for rejection in rejections)
+    return text.getvalue()
+
+
 def finished(info: dataset.DatasetInfo) -> Iterator[str]:
     """Lines about a finished dataset."""
     counts = info.counts
@@ -65,6 +115,11 @@ def finished(info: dataset.DatasetInfo) -> Iterator[str]:
         size = sum(shard.bytes for shard in split.shards)
         hours = split.seconds / 3600
         yield _line(name, split.mixtures, hours, split.speakers, size, len(split.shards))
+    clean = info.utterances
+    if clean is not None:
+        size = sum(shard.bytes for shard in clean.shards)
+        hours = clean.seconds / 3600
+        yield _clean_line(clean.utterances, hours, clean.speakers, size, len(clean.shards))
     if info.mean is not None and info.deviation is not None:
         yield f"log-magnitudes of train: mean {info.mean:.4f}, deviation {info.deviation:.4f}"
 
@@ -72,6 +127,7 @@ def finished(info: dataset.DatasetInfo) -> Iterator[str]:
 def planned(
     mixtures: Sequence[plan.Mixture],
     shard_plans: Iterable[plan.ShardPlan],
+    utterance_plans: Sequence[utterance_shards.ShardPlan],
     masks: Sequence[str],
     sample_rate: int,
 ) -> Iterator[str]:
@@ -80,6 +136,7 @@ def planned(
     Args:
         mixtures: all of them.
         shard_plans: likewise.
+        utterance_plans: likewise.
         masks: that would be stored.
         sample_rate: of the dataset, Hz.
     """
@@ -92,12 +149,26 @@ def planned(
         hours = sum(mixture.num_samples for mixture in part) / sample_rate / 3600
         speakers = len({speaker for mixture in part for speaker in mixture.speakers})
         yield _line(split, len(part), hours, speakers, size, count[split])
+    clean = [utterance for shard in utterance_plans for utterance in shard.utterances]
+    if clean:
+        size = sum(map(utterance_shards.planned_bytes, utterance_plans))
+        total += size
+        hours = sum(utterance.num_samples for utterance in clean) / sample_rate / 3600
+        speakers = len({utterance.recording.speaker for utterance in clean})
+        yield _clean_line(len(clean), hours, speakers, size, len(utterance_plans))
     yield f"dry run: about {total / 1e6:,.1f} MB would be written; nothing was"
 
 
 def _line(split: str, mixtures: int, hours: float, speakers: int, size: int, shards: int) -> str:
     return (
         f"{split:5s} {mixtures:9,d} mixtures {hours:9.2f} h {speakers:6,d} speakers "
+        f"{size / 1e6:10,.1f} MB in {shards} shards"
+    )
+
+
+def _clean_line(utterances: int, hours: float, speakers: int, size: int, shards: int) -> str:
+    return (
+        f"clean {utterances:9,d} utterances {hours:7.2f} h {speakers:6,d} speakers "
         f"{size / 1e6:10,.1f} MB in {shards} shards"
     )
 

@@ -10,13 +10,14 @@ https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 import functools
 import hashlib
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import google_crc32c
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
+_BLOCK = 2**20
 
 
 def example_bytes(lists: Mapping[str, tuple[str, Sequence[Any]]]) -> bytes:
@@ -31,6 +32,28 @@ def example_bytes(lists: Mapping[str, tuple[str, Sequence[Any]]]) -> bytes:
     for name, (kind, values) in lists.items():
         getattr(features[name], f"{kind}_list").value.extend(values)
     return example.SerializeToString(deterministic=True)
+
+
+def bytes_offset(record: bytes, name: str) -> int:
+    """Where the byte string of a feature begins, so that it can be read without parsing.
+
+    Args:
+        record: a serialised `tf.train.Example`.
+        name: of a feature that holds one byte string.
+
+    Raises:
+        KeyError: there is no such feature.
+    """
+    # Example.features, then each entry of its map: a key, and a Feature that holds a list. All of
+    # it is made of fields with a length.
+    ((_, start, stop),) = _fields(record, 0, len(record))
+    for _, *entry in _fields(record, start, stop):
+        (_, begin, end), (_, *feature) = _fields(record, *entry)
+        if record[begin:end] == name.encode():
+            ((_, *values),) = _fields(record, *feature)
+            ((_, offset, _),) = _fields(record, *values)
+            return offset
+    raise KeyError(name)
 
 
 class Writer:
@@ -48,8 +71,8 @@ class Writer:
         self.records = 0
         self.bytes = 0
 
-    def write(self, record: bytes) -> None:
-        """Appends one record."""
+    def write(self, record: bytes) -> int:
+        """Appends one record, and gives the byte of the file at which it begins."""
         length = struct.pack("<Q", len(record))
         head = length + struct.pack("<I", _masked_crc(length))
         tail = struct.pack("<I", _masked_crc(record))
@@ -58,11 +81,30 @@ class Writer:
             self._hash.update(part)
             self.bytes += len(part)
         self.records += 1
+        return self.bytes - len(tail) - len(record)
 
     @property
     def sha256(self) -> str:
         """Of all that was written, hexadecimal."""
         return self._hash.hexdigest()
+
+
+def _fields(data: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """Number, begin and end of each field of a message whose fields all have a length."""
+    while start < stop:
+        tag, start = _varint(data, start)
+        size, start = _varint(data, start)
+        yield tag >> 3, start, start + size
+        start += size
+
+
+def _varint(data: bytes, start: int) -> tuple[int, int]:
+    """An integer, seven bits a byte, the lowest first; and where it ends."""
+    value = shift = 0
+    while data[start] & 0x80:
+        value |= (data[start] & 0x7F) << shift
+        start, shift = start + 1, shift + 7
+    return value | data[start] << shift, start + 1
 
 
 def _masked_crc(data: bytes) -> int:

@@ -16,13 +16,25 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.transforms import util
 
-from pipeline import corpus, errors, histogram, inspection, output, plan, schema, shards, storage
+from pipeline import (
+    corpus,
+    errors,
+    histogram,
+    inspection,
+    output,
+    plan,
+    schema,
+    shards,
+    storage,
+    utterance_shards,
+)
 
 UTTERANCES_FILE = "utterances.jsonl"
 FACTS_PREFIX = "facts"
 STATISTICS_FILE = "statistics.json"
-INSPECTED, MIXED = "inspected", "mixed"
+INSPECTED, WRITTEN = "inspected", "written"
 _BEGIN, _END = "[[error: ", " :error]]"
+_OF_UTTERANCES = f"{schema.UTTERANCES_FOLDER}/"
 _MESSAGE = re.compile(f"{re.escape(_BEGIN)}(.*?){re.escape(_END)}", re.DOTALL)
 
 
@@ -46,18 +58,24 @@ class Inspect(beam.PTransform):
 
 
 class WriteShards(beam.PTransform):
-    """The plans in the work folder to shards, and the train split's statistics beside the plans."""
+    """The plans in the work folder to shards, and the train split's statistics beside the plans.
 
-    def __init__(self, work: str, folder: str, names: Sequence[str]) -> None:
-        """Takes the work folder, the dataset's, and the shards' names, the largest first."""
+    Shards of mixtures and of clean utterances are elements side by side.
+    """
+
+    def __init__(self, work: str, folder: str, paths: Sequence[str]) -> None:
+        """Takes the work folder, the dataset's, and the shards' paths in that, the longest first.
+
+        How long it takes to write them is meant.
+        """
         super().__init__()
-        self._work, self._folder, self._names = work, folder, names
+        self._work, self._folder, self._paths = work, folder, paths
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         """Gives nothing of use."""
         return (
             pipeline
-            | "Shards" >> beam.Create(list(enumerate(self._names)), reshuffle=False)
+            | "Shards" >> beam.Create(list(enumerate(self._paths)), reshuffle=False)
             # By number, not at random: runners then deal large and small ones out evenly.
             | "Spread" >> util.ReshufflePerKey()
             | "WriteOne" >> beam.ParDo(WriteShardFn(self._work, self._folder))
@@ -87,7 +105,10 @@ class InspectFn(beam.DoFn):
 
 
 class WriteShardFn(beam.DoFn):
-    """A shard's number and name to its file, unless that is there; yields (split, histogram)."""
+    """A shard's number and path to its file, unless that is there.
+
+    Yields (split, histogram) for a shard of mixtures, nothing for one of utterances.
+    """
 
     def __init__(self, work: str, folder: str) -> None:
         """Takes the work folder and the dataset's."""
@@ -95,22 +116,43 @@ class WriteShardFn(beam.DoFn):
         self._work, self._folder = work, folder
         self._written = beam.metrics.Metrics.counter("pipeline", "shards_written")
         self._found = beam.metrics.Metrics.counter("pipeline", "shards_found")
+        self._utterances = beam.metrics.Metrics.counter("pipeline", "utterances")
         self._mixtures = beam.metrics.Metrics.counter("pipeline", "mixtures")
         self._dropped = beam.metrics.Metrics.counter("pipeline", "mixtures_dropped")
 
     def process(self, element: tuple[int, str]) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields one pair."""
+        """Yields one pair or nothing."""
         with _one_line():
             shard = read_plan(self._work, element[1])
-            sidecar = shards.find(shard, self._folder)
-            (self._found if sidecar else self._written).inc()
-            if sidecar is None:
-                sidecar = shards.write(shard, self._folder, lambda: _tick(self._work, MIXED))
-            else:
-                _tick(self._work, MIXED, len(shard.mixtures))
+            if isinstance(shard, utterance_shards.ShardPlan):
+                self._write_utterances(shard)
+                return
+            counts = self._write_mixtures(shard)
+        yield shard.name.split, counts
+
+    def _write_mixtures(self, shard: plan.ShardPlan) -> np.ndarray:
+        sidecar = shards.find(shard, self._folder)
+        self._count(sidecar is not None, len(shard.mixtures))
+        if sidecar is None:
+            sidecar = shards.write(shard, self._folder, self._tick)
         self._mixtures.inc(sidecar.shard.records)
         self._dropped.inc(len(sidecar.dropped))
-        yield shard.name.split, sidecar.counts
+        return sidecar.counts
+
+    def _write_utterances(self, shard: utterance_shards.ShardPlan) -> None:
+        sidecar = utterance_shards.find(shard, self._folder)
+        self._count(sidecar is not None, len(shard.utterances))
+        if sidecar is None:
+            sidecar = utterance_shards.write(shard, self._folder, self._tick)
+        self._utterances.inc(sidecar.shard.records)
+
+    def _count(self, found: bool, records: int) -> None:
+        (self._found if found else self._written).inc()
+        if found:
+            _tick(self._work, WRITTEN, records)
+
+    def _tick(self) -> None:
+        _tick(self._work, WRITTEN)
 
 
 class MergeHistograms(beam.CombineFn):
@@ -157,15 +199,19 @@ def read_facts(work: str) -> tuple[list[inspection.Facts], list[corpus.Rejection
     return sorted(facts, key=lambda fact: fact.utterance.id), sorted(rejections)
 
 
-def write_plan(work: str, shard: plan.ShardPlan) -> None:
-    """Writes what `WriteShards` reads for one shard."""
-    output.write_text(storage.join(work, f"{shard.name}.plan"), shard.to_json())
+def write_plans(work: str, plans: Iterable[utterance_shards.AnyShardPlan]) -> None:
+    """Writes what `WriteShards` reads."""
+    output.make_folder(storage.join(work, _OF_UTTERANCES))
+    for shard in plans:
+        output.write_text(storage.join(work, f"{shard.path}.plan"), shard.to_json())
 
 
-def read_plan(work: str, name: str) -> plan.ShardPlan:
-    """Reads what `write_plan` has written."""
-    data = storage.read_bytes(storage.join(work, f"{schema.ShardName.parse(name)}.plan"))
-    return plan.ShardPlan.from_json(data.decode("utf-8"))
+def read_plan(work: str, path: str) -> utterance_shards.AnyShardPlan:
+    """Reads what `write_plans` has written for one shard."""
+    text = storage.read_bytes(storage.join(work, f"{path}.plan")).decode("utf-8")
+    if path.startswith(_OF_UTTERANCES):
+        return utterance_shards.ShardPlan.from_json(text)
+    return plan.ShardPlan.from_json(text)
 
 
 def write_statistics(statistics: tuple[float, float] | None, work: str) -> None:

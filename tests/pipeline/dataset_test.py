@@ -1,6 +1,7 @@
 """The dataset's folder: what is read, what is refused, and a lock that dies with its process."""
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -70,6 +71,23 @@ def test_what_is_no_dataset_is_refused_with_advice(tmp_path):
         dataset.read(str(tmp_path))
 
 
+def test_utterances_are_described_and_may_be_absent(tmp_path):
+    shards = (dataset.ShardInfo("train-00000-of-00001.tfrecord", 3, 9, "ef"),)
+    info = dataclasses.replace(
+        INFO, utterances=dataset.UtterancesInfo(3, 2, 4.5, shards, plan_digest="01")
+    )
+    (tmp_path / "utterances").mkdir()
+    (tmp_path / "utterances" / shards[0].name).write_bytes(b"")
+    (tmp_path / INFO.splits["train"].shards[0].name).write_bytes(b"")
+    dataset.finish(str(tmp_path), info, "mixture_id\n", "path,reason\n", "shard\n")
+    assert dataset.read(str(tmp_path)) == info
+    assert (tmp_path / "utterances" / "index.csv").read_text() == "shard\n"
+    # As it was written before there were any.
+    fields = json.loads(INFO.to_json())
+    assert fields.pop("utterances") is None
+    assert dataset.DatasetInfo.from_json(json.dumps(fields)) == INFO
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[1]", "{", '{"schema_version": 1}', "\ufeff"])
 def test_a_damaged_info_is_named(tmp_path, text):
     finish(tmp_path)
@@ -90,6 +108,15 @@ def test_differences_are_named():
     assert dataset.differences(INFO.config, new) == ["level: not set, now raw", "seed: 0, now 1"]
 
 
+def test_where_the_recordings_lie_is_no_difference():
+    old = {**INFO.config, "input_dir": ["/a"], "corpus": "1"}
+    new = {**old, "input_dir": ["/b"], "manifest": []}
+    assert dataset.differences(old, new) == []
+    assert dataset.moved(old, new)
+    assert not dataset.moved(old, {**old, "seed": 5})
+    assert dataset.differences(old, {**new, "corpus": "2"}) == ["corpus: 1, now 2"]
+
+
 def test_only_our_own_leftovers_are_removed(tmp_path):
     keep = ["train-00000-of-00002.tfrecord", "train-00000-of-00002.tfrecord.json"]
     others = ["notes.txt", "holiday.tfrecord", "train-00003-of-00002.tfrecord"]
@@ -98,10 +125,29 @@ def test_only_our_own_leftovers_are_removed(tmp_path):
         "valid-00007-of-00008.tfrecord.json",
         f".train-00000-of-00002.tfrecord.{'0' * 32}.tmp",
     ]
-    for name in keep + others + stale:
-        (tmp_path / name).write_text("x")
-    dataset.remove_leftovers(str(tmp_path), keep[:1])
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(keep + others)
+    for folder in (tmp_path, tmp_path / "utterances"):
+        folder.mkdir(exist_ok=True)
+        for name in (*keep, *others, *stale):
+            (folder / name).write_text("x")
+    (tmp_path / "index.csv").write_text("x")
+    (tmp_path / "utterances" / "index.csv").write_text("x")
+
+    def left(folder):
+        return sorted(p.name for p in folder.iterdir() if p.is_file())
+
+    dataset.remove_leftovers(str(tmp_path))
+    whole = sorted(keep + others + stale[:2] + ["index.csv"])
+    assert left(tmp_path) == left(tmp_path / "utterances") == whole
+    dataset.remove_leftovers(str(tmp_path), [keep[0], f"utterances/{keep[0]}"])
+    assert left(tmp_path) == sorted(keep + others + ["index.csv"])
+    assert left(tmp_path / "utterances") == sorted(keep + others)
+    dataset.remove_leftovers(str(tmp_path), [])
+    assert left(tmp_path) == sorted([*others, "index.csv"])
+    assert left(tmp_path / "utterances") == sorted(others)
+    for name in others:
+        (tmp_path / "utterances" / name).unlink()
+    dataset.remove_leftovers(str(tmp_path), [])
+    assert not (tmp_path / "utterances").exists()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import time
 import numpy as np
 import pytest
 import soundfile
+import soxr
 import tensorflow as tf
 from absl import flags
 
@@ -40,8 +41,9 @@ def make(folder, *inputs, beam_flags=(), **settings):
 def checksums(folder):
     """SHA-256 of every file, and the info less its times."""
     found = {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in pathlib.Path(folder).iterdir()
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in pathlib.Path(folder).rglob("*")
+        if path.is_file()
     }
     info = json.loads((pathlib.Path(folder) / schema.INFO_FILE).read_text())
     del info["created"]
@@ -51,11 +53,15 @@ def checksums(folder):
 def records(folder, split):
     found = []
     for path in sorted(pathlib.Path(folder).glob(f"{split}-*.tfrecord")):
-        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-            feature = tf.train.Example.FromString(record).features.feature
-            lists = {n: getattr(f, f.WhichOneof("kind")).value for n, f in feature.items()}
-            found.append(schema.decode(schema.MIXTURE_FEATURES, lists))
+        found += [schema.decode(schema.MIXTURE_FEATURES, lists) for lists in examples(path)]
     return found
+
+
+def examples(path):
+    """The lists of each record of a shard, as TensorFlow reads them."""
+    for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+        feature = tf.train.Example.FromString(record).features.feature
+        yield {n: getattr(f, f.WhichOneof("kind")).value for n, f in feature.items()}
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +90,43 @@ def test_a_dataset_is_whole_and_described(finished, corpus_folder):
             data = (finished / shard.name).read_bytes()
             assert shard.bytes == len(data)
             assert shard.sha256 == hashlib.sha256(data).hexdigest()
-    assert {p.name for p in finished.iterdir()} == {
-        *(s.name for split in info.splits.values() for s in split.shards),
-        *(f"{s.name}.json" for split in info.splits.values() for s in split.shards),
+    shards = [s.name for split in info.splits.values() for s in split.shards]
+    shards += [f"utterances/{s.name}" for s in info.utterances.shards]
+    assert {p.relative_to(finished).as_posix() for p in finished.rglob("*")} == {
+        *shards, *(f"{name}.json" for name in shards), "utterances", "utterances/index.csv",
         "dataset_info.json", "mixtures.csv", "rejected.csv", "_SUCCESS",
     }  # fmt: skip
+
+
+def test_utterances_of_train_lie_where_the_index_says(finished, corpus_folder):
+    info = dataset.read(str(finished))
+    records_of_train = records(finished, "train")
+    place = finished / schema.UTTERANCES_FOLDER
+    with open(place / schema.UTTERANCES_INDEX_FILE, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows == sorted(rows, key=lambda row: (row["shard"], int(row["offset"])))
+    index = {row["utterance_id"]: row for row in rows}
+    assert set(index) == {r["utterance_ids"][0] for r in records_of_train}
+    stored = 0
+    for shard in info.utterances.shards:
+        for lists in examples(place / shard.name):
+            sizes = {"N": lists["num_samples"][0]}
+            record = {f.name: f.decode(lists[f.name], sizes) for f in schema.UTTERANCE_FEATURES}
+            row = index[record["utterance_id"]]
+            assert (row["shard"], row["speaker_id"]) == (shard.name, record["speaker_id"])
+            assert float(row["active_level_db"]) == pytest.approx(record["active_level_db"])
+            mapped = np.memmap(
+                place / shard.name, "<i2", "r", int(row["offset"]), (int(row["num_samples"]),)
+            )
+            np.testing.assert_array_equal(mapped, record["samples"])
+            samples, rate = soundfile.read(corpus_folder / f"{record['utterance_id']}.wav")
+            expected = soxr.resample(samples.astype(np.float32), rate, 8000, quality="HQ") * 32768
+            assert record["samples"].shape == expected.shape
+            assert np.abs(record["samples"] - expected).max() <= 0.51
+            stored += expected.size
+    assert info.utterances.utterances == len(rows)
+    assert info.utterances.speakers == info.splits["train"].speakers
+    assert info.utterances.seconds == stored / 8000
 
 
 def test_mean_and_deviation_are_those_of_trains_records(finished):
@@ -124,6 +162,14 @@ def test_a_part_of_a_list_needs_only_its_recordings(finished, corpus_folder, tmp
     (same,) = [r for r in records(finished, "train") if r["mixture_id"] == record["mixture_id"]]
     np.testing.assert_array_equal(record["sources"], same["sources"])
     assert info.counts["recordings"] == 2
+    assert info.utterances.utterances == 2
+    (shard, other) = info.utterances.shards
+    ids = [
+        lists["utterance_id"][0].decode()
+        for s in (shard, other)
+        for lists in examples(tmp_path / "out" / "utterances" / s.name)
+    ]
+    assert sorted(ids) == sorted(record["utterance_ids"])
 
 
 @pytest.mark.parametrize(
@@ -146,13 +192,13 @@ def test_the_same_again_does_nothing_and_other_settings_are_refused(
 ):
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
-    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     info, said = make(folder, corpus_folder)
     assert "already done" in said
     assert info == dataset.read(str(folder))
     with pytest.raises(dataset.DatasetError, match=r"seed: 0, now 1.*--overwrite"):
         make(folder, corpus_folder, mixing=plan.Settings(seed=1))
-    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
     # What does not decide the content is no other setting.
     make(folder, corpus_folder, max_bad_fraction=0.5, beam_flags=["--direct_num_workers=2"])
     make(folder, corpus_folder, mixing=plan.Settings(seed=1), num_shards=1, overwrite=True)
@@ -161,6 +207,38 @@ def test_the_same_again_does_nothing_and_other_settings_are_refused(
         "train-00000-of-00001.tfrecord",
         "valid-00000-of-00001.tfrecord",
     ]
+
+
+def test_a_corpus_that_was_moved_is_the_same_and_one_like_it_is_not(
+    finished, corpus_folder, tmp_path, voice
+):
+    shutil.copytree(finished, tmp_path / "out")
+    shutil.copytree(corpus_folder, tmp_path / "elsewhere")
+    info, said = make(tmp_path / "out", tmp_path / "elsewhere")
+    assert "already done" in said
+    assert info == dataset.read(str(finished))
+    # The same names, but one recording is another.
+    soundfile.write(tmp_path / "elsewhere" / "speaker0" / "0.wav", voice(99, 1.5), 16000)
+    before = checksums(tmp_path / "out")
+    with pytest.raises(dataset.DatasetError, match="recordings: others"):
+        make(tmp_path / "out", tmp_path / "elsewhere")
+    assert checksums(tmp_path / "out") == before
+
+
+def test_utterances_are_a_setting(finished, corpus_folder, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    with pytest.raises(dataset.DatasetError, match="utterances: True, now not set"):
+        make(folder, corpus_folder, utterances=False)
+    info, said = make(folder, corpus_folder, utterances=False, overwrite=True)
+    assert info.utterances is None
+    assert "clean" not in said
+    assert not (folder / schema.UTTERANCES_FOLDER).exists()
+    # As for the mixtures, they are the same with and without.
+    old = {n: c for n, c in checksums(finished).items() if not n.startswith("utterances/")}
+    assert {n for n, c in checksums(folder).items() if c != old[n]} == {schema.INFO_FILE}
+    with pytest.raises(dataset.DatasetError, match="utterances: not set, now True"):
+        make(folder, corpus_folder)
 
 
 def test_new_recordings_are_another_corpus(corpus_folder, tmp_path, voice):
@@ -177,13 +255,16 @@ def test_what_is_whole_is_kept_and_what_is_damaged_made_again(finished, corpus_f
     shutil.copytree(finished, folder)
     (folder / "_SUCCESS").unlink()
     kept, damaged, gone = sorted(folder.glob("*.tfrecord"))[:3]
-    data = bytearray(damaged.read_bytes())
-    data[1000] ^= 1
-    damaged.write_bytes(data)
+    kept_too, damaged_too = sorted(folder.glob("utterances/*.tfrecord"))
+    for path in (damaged, damaged_too):
+        data = bytearray(path.read_bytes())
+        data[1000] ^= 1
+        path.write_bytes(data)
     gone.unlink()
-    before = kept.stat().st_mtime_ns
+    (folder / "utterances" / "index.csv").unlink()
+    before = [path.stat().st_mtime_ns for path in (kept, kept_too)]
     make(folder, corpus_folder)
-    assert kept.stat().st_mtime_ns == before
+    assert [path.stat().st_mtime_ns for path in (kept, kept_too)] == before
     assert checksums(folder) == checksums(finished)
 
 
@@ -235,6 +316,8 @@ def test_a_corpus_of_test_alone_has_no_statistics(corpus_folder, tmp_path):
         manifest.unlink()
     assert list(info.splits) == ["test"]
     assert (info.mean, info.deviation, info.active_level_db) == (None, None, None)
+    assert info.utterances is None
+    assert not (tmp_path / "utterances").exists()
     assert info == dataset.read(str(tmp_path))
 
 
@@ -243,11 +326,13 @@ def test_a_dry_run_counts_and_writes_nothing(finished, corpus_folder, tmp_path, 
     assert done.returncode == 0
     assert list(tmp_path.iterdir()) == []
     info = dataset.read(str(finished))
-    for name, split in info.splits.items():
+    parts = [(name, split, split.mixtures) for name, split in info.splits.items()]
+    for name, split, count in (*parts, ("clean", info.utterances, info.utterances.utterances)):
         (line,) = [line for line in done.stdout.splitlines() if line.startswith(name)]
         words = line.split()
-        assert int(words[1]) == split.mixtures
+        assert int(words[1]) == count
         assert float(words[3]) == pytest.approx(split.seconds / 3600, abs=0.005)
+        assert int(words[5]) == split.speakers
         size = sum(shard.bytes for shard in split.shards) / 1e6
         assert float(words[7]) == pytest.approx(size, abs=0.06)
 
@@ -324,7 +409,9 @@ def test_a_failure_in_a_worker_process_is_one_line(corpus_folder, tmp_path):
     assert done.returncode == 1
     assert "File too large" in done.stderr
     assert len(done.stderr.splitlines()) == 1
-    assert list(tmp_path.iterdir()) == []
+    # Shards of utterances are smaller, and those that were whole stay for the next attempt.
+    left = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
+    assert all(str(path.parent) == "utterances" and ".tmp" not in path.name for path in left)
     make(tmp_path, corpus_folder)
     assert dataset.is_whole(str(tmp_path))
 
