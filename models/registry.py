@@ -15,7 +15,7 @@ from typing import Any
 
 import keras
 
-from models import blstm, chimera, deep_clustering, ffn, lstm
+from models import blstm, chimera, deep_clustering, ffn, lstm, tcn
 from pipeline import errors
 
 NETWORKS: dict[str, type[keras.Model]] = {
@@ -24,6 +24,7 @@ NETWORKS: dict[str, type[keras.Model]] = {
     "blstm": blstm.BidirectionalLongShortTermMemory,
     "deep_clustering": deep_clustering.DeepClustering,
     "chimera": chimera.Chimera,
+    "tcn": tcn.TemporalConvolution,
 }
 
 
