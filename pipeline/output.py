@@ -1,19 +1,18 @@
-"""Files that are written: under a temporary name, then renamed.
-
-They are local, or where Beam's file systems reach (`scheme://`).
-"""
+"""Files that are written: under a temporary name, then renamed; objects of a store all at once."""
 
 import contextlib
 import os
-import posixpath
 import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
-from pipeline import storage
+from pipeline import objects, storage
 
+# What is larger waits on the disk until it is whole and goes to the store.
+_IN_MEMORY = 2**25
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{32}\.tmp")
 
 
@@ -22,26 +21,34 @@ def create(path: str) -> Iterator[BinaryIO]:
     """A file that has its name only when the `with` block has ended well.
 
     The temporary name is this attempt's own: two that write the same file do not meet, and the one
-    that ends last counts.
+    that ends last counts. In an object store renaming is copying, so there the content is sent
+    when it is whole.
 
     Args:
         path: local or with a scheme.
 
     Yields:
         A binary file to write to.
+
+    Raises:
+        OSError: a local folder does not take the file.
+        UserError: a store does not.
     """
-    folder, name = posixpath.split(path)
-    temporary = posixpath.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
+    if storage.is_remote(path):
+        with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
+            yield cast(BinaryIO, spool)
+            spool.seek(0)
+            objects.write(path, cast(BinaryIO, spool))
+        return
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
     try:
-        with _open(temporary) as file:
+        with open(temporary, "xb") as file:
             yield file
-        if storage.is_remote(path):
-            _systems().rename([temporary], [path])
-        else:
-            os.replace(temporary, path)
+        os.replace(temporary, path)
     except BaseException:
-        with contextlib.suppress(Exception):
-            remove(temporary)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
         raise
 
 
@@ -69,15 +76,13 @@ def make_folder(path: str) -> None:
 
 def exists(path: str) -> bool:
     """Whether there is such a file."""
-    return bool(_systems().exists(path)) if storage.is_remote(path) else os.path.isfile(path)
+    return objects.exists(path) if storage.is_remote(path) else os.path.isfile(path)
 
 
 def names(folder: str) -> list[str]:
     """The files directly in a folder, sorted; none where there is no such folder."""
     if storage.is_remote(folder):
-        root = folder.rstrip("/") + "/"
-        (match,) = _systems().match([root + "*"])
-        return sorted(metadata.path[len(root) :] for metadata in match.metadata_list)
+        return objects.names(folder)
     if not os.path.isdir(folder):
         return []
     with os.scandir(folder) as entries:
@@ -92,8 +97,7 @@ def is_temporary(name: str) -> bool:
 def remove(path: str) -> None:
     """Removes a file, if there is one."""
     if storage.is_remote(path):
-        if exists(path):
-            _systems().delete([path])
+        objects.delete(path)
     else:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
@@ -101,19 +105,7 @@ def remove(path: str) -> None:
 
 def remove_folder(path: str) -> None:
     """Removes a folder and all in it, if there is one."""
-    if not storage.is_remote(path):
-        shutil.rmtree(path, ignore_errors=True)
-    elif names(path):
-        _systems().delete([path.rstrip("/") + "/"])
-
-
-def _open(path: str) -> BinaryIO:
     if storage.is_remote(path):
-        return cast(BinaryIO, _systems().create(path, compression_type="uncompressed"))
-    return open(path, "xb")
-
-
-def _systems() -> Any:
-    from apache_beam.io import filesystems
-
-    return filesystems.FileSystems
+        objects.delete_folder(path)
+    else:
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,15 +1,16 @@
 """Files of a corpus, on this machine or behind a `scheme://` that Beam knows: list and read.
 
 Beam's matching silently leaves out dangling and looped links, so local folders are listed here;
-only names with `://` go through Beam's file systems, which are imported when the first one comes.
+only names with `://` go through `pipeline.objects`.
 """
 
 import dataclasses
+import hashlib
 import os
 import posixpath
 import stat
 
-from pipeline import errors
+from pipeline import errors, objects
 
 MAX_FILE_BYTES = 2**31
 _DANGLING = "a link to nowhere"
@@ -98,6 +99,23 @@ def read_bytes(path: str) -> bytes:
     return data
 
 
+def sha256(path: str) -> str:
+    """SHA-256 of one file, hexadecimal, however large it is.
+
+    Raises:
+        ReadError: a remote file cannot be read.
+        OSError: a local one cannot.
+    """
+    digest = hashlib.sha256()
+    try:
+        with objects.open_to_read(path) if is_remote(path) else open(path, "rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    except objects.ObjectError as error:
+        raise ReadError(path, error.reason) from error
+    return digest.hexdigest()
+
+
 def _explain(path: str, error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return _DANGLING if os.path.islink(path) else "no such file"
@@ -158,26 +176,19 @@ def _is_text(name: str) -> bool:
 
 
 def _list_remote(folder: str) -> Listing:
-    from apache_beam.io import filesystem, filesystems
-
-    root = folder.rstrip("/") + "/"
     try:
-        (match,) = filesystems.FileSystems.match([root + "**"])
-    except (filesystem.BeamIOError, OSError, ValueError) as error:
-        raise ReadError(folder, f"cannot be listed: {error}") from error
-    files = [metadata.path[len(root) :] for metadata in match.metadata_list]
-    visible = [f for f in files if f and not any(p.startswith(".") for p in f.split("/"))]
-    return Listing(tuple(sorted(f for f in visible if not f.endswith("/"))), ())
+        found = [item.name for item in objects.match(folder)]
+    except objects.ObjectError as error:
+        raise ReadError(folder, error.reason) from error
+    if not found:
+        raise ReadError(folder, "no such folder, or nothing in it")
+    visible = [f for f in found if f and not any(p.startswith(".") for p in f.split("/"))]
+    # Consoles make an empty object `folder/` for what they show as a folder.
+    return Listing(tuple(f for f in visible if not f.endswith("/")), ())
 
 
 def _read_remote(path: str) -> bytes:
-    from apache_beam.io import filesystem, filesystems
-
     try:
-        # Beam would otherwise unpack what is called *.gz by itself.
-        with filesystems.FileSystems.open(
-            path, compression_type=filesystem.CompressionTypes.UNCOMPRESSED
-        ) as file:
-            return file.read(MAX_FILE_BYTES + 1)
-    except (filesystem.BeamIOError, ValueError) as error:
-        raise ReadError(path, f"cannot be read: {error}") from error
+        return objects.read(path, MAX_FILE_BYTES + 1)
+    except objects.ObjectError as error:
+        raise ReadError(path, error.reason) from error

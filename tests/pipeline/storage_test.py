@@ -1,5 +1,6 @@
 """Listing and reading: links, pipes, permissions, and names with a scheme through Beam."""
 
+import hashlib
 import io
 import os
 import pickle
@@ -146,5 +147,9 @@ def test_names_with_a_scheme_go_through_beam():
     assert storage.read_bytes("shelf://box/data/b.csv.gz") == b"not unpacked"
     with pytest.raises(storage.ReadError, match="cannot be read"):
         storage.read_bytes("shelf://box/absent.wav")
-    with pytest.raises(storage.ReadError, match="cannot be listed"):
+    expected = hashlib.sha256(b"not unpacked").hexdigest()
+    assert storage.sha256("shelf://box/data/b.csv.gz") == expected
+    with pytest.raises(storage.ReadError, match="no such folder, or nothing in it"):
+        storage.list_files("shelf://box/other")
+    with pytest.raises(storage.ReadError, match=r"nothing here knows nobodys://, only .*shelf"):
         storage.list_files("nobodys://box")

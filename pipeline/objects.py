@@ -1,0 +1,311 @@
+"""Objects in a store (`s3://`, `gs://`, …), through Beam's file systems, errors as one line.
+
+Beam's file systems are imported when the first path with a scheme comes. A machine that trains
+needs none of them: there `read_through` puts TensorFlow's in their place.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import importlib.util
+import logging
+import re
+import shutil
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO, Protocol
+
+from pipeline import errors
+
+# Beam goes on asking a store that does not answer for ten minutes.
+ANSWER_SECONDS = 60.0
+# By scheme: the extra of this package, and a module that shows whether it is installed.
+_EXTRAS = {"s3": ("aws", "boto3"), "gs": ("gcp", "google.cloud.storage")}
+
+
+class ObjectError(errors.UserError):
+    """An object or a store cannot be reached.
+
+    Attributes:
+        path: which.
+        reason: why, without the path.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        # Beam sends exceptions between processes; BaseException's own way would lose the reason.
+        return type(self), (self.path, self.reason)
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Object:
+    """What a listing tells of an object.
+
+    Attributes:
+        name: below the folder that was listed.
+        updated: when it was last written, in seconds by the store's own clock.
+    """
+
+    name: str
+    updated: float
+
+
+class Reader(Protocol):
+    """What can take the place of Beam's file systems in a process that only reads."""
+
+    def read(self, path: str, limit: int) -> bytes:
+        """The first `limit` bytes of an object; raises `ObjectError` where there is none."""
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such an object."""
+
+    def names(self, folder: str) -> list[str]:
+        """The objects directly in a folder."""
+
+
+_reader: Reader | None = None
+
+
+def read_through(reader: Reader | None) -> None:
+    """From here on, this process reads objects through `reader`; None: through Beam again."""
+    global _reader
+    _reader = reader
+
+
+def connect(paths: Iterable[str], options: Any) -> None:
+    """Gives Beam's options to its file systems, and asks each store once whether it answers.
+
+    Args:
+        paths: of folders or objects that will be needed; those without a scheme are left alone.
+        options: Beam's `PipelineOptions`, with flags such as `--s3_endpoint_url`.
+
+    Raises:
+        ObjectError: a package is missing, or the store does not answer or refuses us.
+    """
+    stores: dict[str, str] = {}
+    for path in paths:
+        scheme, separator, rest = path.partition("://")
+        if separator:
+            stores.setdefault(f"{scheme}://{rest.partition('/')[0]}", path)
+    if stores:
+        _systems(next(iter(stores.values()))).set_options(options)
+    for store, path in stores.items():
+        _ask(store, path)
+
+
+def match(folder: str, start: str = "") -> list[Object]:
+    """All objects below a folder, at any depth, sorted.
+
+    Args:
+        folder: with its scheme.
+        start: how their names begin; the store lists no others.
+
+    Raises:
+        ObjectError: the store cannot be listed.
+    """
+    root = folder.rstrip("/") + "/"
+    return [
+        Object(path[len(root) :], updated) for path, updated in _match(folder, root + start, "**")
+    ]
+
+
+def names(folder: str) -> list[str]:
+    """The objects directly in a folder, sorted; none where there is no such folder."""
+    if _reader is not None:
+        return _reader.names(folder)
+    root = folder.rstrip("/") + "/"
+    return [path[len(root) :] for path, _ in _match(folder, root, "*")]
+
+
+def read(path: str, limit: int) -> bytes:
+    """The first `limit` bytes of an object.
+
+    Raises:
+        ObjectError: there is none, or it cannot be read.
+    """
+    if _reader is not None:
+        return _reader.read(path, limit)
+    with open_to_read(path) as file:
+        return file.read(limit)
+
+
+@contextlib.contextmanager
+def open_to_read(path: str) -> Iterator[BinaryIO]:
+    """An object as a file, always through Beam.
+
+    Raises:
+        ObjectError: there is none, or it cannot be read.
+    """
+    with (
+        _one_line(path, "cannot be read"),
+        # Beam would otherwise unpack what is called *.gz by itself.
+        _systems(path).open(path, compression_type="uncompressed") as file,
+    ):
+        yield file
+
+
+def exists(path: str) -> bool:
+    """Whether there is such an object."""
+    if _reader is not None:
+        return _reader.exists(path)
+    with _one_line(path, "cannot be looked up"):
+        return bool(_systems(path).exists(path))
+
+
+def write(path: str, content: BinaryIO) -> None:
+    """Makes an object of all that is left to read in a file.
+
+    A store shows an object when it is whole, so that no temporary name is needed.
+
+    Args:
+        path: of the object; what has this name is replaced.
+        content: at least one byte, since Beam cannot write an empty object to S3.
+
+    Raises:
+        ObjectError: the store does not take it.
+    """
+    with _one_line(path, "cannot be written"):
+        file = _systems(path).create(path, compression_type="uncompressed")
+        try:
+            shutil.copyfileobj(content, file, 2**20)
+        except BaseException:
+            # Closing is what makes an object, also of half the content; sooner or later the
+            # garbage collection would do it.
+            with contextlib.suppress(Exception):
+                file.close()
+            with contextlib.suppress(Exception):
+                _systems(path).delete([path])
+            raise
+        file.close()
+
+
+def delete(path: str) -> None:
+    """Removes an object, if there is one."""
+    if exists(path):
+        with _one_line(path, "cannot be removed"):
+            _systems(path).delete([path])
+
+
+def delete_folder(folder: str) -> None:
+    """Removes all objects below a folder."""
+    if match(folder):
+        with _one_line(folder, "cannot be removed"):
+            _systems(folder).delete([folder.rstrip("/") + "/"])
+
+
+def explain(error: BaseException) -> str:
+    """The innermost reason in what a file system has raised, as one line."""
+    details = getattr(error, "exception_details", None)
+    if isinstance(details, dict) and details:
+        return explain(next(iter(details.values())))
+    code = getattr(error, "code", None)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    hint = {401: "; check the credentials", 403: "; check the credentials and who may do what"}
+    return text + (hint.get(code, "") if isinstance(code, int) else "")
+
+
+def _match(folder: str, start: str, rest: str) -> list[tuple[str, float]]:
+    """Paths that begin with `start`, literally, and the time of each; sorted."""
+    # Beam's patterns have no sign that makes another literal.
+    pattern = re.sub(r"[\[*?]", "?", start) + rest
+    with _one_line(folder, "cannot be listed"):
+        (found,) = _systems(folder).match([pattern])
+    return sorted(
+        (metadata.path, metadata.last_updated_in_seconds or 0.0)
+        for metadata in found.metadata_list
+        if metadata.path.startswith(start)
+    )
+
+
+def _systems(path: str) -> Any:
+    """Beam's file systems, if they know this path's scheme."""
+    before = logging.root.manager.disable
+    # On import Beam warns of packages that it could use and that are not there.
+    logging.disable(logging.WARNING)
+    try:
+        from apache_beam.io import filesystem, filesystems
+    except ImportError as error:
+        raise ObjectError(path, f"Apache Beam is needed ({error})") from error
+    finally:
+        logging.disable(before)
+    scheme = path.partition("://")[0]
+    extra, module = _EXTRAS.get(scheme, ("", ""))
+    systems = filesystem.FileSystem.get_all_subclasses()
+    known = {system.scheme() for system in systems} - {None}
+    if scheme not in known or (module and not _is_installed(module)):
+        if extra:
+            reason = f"for {scheme}:// install pip install 'voices-apart[{extra}]'"
+        else:
+            reason = f"nothing here knows {scheme}://, only {', '.join(sorted(known))}"
+        raise ObjectError(path, reason)
+    if scheme == "s3":
+        _keep_s3_clients()
+    return filesystems.FileSystems
+
+
+@functools.cache
+def _keep_s3_clients() -> None:
+    """Lets each thread keep its client of S3.
+
+    Beam makes a new one for every operation, which takes 0.2 s of a core: more than the recording
+    that is read. Where another version of Beam does it otherwise, nothing is changed.
+    """
+    kept = threading.local()
+    with contextlib.suppress(ImportError, AttributeError):
+        from apache_beam.io.aws.clients.s3 import boto3_client
+
+        make = boto3_client.Client
+
+        def client(options: Any) -> Any:
+            if getattr(kept, "options", None) is not options:
+                kept.options, kept.client = options, make(options=options)
+            return kept.client
+
+        boto3_client.Client = client
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _ask(store: str, path: str) -> None:
+    """Whether a store answers at all."""
+    failures: list[ObjectError] = []
+
+    def ask() -> None:
+        try:
+            exists(path.rstrip("/") + "/_")
+        except ObjectError as error:
+            failures.append(ObjectError(store, error.reason))
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(ANSWER_SECONDS)
+    if thread.is_alive():
+        raise ObjectError(
+            store,
+            f"no answer within {ANSWER_SECONDS:.0f} seconds; check the network, and the address "
+            "where it is not the provider's own (--s3_endpoint_url or AWS_ENDPOINT_URL)",
+        )
+    if failures:
+        raise failures[0]
+
+
+@contextlib.contextmanager
+def _one_line(path: str, what: str) -> Iterator[None]:
+    try:
+        yield
+    except errors.UserError:
+        raise
+    except Exception as error:
+        if isinstance(error, FileNotFoundError) or getattr(error, "code", None) == 404:
+            raise ObjectError(path, "no such object") from error
+        raise ObjectError(path, f"{what}: {explain(error)}") from error
