@@ -9,9 +9,11 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pipeline import errors, output, schema, storage
+from pipeline import errors, lease, output, schema, storage
 
 WORK_FOLDER = "_work"
+# The object stores' folders that this process has locked.
+_leases: dict[str, lease.Lease] = {}
 _PLACES = ("input_dir", "manifest")
 
 
@@ -145,7 +147,7 @@ def read(folder: str) -> DatasetInfo:
     """The info of a finished dataset.
 
     Args:
-        folder: local, or with a scheme that Beam's file systems or TensorFlow's know.
+        folder: local or with a scheme.
 
     Raises:
         DatasetError: there is no dataset, or it is not whole; says what to do.
@@ -155,7 +157,8 @@ def read(folder: str) -> DatasetInfo:
         return DatasetInfo.from_json(text)
     if not storage.is_remote(folder) and not os.path.isdir(folder):
         raise DatasetError(f"{folder}: no such folder; make a dataset with pipeline.preprocess")
-    if any(_is_shard(name) or name == schema.LOCK_FILE for name in output.names(folder)):
+    names = output.names(folder)
+    if any(_is_shard(name) or name.startswith(schema.LOCK_FILE) for name in names):
         raise DatasetError(
             f"{folder}: the dataset is not whole ({schema.MARKER_FILE} is missing); run "
             "pipeline.preprocess again with the same flags, it computes what is missing"
@@ -171,14 +174,19 @@ def lock(folder: str) -> Iterator[None]:
     """Keeps other jobs off the folder, which is made if there is none.
 
     The lock is the kernel's (`flock` on `_LOCK`) and dies with its process, however that ends. In
-    an object store there is none.
+    an object store it is a lease, which expires a minute after its process has died.
 
     Raises:
-        DatasetError: another job has it.
+        UserError: another job has it.
     """
     output.make_folder(folder)
     if storage.is_remote(folder):
-        yield
+        with lease.Lease(folder) as held:
+            _leases[folder] = held
+            try:
+                yield
+            finally:
+                del _leases[folder]
         return
     path = os.path.join(folder, schema.LOCK_FILE)
     handle = _lock_file(path, folder)
@@ -272,7 +280,10 @@ def finish(
         shards += [f"{below}/{shard.name}" for shard in info.utterances.shards]
     for name in (*shards, *texts):
         output.sync(storage.join(folder, name))
-    output.write_text(storage.join(folder, schema.MARKER_FILE), "")
+    if folder in _leases:
+        _leases[folder].check()
+    # Not empty: Beam cannot write an empty object to S3.
+    output.write_text(storage.join(folder, schema.MARKER_FILE), f"{info.plan_digest}\n")
 
 
 def _is_shard(name: str) -> bool:
@@ -323,16 +334,4 @@ def _read_text(folder: str, name: str) -> str | None:
             return None
         except UnicodeDecodeError as error:
             raise DatasetError(f"{path} is damaged: {error}") from error
-    try:
-        return storage.read_bytes(path).decode("utf-8") if output.exists(path) else None
-    except ImportError:
-        pass
-    # A machine that trains need not have Beam.
-    import tensorflow as tf
-
-    try:
-        return tf.io.gfile.GFile(path).read()
-    except tf.errors.NotFoundError:
-        return None
-    except (tf.errors.OpError, ValueError) as error:
-        raise DatasetError(f"{path} cannot be read: {error}") from error
+    return storage.read_bytes(path).decode("utf-8") if output.exists(path) else None

@@ -89,6 +89,61 @@ class Writer:
         return self._hash.hexdigest()
 
 
+def whole_records(file: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
+    """Finds what can be read in a file, also after damage: whole records in a row.
+
+    A record is whole where both its checksums fit. Where its length is damaged too, the next one is
+    found by the checksum of that one's length.
+
+    Args:
+        file: able to seek.
+        size: of the file, bytes.
+
+    Yields:
+        For each row of records the byte at which it begins, and how many they are.
+    """
+    start = position = count = 0
+    while position < size:
+        file.seek(position)
+        length = _checked_length(file.read(12))
+        stop = size + 1 if length is None else position + length + 16
+        if length is not None and stop <= size:
+            data, checksum = file.read(length), file.read(4)
+            if checksum == struct.pack("<I", _masked_crc(data)):
+                position, count = stop, count + 1
+                continue
+        if count:
+            yield start, count
+        start = position = stop if stop <= size else _find_record(file, position + 1, size)
+        count = 0
+    if count:
+        yield start, count
+
+
+def _checked_length(header: bytes) -> int | None:
+    """The length that a record's first twelve bytes give, if their checksum fits."""
+    if len(header) < 12:
+        return None
+    length, checksum = struct.unpack("<QI", header)
+    return length if checksum == _masked_crc(header[:8]) else None
+
+
+def _find_record(file: BinaryIO, position: int, size: int) -> int:
+    """Where, from `position` on, a record begins that fits into the file; `size` if none does."""
+    upper_half = bytes(4)  # Of the length of a record of less than 4 GiB.
+    while position < size:
+        file.seek(position)
+        block = file.read(_BLOCK + 11)
+        found = block.find(upper_half, 4)
+        while found >= 0:
+            length = _checked_length(block[found - 4 : found + 8])
+            if length is not None and position + found + length + 12 <= size:
+                return position + found - 4
+            found = block.find(upper_half, found + 1)
+        position += _BLOCK
+    return size
+
+
 def _fields(data: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
     """Number, begin and end of each field of a message whose fields all have a length."""
     while start < stop:

@@ -35,7 +35,12 @@ def _setting(
 class Config:
     """All settings of a run. Each field is a flag, whose help says what it is."""
 
-    data_dir: str = _setting("", "string", "Folder of the dataset.", free=True)
+    data_dir: str = _setting(
+        "",
+        "string",
+        "Folder of the dataset, or where one lies in a store (s3://…, gs://…).",
+        free=True,
+    )
     model: str = _setting("lstm", "string", "Name of the network: ffn, lstm, ….")
     units: int | None = _setting(
         None, "integer", "Units of each hidden layer (default: the network's, 300).", lower_bound=1
@@ -165,6 +170,11 @@ class Config:
     shuffle_buffer: int = _setting(
         4096, "integer", "Windows that are held for shuffling; 39 KB each.", lower_bound=1
     )
+    skip_corrupt: bool = _setting(
+        False, "boolean", "Read the dataset's mixtures once before the start, and leave out the "
+        "records that are damaged.",
+        free=True,
+    )  # fmt: skip
     tensorboard: bool = _setting(
         True, "boolean", "Write events for TensorBoard (needs TensorFlow).", free=True
     )

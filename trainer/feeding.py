@@ -23,8 +23,7 @@ class Stored:
         assert config.frames
         assert config.batch_size
         self._config = config
-        self._split = input.Split(config.data_dir, "train", info)
-        self._split.check_sizes()
+        self._split = input.open_split(config.data_dir, "train", info, config.skip_corrupt)
         self.features = ("log_magnitude", config.target) if config.loss == "mask" else ("sources",)
         self._num_windows = self._split.num_windows(config.frames)
         self.steps = math.ceil(self._num_windows / config.batch_size)
@@ -122,9 +121,7 @@ def validation(config: config_lib.Config, info: dataset.DatasetInfo) -> Iterable
         return None
     from trainer import input
 
-    split = input.Split(config.data_dir, "valid", info)
-    split.check_sizes()
-    return input.mixtures(split)
+    return input.mixtures(input.open_split(config.data_dir, "valid", info, config.skip_corrupt))
 
 
 def find_damage(config: config_lib.Config, info: dataset.DatasetInfo) -> None:

@@ -11,20 +11,38 @@ import math
 import os
 from collections import Counter
 from collections.abc import Sequence
+from typing import BinaryIO, cast
 
 import tensorflow as tf
+from absl import logging
 
-from pipeline import dataset, errors, schema
+from pipeline import dataset, errors, schema, tfrecord
 
 _FEATURES = {feature.name: feature for feature in schema.MIXTURE_FEATURES}
 _SIZES = ("num_samples", "num_frames")
 _READ_BUFFER = 4 << 20
 _PARALLEL_SHARDS = 8
 _REMEDY = "make the dataset anew (pipeline.preprocess --overwrite)"
+_REMEDIES = f"{_REMEDY}, or train on the rest (trainer.task --skip_corrupt)"
 
 
 class DamagedShardError(errors.UserError):
     """A shard that is cut short, has flipped bits, or does not hold what the info says."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """Whole records in a row: of a shard that is damaged, or all of one that is not.
+
+    Attributes:
+        path: of the shard.
+        offset: byte at which the first begins.
+        records: how many.
+    """
+
+    path: str
+    offset: int
+    records: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +53,13 @@ class Split:
         folder: the dataset's.
         name: `train`, `valid` or `test`.
         info: the dataset's.
+        pieces: what is read instead of whole shards, where some are damaged.
     """
 
     folder: str
     name: str
     info: dataset.DatasetInfo
+    pieces: tuple[Piece, ...] | None = None
 
     @property
     def shards(self) -> tuple[dataset.ShardInfo, ...]:
@@ -60,13 +80,46 @@ class Split:
         for shard in self.shards:
             path = os.path.join(self.folder, shard.name)
             if not tf.io.gfile.exists(path):
-                raise DamagedShardError(f"{path} is missing; {_REMEDY}")
+                raise DamagedShardError(f"{path} is missing; {_REMEDIES}")
             size = tf.io.gfile.stat(path).length
             if size != shard.bytes:
                 raise DamagedShardError(
                     f"{path} has {size} bytes, not {shard.bytes} as {schema.INFO_FILE} says; "
-                    f"{_REMEDY}"
+                    f"{_REMEDIES}"
                 )
+
+    def without_damage(self) -> "Split":
+        """Reads all records once, and leaves out those that are damaged, with a warning.
+
+        Returns:
+            The split itself where nothing is lost.
+
+        Raises:
+            DamagedShardError: no record is whole.
+        """
+        pieces: list[Piece] = []
+        lost, places = 0, []
+        for shard in self.shards:
+            path = os.path.join(self.folder, shard.name)
+            rows = _whole_records(path)
+            pieces += [Piece(path, offset, records) for offset, records in rows]
+            missing = shard.records - sum(records for _, records in rows)
+            if missing:
+                lost += missing
+                first = rows[0][1] if rows and not rows[0][0] else 0
+                places.append(f"{path}: {missing} of {shard.records}, the first is record {first}")
+        if not lost:
+            return self
+        expected = sum(shard.records for shard in self.shards)
+        logging.warning(
+            "--skip_corrupt: %d of %d records of %s are lost (%s)",
+            lost, expected, self.name, "; ".join(places),
+        )  # fmt: skip
+        if not pieces:
+            raise DamagedShardError(
+                f"{self.folder}: no record of {self.name} can be read; {_REMEDY}"
+            )
+        return dataclasses.replace(self, pieces=tuple(pieces))
 
     def lengths(self) -> list[int]:
         """Samples of each mixture, in no particular order, from the dataset's list of mixtures.
@@ -91,6 +144,27 @@ class Split:
     def num_windows(self, frames: int) -> int:
         """Windows of `frames` frames, the padded ones included."""
         return sum(math.ceil(schema.num_frames(length) / frames) for length in self.lengths())
+
+
+def open_split(
+    folder: str, name: str, info: dataset.DatasetInfo, skip_corrupt: bool = False
+) -> Split:
+    """A split, after a look at its shards.
+
+    Args:
+        folder: the dataset's.
+        name: `train`, `valid` or `test`.
+        info: the dataset's.
+        skip_corrupt: read everything once and leave out what is damaged; else sizes are compared.
+
+    Raises:
+        DamagedShardError: a shard is damaged, or with `skip_corrupt` all of them.
+    """
+    split = Split(folder, name, info)
+    if skip_corrupt:
+        return split.without_damage()
+    split.check_sizes()
+    return split
 
 
 def windows(
@@ -126,9 +200,9 @@ def windows(
         `[batch, frame]`, 1 for what is not padding.
     """
 
-    def cut(paths: tf.data.Dataset) -> tf.data.Dataset:
+    def cut(pieces: tf.data.Dataset) -> tf.data.Dataset:
         return (
-            _interleave(paths)
+            _interleave(split, pieces)
             .map(
                 lambda record: _cut(record, features, frames, split.info.num_sources),
                 num_parallel_calls=tf.data.AUTOTUNE,
@@ -138,7 +212,7 @@ def windows(
         )
 
     batches_per_pass = math.ceil(split.num_windows(frames) / batch_size)
-    files = tf.data.Dataset.from_tensor_slices(split.paths)
+    files = _pieces(split)
     kept = cut(files).cache() if cache else None
 
     def one_pass(number: tf.Tensor) -> tf.data.Dataset:
@@ -148,7 +222,7 @@ def windows(
         own = number + tf.constant(seed * 1_000_003, tf.int64)
         source = kept
         if source is None:
-            source = cut(files.shuffle(len(split.paths), seed=own))
+            source = cut(files.shuffle(files.cardinality(), seed=own))
         # What is cached lies in memory anyway: then everything is shuffled.
         held = max(shuffle_buffer, batches_per_pass * batch_size) if cache else shuffle_buffer
         return (
@@ -217,15 +291,15 @@ def mixtures(
 
         return group.padded_batch(rows, shapes).map(fill)
 
-    return (
-        _records(split.paths)
+    batches = (
+        _interleave(split, _pieces(split))
         .map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .group_by_window(padded_length, pad, window_size_func=size)
         .map(lambda b: {**b, "sources": tf.ensure_shape(b["sources"], [None, num_sources, None])})
-        .apply(tf.data.experimental.assert_cardinality(num_batches))
-        .with_options(_options())
-        .prefetch(tf.data.AUTOTUNE)
     )
+    if split.pieces is None:
+        batches = batches.apply(tf.data.experimental.assert_cardinality(num_batches))
+    return batches.with_options(_options()).prefetch(tf.data.AUTOTUNE)
 
 
 def find_damage(split: Split, features: Sequence[str]) -> None:
@@ -245,10 +319,12 @@ def find_damage(split: Split, features: Sequence[str]) -> None:
                 number += 1
         except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
             raise DamagedShardError(
-                f"{path} is damaged at record {number} of {shard.records} (from 0); {_REMEDY}"
+                f"{path} is damaged at record {number} of {shard.records} (from 0); {_REMEDIES}"
             ) from error
         if number != shard.records:
-            raise DamagedShardError(f"{path} has {number} records, not {shard.records}; {_REMEDY}")
+            raise DamagedShardError(
+                f"{path} has {number} records, not {shard.records}; {_REMEDIES}"
+            )
 
 
 def _options() -> tf.data.Options:
@@ -259,17 +335,46 @@ def _options() -> tf.data.Options:
     return options
 
 
-def _records(paths: Sequence[str]) -> tf.data.Dataset:
-    return _interleave(tf.data.Dataset.from_tensor_slices(list(paths)))
+def _pieces(split: Split) -> tf.data.Dataset:
+    """What is read at a time: paths of shards, or pieces of them where some are damaged."""
+    if split.pieces is None:
+        return tf.data.Dataset.from_tensor_slices(split.paths)
+    columns = zip(*map(dataclasses.astuple, split.pieces), strict=True)
+    path, offset, records = map(list, columns)
+    return tf.data.Dataset.from_tensor_slices(
+        (path, tf.constant(offset, tf.int64), tf.constant(records, tf.int64))
+    )
 
 
-def _interleave(paths: tf.data.Dataset) -> tf.data.Dataset:
-    return paths.interleave(
-        lambda path: tf.data.TFRecordDataset(path, buffer_size=_READ_BUFFER),
+def _interleave(split: Split, pieces: tf.data.Dataset) -> tf.data.Dataset:
+    return pieces.interleave(
+        _read_shard if split.pieces is None else _read_piece,
         cycle_length=_PARALLEL_SHARDS,
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
+
+
+def _read_shard(path: tf.Tensor) -> tf.data.Dataset:
+    return tf.data.TFRecordDataset(path, buffer_size=_READ_BUFFER)
+
+
+def _read_piece(path: tf.Tensor, offset: tf.Tensor, records: tf.Tensor) -> tf.data.Dataset:
+    # The public class has no offset.
+    variant = tf.raw_ops.TFRecordDatasetV2(
+        filenames=path, compression_type="", buffer_size=_READ_BUFFER, byte_offsets=[offset]
+    )
+    spec = tf.TensorSpec([], tf.string)
+    return tf.data.experimental.from_variant(variant, spec).take(records)
+
+
+def _whole_records(path: str) -> list[tuple[int, int]]:
+    """See `tfrecord.whole_records`; nothing where there is no such file."""
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            return list(tfrecord.whole_records(cast(BinaryIO, file), file.size()))
+    except tf.errors.NotFoundError:
+        return []
 
 
 def _parse(record: tf.Tensor, names: Sequence[str]) -> dict[str, tf.Tensor]:

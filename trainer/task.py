@@ -11,7 +11,7 @@ environment variable KERAS_BACKEND says: tensorflow (default) or jax.
 from absl import flags
 
 from pipeline import command, dataset
-from trainer import config
+from trainer import config, tfio
 
 _MODEL_DIR = flags.DEFINE_string("model_dir", "", "Folder that the run is kept in.")
 config.define_flags()
@@ -24,6 +24,7 @@ def main(arguments: list[str]) -> None:
     command.require(settings.data_dir, "--data_dir: name the folder of a dataset")
     command.require(_MODEL_DIR.value, "--model_dir: name a folder to keep the run in")
     # What is wrong with the dataset shows at once, before seconds of imports.
+    tfio.connect(settings.data_dir)
     settings.check(dataset.read(settings.data_dir))
 
     from trainer import training

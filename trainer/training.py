@@ -10,7 +10,7 @@ import keras
 
 from models import registry, separator
 from pipeline import dataset, errors
-from trainer import callbacks, devices, feeding, initial, learner, objectives, run_folder
+from trainer import callbacks, devices, feeding, initial, learner, objectives, run_folder, tfio
 from trainer import config as config_lib
 
 
@@ -27,6 +27,7 @@ def train(config: config_lib.Config, model_dir: str) -> run_folder.State:
     Raises:
         UserError: something that a person can mend, such as a damaged shard.
     """
+    tfio.connect(config.data_dir)
     info = dataset.read(config.data_dir)
     config = resolve(config, info)
     config.check(info)
