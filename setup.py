@@ -18,7 +18,7 @@ EXTRAS = {
     "demo": ["espeakng-loader"],
     "aws": ["apache-beam[aws]"],
     "gcp": ["google-cloud-storage", "google-apitools"],
-    "evaluate": ["pystoi", "pesq"],
+    "evaluate": ["pystoi", "pesq", "scikit-learn"],
 }
 EXTRAS["test"] = [
     "pytest",
@@ -29,6 +29,7 @@ EXTRAS["test"] = [
     "librosa",
     "mir_eval",
     "pystoi",
+    "scikit-learn",
     "selenium",
 ]
 EXTRAS["lint"] = ["ruff", "mypy"]

@@ -34,6 +34,7 @@ def evaluate(
     examples: int = 1,
     audio: bool = True,
     overwrite: bool = False,
+    clusterers: Sequence[str] = (),
 ) -> dict[str, Any] | None:
     """What the command does.
 
@@ -48,6 +49,8 @@ def evaluate(
         examples: best, middle and worst mixtures on the page, so many of each and of each dataset.
         audio: whether the page holds their sound.
         overwrite: replace what other settings left in `output_dir`.
+        clusterers: of `export.clusterers`; each model with embeddings is a further system with
+            each.
 
     Returns:
         The summary, as results.json has it; None where it was there already.
@@ -60,7 +63,7 @@ def evaluate(
     names = _chosen_metrics(metric_names)
     absent = metrics.missing_libraries(names)
     datasets = _open_datasets(data_dirs, split)
-    loaded = _load_models(models, datasets)
+    loaded = _load_models(models, datasets, clusterers)
     settings = {
         "version": version.VERSION,
         "split": split,
@@ -70,8 +73,8 @@ def evaluate(
             {"name": d.name, "path": d.path, "plan_digest": d.info.plan_digest} for d in datasets
         ],
         "models": [
-            {"name": name, "path": path, "sha256": _fingerprint(path)}
-            for name, path in zip(loaded, models, strict=True)
+            {"name": name, "path": model.path, "sha256": _fingerprint(model.path)}
+            for name, model in loaded.items()
         ],
     }
     finished = results.finished_settings(output_dir)
@@ -127,7 +130,7 @@ def evaluate(
         for d in datasets
         for example in _examples(d, split, max_mixtures, loaded, rows_of[d.name], examples)
     ]
-    curves = {name: report.training_log(path) for name, path in zip(loaded, models, strict=True)}
+    curves = {name: report.training_log(model.path) for name, model in loaded.items()}
     results.write_rows(output_dir, rows_of)
     report.write(output_dir, summary, rows_of, shown, curves, audio=audio)
     results.write_summary(output_dir, summary)
@@ -170,7 +173,9 @@ def _open_datasets(data_dirs: Sequence[str], split: str) -> list[_Dataset]:
     return found
 
 
-def _load_models(paths: Sequence[str], datasets: Sequence[_Dataset]) -> dict[str, Any]:
+def _load_models(
+    paths: Sequence[str], datasets: Sequence[_Dataset], clusterers: Sequence[str]
+) -> dict[str, Any]:
     from export import loading, oracles
 
     loaded = {}
@@ -188,7 +193,26 @@ def _load_models(paths: Sequence[str], datasets: Sequence[_Dataset]) -> dict[str
                     f"{data.info.num_sources} in a mixture"
                 )
         loaded[name] = model
-    return loaded
+    return {**loaded, **_clustered(loaded, clusterers)}
+
+
+def _clustered(models: dict[str, Any], clusterers: Sequence[str]) -> dict[str, Any]:
+    """The models that have embeddings, once more with each of the clusterers."""
+    if not clusterers:
+        return {}
+    from export import clusterers as clusterers_lib
+
+    found = {
+        f"{name}, {clusterer}": clusterers_lib.load(model.path, clusterer)
+        for name, model in models.items()
+        for clusterer in clusterers
+    }
+    if not any(found.values()):
+        raise errors.UserError(
+            "--clusterer is for networks with embeddings (deep_clustering, chimera), given as the "
+            "trainer's --model_dir: no --model is one"
+        )
+    return {name: model for name, model in found.items() if model}
 
 
 def _names(paths: Sequence[str], taken: Sequence[str] = ()) -> list[str]:
@@ -379,6 +403,13 @@ def _define_flags() -> None:
     )
     flags.DEFINE_bool("audio", True, "Whether the page holds their sound.")
     flags.DEFINE_bool("overwrite", False, "Replace the results of other settings.")
+    flags.DEFINE_multi_enum(
+        "clusterer",
+        [],
+        ["kmeans", "mean_shift"],
+        "Cluster the embeddings of deep_clustering and chimera also with scikit-learn, for further "
+        "rows beside those of the models themselves. May be given again.",
+    )
 
 
 def main(arguments: list[str]) -> None:
@@ -398,6 +429,7 @@ def main(arguments: list[str]) -> None:
         examples=flags.FLAGS.examples,
         audio=flags.FLAGS.audio,
         overwrite=flags.FLAGS.overwrite,
+        clusterers=flags.FLAGS.clusterer,
     )
     if summary is not None:
         print(screen(summary))
