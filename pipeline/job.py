@@ -38,7 +38,7 @@ from pipeline.job_settings import Settings
 # decides whether worker processes are worth their start, and which shards are begun first.
 _RECORDINGS_PER_SECOND = 200.0
 _MIXTURE_SECONDS_PER_SECOND = 500.0
-_UTTERANCE_SECONDS_PER_SECOND = 2500.0
+_UTTERANCE_SECONDS_PER_SECOND = 2000.0
 # Fewer unusable recordings than that are never too many.
 _BAD_ALWAYS_ALLOWED = 10
 

@@ -9,7 +9,16 @@ import pytest
 import soundfile
 from apache_beam.testing import test_pipeline, util
 
-from pipeline import corpus, errors, histogram, inspection, transforms
+from pipeline import (
+    corpus,
+    errors,
+    histogram,
+    inspection,
+    plan,
+    shards,
+    transforms,
+    utterance_shards,
+)
 
 
 def parts(count=30):
@@ -88,3 +97,34 @@ def test_lines_are_json_that_any_name_survives(tmp_path):
     transforms.write_utterances(str(tmp_path), table)
     lines = (tmp_path / transforms.UTTERANCES_FILE).read_text().splitlines()
     assert [corpus.Utterance(**json.loads(line)) for line in lines] == table
+
+
+def test_shards_of_both_kinds_are_written_in_one_step_and_found_by_the_next(tmp_path, voice):
+    facts = []
+    for number in range(4):
+        path = tmp_path / f"{number}.wav"
+        soundfile.write(path, voice(number, 2.0), 16000)
+        utterance = corpus.Utterance(f"u{number}", str(path), f"s{number}", "f", "train")
+        facts.append(inspection.inspect(utterance, 8000))
+    mixtures = plan.make(facts, {f"s{n}": "train" for n in range(4)}, plan.Settings())
+    options = {"sample_rate": 8000, "num_shards": 2, "seed": 0}
+    of_mixtures = plan.make_shards(mixtures, facts, masks=("ibm",), **options)
+    clean = utterance_shards.make_plans(facts, [f.utterance.id for f in facts], **options)
+    work, folder = tmp_path / "work", tmp_path / "out"
+    folder.mkdir()
+    transforms.write_plans(str(work), [*of_mixtures, *clean])
+    paths = [shard.path for shard in (*of_mixtures, *clean)]
+    for existing in (0, 4):
+        pipeline = test_pipeline.TestPipeline()
+        pipeline | transforms.WriteShards(str(work), str(folder), paths)
+        counters = {
+            c.key.metric.name: c.result for c in pipeline.run().metrics().query()["counters"]
+        }
+        assert counters.get("shards_found", 0) == existing
+        assert counters.get("shards_written", 0) == 4 - existing
+        assert counters["mixtures"] == counters["utterances"] == 4
+        assert (work / transforms.WRITTEN).stat().st_size == 8
+        (work / transforms.WRITTEN).unlink()
+    assert all((folder / path).is_file() and (folder / f"{path}.json").is_file() for path in paths)
+    counts = sum(shards.read(shard, str(folder)).counts for shard in of_mixtures)
+    assert transforms.read_statistics(str(work)) == histogram.mean_and_deviation(counts)
