@@ -6,3 +6,7 @@ class UserError(Exception):
 
     Commands print the message alone and exit with 1.
     """
+
+
+class WorkerLostError(UserError):
+    """A worker process has died; what the job had done by then holds."""

@@ -20,6 +20,7 @@ from pipeline import (
     corpus,
     dataset,
     errors,
+    findings,
     inspection,
     job_settings,
     mixture_list,
@@ -82,6 +83,7 @@ class _Job:
 
     def run(self) -> dataset.DatasetInfo | None:
         settings = self._settings
+        self._connect()
         self._table = corpus.read(
             settings.input_dir, settings.manifest, include_sa=settings.include_sa
         )
@@ -105,17 +107,29 @@ class _Job:
             dataset.remove_marker(folder)
             dataset.remove_leftovers(folder, () if settings.overwrite else None)
             work = storage.join(folder, dataset.WORK_FOLDER)
-            output.remove_folder(work)
-            output.make_folder(work)
             try:
-                return self._make(work)
-            except BaseException:
-                # What is whole stays for the next attempt.
+                info = self._make(work)
+            except BaseException as error:
+                # What is whole stays for the next attempt; what was found out, unless a person has
+                # to mend something first, perhaps a recording.
+                interrupted = isinstance(error, errors.WorkerLostError | KeyboardInterrupt)
                 with contextlib.suppress(Exception):
                     dataset.remove_leftovers(folder)
+                    if not interrupted:
+                        output.remove_folder(work)
                 raise
-            finally:
-                output.remove_folder(work)
+            output.remove_folder(work)
+            return info
+
+    def _connect(self) -> None:
+        """Whether the object stores that are named can be reached shows before all else."""
+        settings = self._settings
+        places = (*settings.input_dir, *settings.manifest, settings.output_dir)
+        remote = [path for path in (*places, settings.mixture_list or "") if "://" in path]
+        if remote:
+            from pipeline import objects, runners
+
+            objects.connect(remote, runners.parse(self._beam_flags))
 
     def _already_done(self) -> dataset.DatasetInfo | None:
         folder = self._settings.output_dir
@@ -227,22 +241,29 @@ class _Job:
             named = {u for mixture in self._listed for u in mixture.utterance_ids}
             wanted = [u for u in wanted if u.id in named]
         utterances = list(wanted)
-        transforms.write_utterances(work, utterances)
+        # Those of a job that was interrupted are in the folder still.
+        known = findings.keep(
+            work, () if self._settings.overwrite else utterances, self._settings.sample_rate
+        )
+        if known:
+            self._say(f"{len(known):,d} recordings were inspected before and have not changed")
+        num_new = len(utterances) - len(known)
+        transforms.write_utterances(work, [u for u in utterances if u.id not in known])
         step = transforms.Inspect(work, self._settings.sample_rate)
         with (
             self._timed("inspect"),
             progress.Bar(
-                os.path.join(work, transforms.INSPECTED), len(utterances), "inspect", "recordings"
+                os.path.join(work, transforms.INSPECTED), num_new, "inspect", "recordings"
             ),
         ):
             runners.run(
                 self._beam_flags,
                 "inspect",
                 lambda pipeline: pipeline | "Inspect" >> step,
-                len(utterances) / _RECORDINGS_PER_SECOND,
+                num_new / _RECORDINGS_PER_SECOND,
                 self._verbose,
             )
-        facts, rejections = transforms.read_facts(work)
+        facts, rejections = findings.read(work)
         if len(facts) + len(rejections) != len(utterances):
             raise errors.UserError(
                 f"{len(utterances)} recordings went into the inspection, but "

@@ -93,7 +93,7 @@ def run(
                 raise errors.UserError(found) from error
             raise
         except Exception as error:
-            raise errors.UserError(_explain(name, error)) from error
+            raise _explain(name, error) from error
     if state not in (beam.runners.runner.PipelineState.DONE, None):
         raise errors.UserError(f"{name}: the runner says {state}; its log has more")
     return _counters(result)
@@ -120,18 +120,18 @@ def _local_runner(options: pipeline_options.PipelineOptions) -> fn_runner.FnApiR
     return fn_runner.FnApiRunner(provision_info=fn_runner.ExtendedProvisionInfo(info))
 
 
-def _explain(name: str, error: Exception) -> str:
+def _explain(name: str, error: Exception) -> errors.UserError:
     found = transforms.message(error)
     if found:
-        return found
+        return errors.UserError(found)
     if "Channel closed" in str(error):
-        return (
+        return errors.WorkerLostError(
             f"{name}: a worker process has died (killed, or out of memory?); the same command "
             "goes on where it was"
         )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     last = lines[-1] if lines else type(error).__name__
-    return f"{name}: the Beam job failed: {last} (--verbosity=1 shows more)"
+    return errors.UserError(f"{name}: the Beam job failed: {last} (--verbosity=1 shows more)")
 
 
 def _counters(result: Any) -> dict[str, int]:

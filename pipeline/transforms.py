@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
@@ -19,6 +20,7 @@ from apache_beam.transforms import util
 from pipeline import (
     corpus,
     errors,
+    findings,
     histogram,
     inspection,
     output,
@@ -30,7 +32,6 @@ from pipeline import (
 )
 
 UTTERANCES_FILE = "utterances.jsonl"
-FACTS_PREFIX = "facts"
 STATISTICS_FILE = "statistics.json"
 INSPECTED, WRITTEN = "inspected", "written"
 _BEGIN, _END = "[[error: ", " :error]]"
@@ -47,13 +48,12 @@ class Inspect(beam.PTransform):
         self._work, self._sample_rate = work, sample_rate
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        """Gives the names of the files written."""
+        """Gives nothing: what is found lies in the work folder."""
         return (
             pipeline
             | "ReadUtterances" >> beam.io.ReadFromText(storage.join(self._work, UTTERANCES_FILE))
             | "Spread" >> beam.Reshuffle()
             | "InspectOne" >> beam.ParDo(InspectFn(self._work, self._sample_rate))
-            | "WriteFacts" >> beam.io.WriteToText(storage.join(self._work, FACTS_PREFIX), ".jsonl")
         )
 
 
@@ -85,7 +85,7 @@ class WriteShards(beam.PTransform):
 
 
 class InspectFn(beam.DoFn):
-    """One line of the table to one line of facts."""
+    """One line of the table to a finding in the work folder (`pipeline.findings`)."""
 
     def __init__(self, work: str, sample_rate: int) -> None:
         """Takes the work folder, and the dataset's rate in Hz."""
@@ -94,14 +94,30 @@ class InspectFn(beam.DoFn):
         self._good = beam.metrics.Metrics.counter("pipeline", "recordings_usable")
         self._bad = beam.metrics.Metrics.counter("pipeline", "recordings_rejected")
 
-    def process(self, line: str) -> Iterator[str]:
-        """Yields one line."""
+    def start_bundle(self) -> None:
+        """Begins a file."""
+        self._found: list[findings.Finding] = []
+        self._since = time.monotonic()
+
+    def process(self, line: str) -> None:
+        """Looks at one recording."""
         with _one_line():
-            found = inspection.inspect(corpus.Utterance(**json.loads(line)), self._sample_rate)
-        good = isinstance(found, inspection.Facts)
-        (self._good if good else self._bad).inc()
-        _tick(self._work, INSPECTED)
-        yield json.dumps({"facts" if good else "rejection": dataclasses.asdict(found)})
+            utterance = corpus.Utterance(**json.loads(line))
+            # Before the look: what changes meanwhile is looked at again.
+            stamp = findings.stamp(utterance.path)
+            found = inspection.inspect(utterance, self._sample_rate)
+            self._found.append(findings.Finding(utterance, found, stamp))
+            (self._good if isinstance(found, inspection.Facts) else self._bad).inc()
+            _tick(self._work, INSPECTED)
+            if time.monotonic() - self._since > findings.FLUSH_SECONDS:
+                self.finish_bundle()
+                self.start_bundle()
+
+    def finish_bundle(self) -> None:
+        """Writes what was found."""
+        if self._found:
+            with _one_line():
+                findings.write(self._work, self._sample_rate, self._found)
 
 
 class WriteShardFn(beam.DoFn):
@@ -180,23 +196,6 @@ def write_utterances(work: str, utterances: Iterable[corpus.Utterance]) -> None:
     """Writes the table that `Inspect` reads."""
     lines = (json.dumps(dataclasses.asdict(utterance)) + "\n" for utterance in utterances)
     output.write_text(storage.join(work, UTTERANCES_FILE), "".join(lines))
-
-
-def read_facts(work: str) -> tuple[list[inspection.Facts], list[corpus.Rejection]]:
-    """Reads what `Inspect` has written: facts by utterance id, rejections by path."""
-    facts, rejections = [], []
-    for name in output.names(work):
-        if not name.startswith(FACTS_PREFIX):
-            continue
-        for line in storage.read_bytes(storage.join(work, name)).splitlines():
-            found = json.loads(line)
-            if "facts" in found:
-                fields = found["facts"]
-                utterance = corpus.Utterance(**fields.pop("utterance"))
-                facts.append(inspection.Facts(utterance=utterance, **fields))
-            else:
-                rejections.append(corpus.Rejection(**found["rejection"]))
-    return sorted(facts, key=lambda fact: fact.utterance.id), sorted(rejections)
 
 
 def write_plans(work: str, plans: Iterable[utterance_shards.AnyShardPlan]) -> None:

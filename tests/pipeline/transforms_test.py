@@ -12,6 +12,7 @@ from apache_beam.testing import test_pipeline, util
 from pipeline import (
     corpus,
     errors,
+    findings,
     histogram,
     inspection,
     plan,
@@ -68,7 +69,7 @@ def test_inspection_gives_a_line_of_facts_or_a_rejection(tmp_path, voice):
     pipeline = test_pipeline.TestPipeline()
     pipeline | transforms.Inspect(str(tmp_path), 8000)
     result = pipeline.run()
-    facts, rejections = transforms.read_facts(str(tmp_path))
+    facts, rejections = findings.read(str(tmp_path))
     assert facts == [inspection.inspect(good, 8000)]
     assert rejections == [inspection.inspect(bad, 8000)]
     counters = {c.key.metric.name: c.result for c in result.metrics().query()["counters"]}
