@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pipeline import errors, lease, output, schema, storage
+from pipeline import errors, lease, output, schema, storage, stored_json
 
 WORK_FOLDER = "_work"
 # The object stores' folders that this process has locked.
@@ -120,10 +120,11 @@ class DatasetInfo:
             DatasetError: it is not such a text, or of another version of the schema.
         """
         try:
-            fields = json.loads(text)
-            if fields["schema_version"] != schema.SCHEMA_VERSION:
+            fields = stored_json.loads(text)
+            version = fields["schema_version"]
+            if version != schema.SCHEMA_VERSION:
                 raise DatasetError(
-                    f"the dataset has schema version {fields['schema_version']}, this program "
+                    f"the dataset has schema version {stored_json.short(version)}, this program "
                     f"reads {schema.SCHEMA_VERSION}; make it anew with pipeline.preprocess"
                 )
             fields["splits"] = {
@@ -134,13 +135,38 @@ class DatasetInfo:
             if utterances is not None:
                 shards = _shard_infos(utterances)
                 fields["utterances"] = UtterancesInfo(**{**utterances, "shards": shards})
-            return cls(**fields)
-        except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise DatasetError(f"{schema.INFO_FILE} is damaged: {error}") from error
+            info = cls(**fields)
+            _check(info)
+            return info
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            text = str(error)
+            raise DatasetError(f"{schema.INFO_FILE} is damaged: {text[:200]}") from error
 
 
 def _shard_infos(fields: Mapping[str, Any]) -> tuple[ShardInfo, ...]:
     return tuple(ShardInfo(**shard) for shard in fields["shards"])
+
+
+def _check(info: DatasetInfo) -> None:
+    """Raises ValueError where something is not of the type or in the bounds that it should be."""
+    parts: list[SplitInfo | UtterancesInfo] = list(info.splits.values())
+    if info.utterances is not None:
+        parts.append(info.utterances)
+    for part in (info, *parts):
+        stored_json.check(part)
+    for part in parts:
+        for shard in part.shards:
+            stored_json.check(shard)
+            schema.ShardName.parse(shard.name)
+            if min(shard.records, shard.bytes) < 0:
+                raise ValueError(f"{shard.name} has {shard.records} records, {shard.bytes} bytes")
+    for name, least in (("sample_rate", 1), ("num_sources", 2)):
+        value = info.config[name]
+        if type(value) is not int or value < least:
+            raise ValueError(f"{name} is {stored_json.short(value)}")
+    masks = info.config["masks"]
+    if not isinstance(masks, list) or not all(mask in schema.MASKS for mask in masks):
+        raise ValueError(f"masks is {stored_json.short(masks)}")
 
 
 def read(folder: str) -> DatasetInfo:

@@ -33,9 +33,20 @@ def to_dict(counts: np.ndarray) -> dict[str, list[int]]:
 
 
 def from_dict(fields: Mapping[str, list[int]]) -> np.ndarray:
-    """The inverse of `to_dict`: int64 `[code]`."""
+    """The inverse of `to_dict`: int64 `[code]`.
+
+    Raises:
+        ValueError: these are no counts of codes.
+    """
+    codes, numbers = fields["codes"], fields["counts"]
+    if not (
+        all(type(code) is int and 0 <= code < NUM_CODES for code in codes)
+        and all(type(number) is int and 0 < number < 2**63 for number in numbers)
+        and len(set(codes)) == len(codes) == len(numbers)
+    ):
+        raise ValueError("these are no counts of codes")
     counts = np.zeros(NUM_CODES, np.int64)
-    counts[fields["codes"]] = fields["counts"]
+    counts[codes] = numbers
     return counts
 
 

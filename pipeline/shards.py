@@ -25,6 +25,7 @@ from pipeline import (
     plan,
     schema,
     storage,
+    stored_json,
     tfrecord,
 )
 
@@ -76,15 +77,18 @@ class Sidecar:
             ValueError: it is no such text, or of another version of the schema.
         """
         try:
-            fields = json.loads(text)
+            fields = stored_json.loads(text)
             if fields.pop("schema_version") != schema.SCHEMA_VERSION:
                 raise ValueError("another version of the schema")
-            return cls(
+            sidecar = cls(
                 shard=dataset.ShardInfo(**fields.pop("shard")),
                 dropped=tuple(fields.pop("dropped")),
                 counts=histogram.from_dict(fields.pop("log_magnitude_codes")),
                 **fields,
             )
+            stored_json.check(sidecar)
+            stored_json.check(sidecar.shard)
+            return sidecar
         except (AttributeError, IndexError, KeyError, TypeError) as error:
             raise ValueError(f"damaged: {error}") from error
 

@@ -24,6 +24,7 @@ from pipeline import (
     schema,
     shards,
     storage,
+    stored_json,
     tfrecord,
 )
 
@@ -137,14 +138,17 @@ class Sidecar:
             ValueError: it is no such text, or of another version of the schema.
         """
         try:
-            fields = json.loads(text)
+            fields = stored_json.loads(text)
             if fields["schema_version"] != schema.SCHEMA_VERSION:
                 raise ValueError("another version of the schema")
-            return cls(
+            sidecar = cls(
                 dataset.ShardInfo(**fields["shard"]),
                 fields["plan_digest"],
                 tuple(Entry(*entry) for entry in fields["utterances"]),
             )
+            for part in (sidecar, sidecar.shard, *sidecar.entries):
+                stored_json.check(part)
+            return sidecar
         except (KeyError, TypeError) as error:
             raise ValueError(f"damaged: {error}") from error
 
