@@ -362,7 +362,7 @@ def _read_shard(path: tf.Tensor) -> tf.data.Dataset:
 def _read_piece(path: tf.Tensor, offset: tf.Tensor, records: tf.Tensor) -> tf.data.Dataset:
     # The public class has no offset.
     variant = tf.raw_ops.TFRecordDatasetV2(
-        filenames=path, compression_type="", buffer_size=_READ_BUFFER, byte_offsets=[offset]
+        filenames=[path], compression_type="", buffer_size=_READ_BUFFER, byte_offsets=[offset]
     )
     spec = tf.TensorSpec([], tf.string)
     return tf.data.experimental.from_variant(variant, spec).take(records)

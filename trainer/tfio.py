@@ -140,8 +140,8 @@ def _audio() -> Any:
     audio = _load("decoding FLAC in the graph").audio
     try:
         audio.decode_flac(b"", dtype=tf.int16)
-    except tf.errors.InvalidArgumentError:
-        # Nothing is no FLAC: it has looked.
+    except tf.errors.OpError:
+        # It has looked, and nothing is no FLAC.
         return audio
     except (NotImplementedError, AttributeError) as error:
         raise errors.UserError(f"{_versions()} cannot decode FLAC; {_REMEDY}") from error

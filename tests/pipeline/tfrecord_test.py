@@ -1,7 +1,9 @@
 """Framing and messages against TensorFlow's own."""
 
 import hashlib
+import io
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -60,3 +62,53 @@ def test_files_are_tensorflows_byte_for_byte(tmp_path):
         assert data[offset - 12 :].startswith(len(record).to_bytes(8, "little"))
     assert (writer.records, writer.bytes) == (len(records), len(data))
     assert writer.sha256 == hashlib.sha256(data).hexdigest()
+
+
+SIZES = (3000, 1, 70000, 500, 0, 4000)
+
+
+def damaged(tmp_path, *flips, cut=None):
+    """What `whole_records` finds in TensorFlow's file with some bytes changed, or cut short."""
+    random = np.random.default_rng(0)
+    records = [random.integers(0, 3, size, np.uint8).tobytes() for size in SIZES]
+    path = tmp_path / "x.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records:
+            writer.write(record)
+    data = bytearray(path.read_bytes())[:cut]
+    for place in flips:
+        data[place] ^= 16
+    return list(tfrecord.whole_records(io.BytesIO(data), len(data)))
+
+
+STARTS = [sum(SIZES[:n]) + 16 * n for n in range(len(SIZES) + 1)]
+
+
+def test_a_sound_file_is_one_row_of_records(tmp_path):
+    assert damaged(tmp_path) == [(0, len(SIZES))]
+
+
+@pytest.mark.parametrize("where", ["length", "length's checksum", "data", "data's checksum"])
+@pytest.mark.parametrize("number", [0, 2, 5])
+def test_one_flipped_bit_costs_one_record(tmp_path, where, number):
+    places = {"length": 0, "length's checksum": 9, "data": 12, "data's checksum": -2}
+    place = places[where]
+    begin = STARTS[number] if place >= 0 else STARTS[number + 1]
+    expected = [(0, number), (STARTS[number + 1], len(SIZES) - number - 1)]
+    assert damaged(tmp_path, begin + place) == [row for row in expected if row[1]]
+
+
+def test_damage_at_two_places(tmp_path):
+    found = damaged(tmp_path, STARTS[1] + 3, STARTS[4] + 1)
+    assert found == [(0, 1), (STARTS[2], 2), (STARTS[5], 1)]
+
+
+@pytest.mark.parametrize("cut", [STARTS[3] - 1, STARTS[2] + 12, STARTS[2] + 5, STARTS[2]])
+def test_what_is_cut_short_keeps_what_came_before(tmp_path, cut):
+    assert damaged(tmp_path, cut=cut) == [(0, 2)]
+
+
+def test_nothing_at_all(tmp_path):
+    assert damaged(tmp_path, cut=0) == []
+    zeros = bytes(100_000)
+    assert list(tfrecord.whole_records(io.BytesIO(zeros), len(zeros))) == []

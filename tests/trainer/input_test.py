@@ -208,3 +208,65 @@ def test_refuses_a_list_of_mixtures_that_is_not_the_datasets(small_dataset, tmp_
     path.unlink()
     with pytest.raises(errors.UserError, match=r"mixtures\.csv is missing"):
         _split(folder).num_windows(FRAMES)
+
+
+def _spoil(folder):
+    """Flips a bit in the third record of one shard and cuts another's last short."""
+    first, second = sorted(folder.glob("train-*.tfrecord"))
+    records = [len(r) for r in tf.data.TFRecordDataset(str(second)).as_numpy_iterator()]
+    _damage(second, sum(records[:2]) + 2 * 16 + records[2] // 2)
+    first.write_bytes(first.read_bytes()[:-1000])
+
+
+def _sources(rows):
+    return {row["sources"].tobytes() for row in rows}
+
+
+def test_goes_on_without_what_is_damaged(small_dataset, tmp_path, caplog):
+    folder = tmp_path / "copy"
+    shutil.copytree(small_dataset, folder)
+    whole = {r["mixture_id"]: r for r in _records(folder, "train")}
+    _spoil(folder)
+    info = dataset.read(str(folder))
+    with caplog.at_level("WARNING", "absl"):
+        split = input.open_split(str(folder), "train", info, skip_corrupt=True)
+    assert "2 of 10 records of train are lost" in caplog.text
+    assert "train-00000-of-00002.tfrecord: 1 of 5, the first is record 4" in caplog.text
+    assert "train-00001-of-00002.tfrecord: 1 of 5, the first is record 2" in caplog.text
+    # Shard 0 has the even mixtures, shard 1 the odd ones.
+    expected = [r for name, r in whole.items() if name not in ("train8", "train5")]
+    assert len(expected) == 8
+    found = set()
+    for batch in input.mixtures(split, shortest=8000, batch_samples=32000):
+        for row, length in zip(batch["sources"].numpy(), batch["num_samples"].numpy(), strict=True):
+            if length:
+                found.add(row[:, :length].tobytes())
+    assert found == _sources(expected)
+    windows = input.windows(split, ("sources",), frames=350, batch_size=4)
+    seen = set()
+    for batch in windows.take(6).as_numpy_iterator():
+        for row, mask in zip(batch["sources"], batch["frame_mask"], strict=True):
+            seen.add((row.tobytes(), int(mask.sum())))
+    assert len(seen) == sum(-(-r["num_frames"] // 350) for r in expected)
+
+
+def test_nothing_changes_where_nothing_is_damaged(small_dataset, caplog):
+    info = dataset.read(str(small_dataset))
+    split = input.open_split(str(small_dataset), "train", info, skip_corrupt=True)
+    assert split == input.open_split(str(small_dataset), "train", info)
+    assert not caplog.text
+
+
+def test_missing_shards_are_lost_and_a_split_without_any_is_refused(small_dataset, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(small_dataset, folder)
+    info = dataset.read(str(folder))
+    first, second = sorted(folder.glob("train-*.tfrecord"))
+    first.unlink()
+    with pytest.raises(input.DamagedShardError, match=r"is missing; .*--skip_corrupt"):
+        input.open_split(str(folder), "train", info)
+    split = input.open_split(str(folder), "train", info, skip_corrupt=True)
+    assert [piece.records for piece in split.pieces] == [5]
+    second.write_bytes(b"")
+    with pytest.raises(input.DamagedShardError, match="no record of train can be read"):
+        input.open_split(str(folder), "train", info, skip_corrupt=True)
