@@ -1,5 +1,6 @@
 """Separates the voices in recordings.
 
+    python -m export.separate mixture.wav --output_dir=out
     python -m export.separate mixture.wav --model=exported/lstm --output_dir=out
     python -m export.separate meetings/ call.flac --model=runs/lstm --output_dir=out --plot
 
@@ -32,7 +33,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from absl import flags
 
-from export import loading, plots, recording
+from export import loading, plots, pretrained, recording
 from pipeline import audio, command, containers, corpus, errors, storage
 
 # Codings whose samples have more than 16 bits.
@@ -68,7 +69,7 @@ class Separated:
 def separate(
     samples: np.ndarray,
     rate: int,
-    model: loading.LoadedModel | str | os.PathLike[str],
+    model: loading.LoadedModel | str | os.PathLike[str] = "",
     *,
     chunk_seconds: float = recording.CHUNK_SECONDS,
     overlap_seconds: float = recording.OVERLAP_SECONDS,
@@ -78,7 +79,8 @@ def separate(
     Args:
         samples: `[sample]` or `[sample, channel]`, float with full scale 1, or int16 or int32.
         rate: in Hz.
-        model: a model, or the path of one (`export.loading.load`; load it once for many calls).
+        model: a model, or the path or name of one (`export.loading.load`; load it once for many
+            calls); by default the one that comes with the package.
         chunk_seconds: what is longer is separated in pieces of this length.
         overlap_seconds: that two pieces share at least.
 
@@ -103,7 +105,7 @@ def separate(
     if not np.isfinite(columns).all():
         raise errors.UserError("the recording holds samples that are NaN or infinite")
     if not isinstance(model, loading.LoadedModel):
-        model = loading.load(model)
+        model = loading.load(pretrained.resolve(os.fspath(model)))
     pieces = recording.voices_of(
         [columns], rate, model, chunk_seconds=chunk_seconds, overlap_seconds=overlap_seconds
     )
@@ -295,9 +297,9 @@ def _with_progress(
 
 def _define_flags() -> None:
     flags.DEFINE_string(
-        "model", None,
-        "folder of export.saved_model, folder of trainer.task (its best weights), or .keras file",
-        required=True,
+        "model", "",
+        "folder of export.saved_model, folder of trainer.task (its best weights), .keras file, or "
+        "name of a model that comes with the package (default: the one that does)",
     )  # fmt: skip
     flags.DEFINE_string("output_dir", ".", "folder for the voices; it is made where there is none")
     flags.DEFINE_bool("plot", False, "draw waveforms, spectrograms and masks of each recording")
@@ -320,14 +322,15 @@ def main(arguments: list[str]) -> int:
         raise flags.Error("name at least one recording or folder of recordings")
     if options.overlap_seconds > options.chunk_seconds / 2:
         raise flags.Error("--overlap_seconds is more than half of --chunk_seconds")
-    if loading.is_saved_model(options.model):
+    path = pretrained.resolve(options.model)
+    if loading.is_saved_model(path):
         # This process needs no Keras; else TensorFlow would import it, for two seconds.
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     _check_folder(pathlib.Path(options.output_dir))
     # Names are checked before the seconds that loading a model takes, as if for two voices.
     jobs, problems = plan(arguments, options.output_dir, 2)
     if jobs:
-        model = loading.load(options.model)
+        model = loading.load(path)
         jobs, problems = plan(arguments, options.output_dir, model.num_sources)
     for problem in problems:
         command.report(problem)
