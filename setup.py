@@ -17,6 +17,7 @@ EXTRAS = {
     # eSpeak NG speaks the embedded corpus; the library is GPL-3.0, so it is asked for by name.
     "demo": ["espeakng-loader"],
     "aws": ["apache-beam[aws]"],
+    # What Beam's file system for gs:// needs; all of apache-beam[gcp] excludes TensorFlow 2.17.
     "gcp": ["google-cloud-storage", "google-apitools"],
     "evaluate": ["pystoi", "pesq", "scikit-learn"],
 }
@@ -28,6 +29,10 @@ EXTRAS["test"] = [
     "jax[cpu]",
     "librosa",
     "mir_eval",
+    # A server of S3 on this machine: moto[server] brings ten times as much, for other services.
+    "moto[s3]>=5",
+    "flask",
+    "flask-cors",
     "pystoi",
     "scikit-learn",
     "selenium",
