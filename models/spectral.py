@@ -14,63 +14,91 @@ from pipeline import schema
 
 Tensor = Any
 
-# Periodic Hann.
-_PHASE = 2 * np.pi * np.arange(schema.FRAME_LENGTH) / schema.FRAME_LENGTH
-_WINDOW = 0.5 - 0.5 * np.cos(_PHASE)
-_OVERLAP = schema.FRAME_LENGTH // schema.HOP
-_HALF = schema.FRAME_LENGTH // 2
+
+def window(frame_length: int = schema.FRAME_LENGTH) -> np.ndarray:
+    """The periodic Hann window, float64 `[sample]`."""
+    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(frame_length) / frame_length)
 
 
-def stft(waveform: Tensor) -> tuple[Tensor, Tensor]:
-    """The spectrogram.
+def stft(
+    waveform: Tensor, frame_length: int = schema.FRAME_LENGTH, hop: int = schema.HOP
+) -> tuple[Tensor, Tensor]:
+    """The spectrogram; by default the dataset's, as the record stores it.
 
     Args:
         waveform: `[..., sample]`.
+        frame_length: samples of a frame, even.
+        hop: samples from frame to frame.
 
     Returns:
-        Real and imaginary part, float32 `[..., frame, bin]`, `ceil(sample / 64) + 1` frames.
+        Real and imaginary part, float32 `[..., frame, bin]`, `ceil(sample / hop) + 1` frames.
     """
     waveform = ops.cast(waveform, "float32")
+    half, weights = frame_length // 2, window(frame_length)
     # These widths give the right number of frames for every length, so that it need not be known.
-    widths = [(0, 0)] * (len(waveform.shape) - 1) + [(_HALF, _HALF + schema.HOP - 1)]
+    widths = [(0, 0)] * (len(waveform.shape) - 1) + [(half, half + hop - 1)]
     return ops.stft(
         ops.pad(waveform, widths),
-        sequence_length=schema.FRAME_LENGTH,
-        sequence_stride=schema.HOP,
-        fft_length=schema.FRAME_LENGTH,
-        window=ops.convert_to_tensor(_WINDOW / _WINDOW.sum(), "float32"),
+        sequence_length=frame_length,
+        sequence_stride=hop,
+        fft_length=frame_length,
+        window=ops.convert_to_tensor(weights / weights.sum(), "float32"),
         center=False,
     )
 
 
-def inverse_stft(real: Tensor, imaginary: Tensor, num_samples: Any) -> Tensor:
+def inverse_stft(
+    real: Tensor,
+    imaginary: Tensor,
+    num_samples: Any,
+    frame_length: int = schema.FRAME_LENGTH,
+    hop: int = schema.HOP,
+) -> Tensor:
     """The signal whose spectrogram this is, by least squares (Griffin and Lim 1984).
 
     Args:
         real: real part, `[..., frame, bin]`.
         imaginary: imaginary part, likewise.
         num_samples: length of the signal; the frames must be those of that length.
+        frame_length: samples of a frame, a multiple of `hop` and at least twice as many.
+        hop: samples from frame to frame.
 
     Returns:
         float32 `[..., sample]`.
     """
     real, imaginary = ops.cast(real, "float32"), ops.cast(imaginary, "float32")
-    frames = ops.irfft((real, imaginary), schema.FRAME_LENGTH)
-    frames = frames * ops.convert_to_tensor(_WINDOW * _WINDOW.sum(), "float32")
-    squares = ops.convert_to_tensor(_WINDOW**2, "float32")
-    weight = _overlap_add(ops.ones_like(real[..., :1]) * squares)
+    half, weights = frame_length // 2, window(frame_length)
+    frames = ops.irfft((real, imaginary), frame_length)
+    frames = frames * ops.convert_to_tensor(weights * weights.sum(), "float32")
+    squares = ops.convert_to_tensor(weights**2, "float32")
+    weight = overlap_add(ops.ones_like(real[..., :1]) * squares, hop)
     # The weight nears zero only within the padding, which is cut off.
-    signal = _overlap_add(frames) / ops.maximum(weight, 1e-10)
-    return signal[..., _HALF : _HALF + num_samples]
+    signal = overlap_add(frames, hop) / ops.maximum(weight, 1e-10)
+    return signal[..., half : half + num_samples]
 
 
-def _overlap_add(frames: Tensor) -> Tensor:
-    """`[..., frame, 256]` to `[..., (frame + 3) · 64]`: block j of frame t lies at hop t + j."""
+def overlap_add(frames: Tensor, hop: int) -> Tensor:
+    """The sum of frames, each laid `hop` samples after the one before.
+
+    Args:
+        frames: `[..., frame, sample]`, of a multiple of `hop` samples each.
+        hop: samples from frame to frame.
+
+    Returns:
+        `[..., (frame - 1) · hop + sample]`.
+
+    Raises:
+        ValueError: a frame's length is not a multiple of `hop`.
+    """
+    num_blocks, rest = divmod(frames.shape[-1], hop)
+    if rest:
+        raise ValueError(f"frames of {frames.shape[-1]} samples are no multiple of {hop}")
     leading = [(0, 0)] * (len(frames.shape) - 2)
     total = 0
-    for j in range(_OVERLAP):
-        block = frames[..., j * schema.HOP : (j + 1) * schema.HOP]
-        total = total + ops.pad(block, [*leading, (j, _OVERLAP - 1 - j), (0, 0)])
+    # Block j of frame t lies at hop t + j.
+    for j in range(num_blocks):
+        block = frames[..., j * hop : (j + 1) * hop]
+        total = total + ops.pad(block, [*leading, (j, num_blocks - 1 - j), (0, 0)])
     shape = ops.shape(total)
     return ops.reshape(total, (*shape[:-2], shape[-2] * shape[-1]))
 

@@ -75,3 +75,25 @@ def test_active_level_is_numpys_for_every_length(length):
 
 def test_silence_has_no_level():
     assert float(spectral.active_level_db(np.zeros((1, 1000), np.float32))[0]) == -np.inf
+
+
+@pytest.mark.parametrize(("frame_length", "hop"), [(128, 64), (512, 128)])
+def test_other_frames_are_scipys_too(frame_length, hop):
+    waveform = noise(2, 2000)
+    real, imaginary = spectral.stft(waveform, frame_length, hop)
+    found = np.asarray(real) + 1j * np.asarray(imaginary)
+    overlap = frame_length - hop
+    _, _, expected = scipy.signal.stft(waveform, nperseg=frame_length, noverlap=overlap)
+    np.testing.assert_allclose(found, expected.swapaxes(-1, -2), atol=2e-7)
+    back = spectral.inverse_stft(real, imaginary, 2000, frame_length, hop)
+    np.testing.assert_allclose(np.asarray(back), waveform, atol=2e-6)
+
+
+def test_overlap_add_is_a_loop():
+    frames = noise(3, 5, 12)
+    expected = np.zeros((3, 4 * 4 + 12))
+    for i in range(5):
+        expected[:, 4 * i : 4 * i + 12] += frames[:, i]
+    np.testing.assert_allclose(np.asarray(spectral.overlap_add(frames, 4)), expected, atol=1e-6)
+    with pytest.raises(ValueError, match="multiple"):
+        spectral.overlap_add(frames, 5)

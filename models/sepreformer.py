@@ -1,0 +1,357 @@
+"""SepReformer: the voices are parted early and rebuilt by one decoder that they share.
+
+U.-H. Shin, S. Lee, T. Kim, H.-M. Park: «Separate and reconstruct: asymmetric encoder-decoder for
+speech separation», NeurIPS 2024. Sizes and widths are those of the authors' configurations.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from models import attention, spectral
+from models import sepreformer_blocks as blocks
+
+Tensor = Any
+
+# What the sizes differ in. M and L of the paper are not here: they train on larger machines.
+SIZES: dict[str, dict[str, int]] = {
+    "B": {"channels": 128, "num_stages": 4, "kernel": 16, "stride": 4},
+    "S": {"channels": 64, "num_stages": 5, "kernel": 8, "stride": 2},
+    "T": {"channels": 64, "num_stages": 4, "kernel": 16, "stride": 4},
+    "nano": {"channels": 32, "num_stages": 3, "kernel": 16, "stride": 8},
+}
+
+
+@keras.saving.register_keras_serializable("voices_apart")
+class SepReformer(keras.Model):
+    """Frames of the waveform through ever coarser stages, parted by voice, and back as waveforms.
+
+    Each stage alternates attention over the whole length, between means of frames, with long
+    convolutions; in the decoder the voices also attend to each other in each frame. Both halves of
+    the split (of every stage's result and of the coarsest) have the same weights, and so has the
+    decoder for all voices.
+
+    What the sources leave open was read thus: the waveform gets kernel − stride zeros at both ends,
+    so that every sample lies in equally many frames; frames are filled with zeros after the
+    projection, up to a multiple of 2 ** num_stages; dropout acts on what attention gives, not on
+    its weights; one table of 4,000 relative positions serves all attention.
+
+    Args:
+        num_outputs: voices to give.
+        size: of `SIZES`: `T`, `S` and `B` are the paper's; `nano` is a small one for processors
+            without much power. Decides each of the following that is not given.
+        channels: of the features, a multiple of `heads`.
+        num_stages: how often time is halved.
+        kernel: samples in a frame, a multiple of `stride`.
+        stride: samples from frame to frame.
+        filters: of the encoder and the decoder of waveforms.
+        heads: of the attention.
+        local_kernel: frames that the long convolutions see.
+        encoder_repeats: pairs of a global and a local block in a stage before the split.
+        decoder_repeats: and behind it.
+        dropout: share of values that is dropped in training.
+        auxiliary: have heads for `with_auxiliary`, one a stage, which training alone uses; the
+            literature counts parameters without them.
+
+    Call arguments:
+        waveform: `[batch, sample]`, of any length.
+        training: whether dropout is active, and batch norm takes the batch's statistics.
+
+    Returns:
+        float32 `[batch, output, sample]`.
+
+    Raises:
+        ValueError: the size is unknown, or `kernel` or `channels` is no such multiple.
+
+    Example:
+        voices = SepReformer(num_outputs=2)(np.zeros((1, 32000), "float32"))
+    """
+
+    takes = "waveform"
+
+    def __init__(
+        self,
+        num_outputs: int = 2,
+        size: str = "T",
+        channels: int | None = None,
+        num_stages: int | None = None,
+        kernel: int | None = None,
+        stride: int | None = None,
+        filters: int = 256,
+        heads: int = 8,
+        local_kernel: int = 65,
+        encoder_repeats: int = 2,
+        decoder_repeats: int = 3,
+        dropout: float = 0.05,
+        auxiliary: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        # The waveform keeps its precision.
+        super().__init__(**{"autocast": False, **kwargs})
+        if size not in SIZES:
+            raise ValueError(f"unknown size {size!r}; known are {', '.join(SIZES)}")
+        given = {"channels": channels, "num_stages": num_stages, "kernel": kernel, "stride": stride}
+        chosen = {k: SIZES[size][k] if v is None else v for k, v in given.items()}
+        self.num_outputs = num_outputs
+        self.size = size
+        self.channels = channels = chosen["channels"]
+        self.num_stages = num_stages = chosen["num_stages"]
+        self.kernel, self.stride = chosen["kernel"], chosen["stride"]
+        self.filters = filters
+        self.heads = heads
+        self.local_kernel = local_kernel
+        self.encoder_repeats = encoder_repeats
+        self.decoder_repeats = decoder_repeats
+        self.dropout = dropout
+        self.auxiliary = auxiliary
+        if self.kernel % self.stride:
+            raise ValueError(f"kernel {self.kernel} is no multiple of stride {self.stride}")
+        if channels % heads:
+            raise ValueError(f"{channels} channels are no multiple of {heads} heads")
+
+        policy = self.dtype_policy
+        self.encoder = keras.layers.Conv1D(
+            filters, self.kernel, self.stride, activation="gelu", use_bias=False, dtype="float32"
+        )
+        self.norm = _global_norm()
+        self.project = keras.layers.Dense(channels, use_bias=False, dtype=policy)
+        self.positions = attention.RelativePositions(channels // heads, 2000, dtype=policy)
+        self.encoder_stages = [
+            self._stage(encoder_repeats, 2 ** (num_stages - i), 1) for i in range(num_stages + 1)
+        ]
+        self.halve = [Halve(dtype=policy) for _ in range(num_stages)]
+        self.split = Split(channels, num_outputs, dtype=policy)
+        self.fuse = [keras.layers.Dense(channels, dtype=policy) for _ in range(num_stages)]
+        self.decoder_stages = [
+            self._stage(decoder_repeats, 2 ** (i + 1), num_outputs) for i in range(num_stages)
+        ]
+        self.head = Head(channels, filters, dtype=policy)
+        self.decoder = keras.layers.Dense(self.kernel, use_bias=False, dtype="float32")
+        count = num_stages if auxiliary else 0
+        self.auxiliary_heads = [Head(channels, filters, dtype=policy) for _ in range(count)]
+        self.auxiliary_decoders = [
+            keras.layers.Dense(self.kernel, use_bias=False, dtype="float32") for _ in range(count)
+        ]
+
+    def _stage(self, repeats: int, pooling: int, num_voices: int) -> blocks.Stage:
+        return blocks.Stage(
+            self.channels,
+            repeats,
+            self.heads,
+            pooling,
+            self.local_kernel,
+            self.dropout,
+            num_voices,
+            dtype=self.dtype_policy,
+        )
+
+    def build(self, input_shape: Any) -> None:
+        self.encoder.build((None, None, 1))
+        for layer in (self.norm, self.project, self.decoder, *self.auxiliary_decoders):
+            layer.build((None, None, self.filters))
+        for layer in self.fuse:
+            layer.build((None, None, 2 * self.channels))
+        others: list[keras.layers.Layer] = [
+            self.positions,
+            self.split,
+            self.head,
+            *self.encoder_stages,
+            *self.halve,
+            *self.decoder_stages,
+            *self.auxiliary_heads,
+        ]
+        for layer in others:
+            layer.build((None, None, self.channels))
+        self.built = True
+
+    def call(self, waveform: Tensor, training: bool | None = None) -> Tensor:
+        frames, features = self._encode(waveform)
+        last = self._separate(features, training)[-1]
+        return self._waveforms(self.head(last), self.decoder, frames, waveform)
+
+    def with_auxiliary(
+        self, waveform: Tensor, training: bool | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The voices, and what could be said of them before each stage of the decoder.
+
+        The paper's loss is (1 − a) of the voices' negative SI-SDR, plus a = 0.4 times the mean of
+        what the auxiliary ones have between magnitude spectrograms (512 samples, hop 128).
+
+        Args:
+            waveform: `[batch, sample]`.
+            training: whether dropout is active, and batch norm takes the batch's statistics.
+
+        Returns:
+            The voices, float32 `[batch, output, sample]`, and `num_stages` such tensors, from the
+            coarsest on; none without `auxiliary`.
+        """
+        frames, features = self._encode(waveform)
+        *before, last = self._separate(features, training)
+        others = []
+        if self.auxiliary:
+            layers = zip(before, self.auxiliary_heads, self.auxiliary_decoders, strict=True)
+            for i, (x, head, decoder) in enumerate(layers):
+                # Each frame by itself: what is nearest in time may as well be repeated afterwards.
+                mask = ops.repeat(ops.relu(head(x)), 2 ** (self.num_stages - i), axis=1)
+                others.append(self._waveforms(mask, decoder, frames, waveform, masked=True))
+        return self._waveforms(self.head(last), self.decoder, frames, waveform), others
+
+    def _encode(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
+        """Of `[batch, sample]` the frames `[batch, frame, filter]` and the filled-up features."""
+        around = (self.kernel - self.stride, self.kernel - 1)
+        padded = ops.pad(ops.cast(waveform, "float32"), [(0, 0), around])
+        frames = self.encoder(padded[..., None])
+        features = self.project(self.norm(frames))
+        multiple = 2**self.num_stages
+        num_frames = ops.shape(features)[1]
+        whole = (num_frames + multiple - 1) // multiple * multiple
+        return frames, ops.pad(features, [(0, 0), (0, multiple - 1), (0, 0)])[:, :whole]
+
+    def _separate(self, features: Tensor, training: bool | None) -> list[Tensor]:
+        """The voices' features before each stage of the decoder and after the last."""
+        distances = self.positions(features[:, :: 2**self.num_stages])
+        x, skipped = features, []
+        for i, stage in enumerate(self.encoder_stages):
+            x = stage(x, distances, training=training)
+            skipped.append(self.split(x))
+            if i < self.num_stages:
+                x = self.halve[i](x, training=training)
+        results = [skipped.pop()]
+        for fuse, stage in zip(self.fuse, self.decoder_stages, strict=True):
+            x = ops.concatenate([ops.repeat(results[-1], 2, axis=1), skipped.pop()], axis=-1)
+            results.append(stage(fuse(x), distances, training=training))
+        return results
+
+    def _waveforms(
+        self,
+        x: Tensor,
+        decoder: keras.layers.Layer,
+        frames: Tensor,
+        waveform: Tensor,
+        masked: bool = False,
+    ) -> Tensor:
+        """From `[batch · voice, frame, filter]`, a mask of the mixture's frames if it is one."""
+        num_frames, num_samples = ops.shape(frames)[1], ops.shape(waveform)[1]
+        x = ops.cast(x[:, :num_frames], "float32")
+        x = ops.reshape(x, (-1, self.num_outputs, num_frames, self.filters))
+        if masked:
+            x = x * frames[:, None]
+        found = spectral.overlap_add(decoder(x), self.stride)
+        before = self.kernel - self.stride
+        return found[..., before : before + num_samples]
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_outputs": self.num_outputs,
+            "size": self.size,
+            "channels": self.channels,
+            "num_stages": self.num_stages,
+            "kernel": self.kernel,
+            "stride": self.stride,
+            "filters": self.filters,
+            "heads": self.heads,
+            "local_kernel": self.local_kernel,
+            "encoder_repeats": self.encoder_repeats,
+            "decoder_repeats": self.decoder_repeats,
+            "dropout": self.dropout,
+            "auxiliary": self.auxiliary,
+        }
+
+
+def _global_norm() -> keras.layers.Layer:
+    """Over all frames and channels of a row together, with a gain and an offset a channel."""
+    return keras.layers.GroupNormalization(groups=1, epsilon=1e-8, dtype="float32")
+
+
+class Halve(keras.layers.Layer):
+    """Half as many frames: a convolution of each channel by itself.
+
+    Call arguments:
+        inputs: `[row, frame, channel]`, an even number of frames.
+        training: whether the batch norm takes the batch's statistics.
+
+    Returns:
+        `[row, frame / 2, channel]`.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.convolve = keras.layers.DepthwiseConv1D(
+            5, strides=2, padding="same", dtype=self.dtype_policy
+        )
+        self.batch_norm = blocks.batch_norm()
+
+    def build(self, input_shape: Any) -> None:
+        self.convolve.build(input_shape)
+        self.batch_norm.build(input_shape)
+        self.built = True
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        x = self.batch_norm(self.convolve(inputs), training=training)
+        return ops.cast(ops.gelu(x, approximate=False), self.compute_dtype)
+
+
+class Split(keras.layers.Layer):
+    """Features of the mixture to features of each voice.
+
+    Args:
+        channels: of the features.
+        num_voices: voices.
+
+    Call arguments:
+        inputs: `[batch, frame, channel]`.
+
+    Returns:
+        `[batch · voice, frame, channel]`, the voices of a mixture one after the other.
+    """
+
+    def __init__(self, channels: int, num_voices: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.channels = channels
+        self.num_voices = num_voices
+        self.enter = keras.layers.Dense(4 * channels * num_voices, dtype=self.dtype_policy)
+        self.leave = keras.layers.Dense(channels * num_voices, dtype=self.dtype_policy)
+        self.norm = _global_norm()
+
+    def build(self, input_shape: Any) -> None:
+        self.enter.build(input_shape)
+        self.leave.build((None, None, 2 * self.channels * self.num_voices))
+        self.norm.build(input_shape)
+        self.built = True
+
+    def call(self, inputs: Tensor) -> Tensor:
+        x = self.leave(ops.glu(self.enter(inputs)))
+        frames = ops.shape(x)[1]
+        x = ops.reshape(x, (-1, frames, self.num_voices, self.channels))
+        x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, frames, self.channels))
+        return ops.cast(self.norm(x), self.compute_dtype)
+
+
+class Head(keras.layers.Layer):
+    """Features to as many values a frame as the waveform's decoder has filters.
+
+    Args:
+        channels: of the features.
+        filters: of the decoder.
+
+    Call arguments:
+        inputs: `[row, frame, channel]`.
+
+    Returns:
+        `[row, frame, filter]`.
+    """
+
+    def __init__(self, channels: int, filters: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.enter = keras.layers.Dense(4 * channels, dtype=self.dtype_policy)
+        self.leave = keras.layers.Dense(filters, dtype=self.dtype_policy)
+
+    def build(self, input_shape: Any) -> None:
+        self.enter.build(input_shape)
+        self.leave.build((None, None, 2 * input_shape[-1]))
+        self.built = True
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return self.leave(ops.glu(self.enter(inputs)))
