@@ -253,7 +253,7 @@ class _Job:
         with (
             self._timed("inspect"),
             progress.Bar(
-                os.path.join(work, transforms.INSPECTED), num_new, "inspect", "recordings"
+                storage.join(work, transforms.INSPECTED), num_new, "inspect", "recordings"
             ),
         ):
             runners.run(
@@ -378,7 +378,7 @@ class _Job:
         records = len(self._mixtures) + sum(len(s.utterances) for s in self._utterance_plans)
         with (
             self._timed("write"),
-            progress.Bar(os.path.join(work, transforms.WRITTEN), records, "write", "records"),
+            progress.Bar(storage.join(work, transforms.WRITTEN), records, "write", "records"),
         ):
             runners.run(
                 self._beam_flags,

@@ -8,7 +8,6 @@ worker's memory grows with the corpus.
 import contextlib
 import dataclasses
 import json
-import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +24,7 @@ from pipeline import (
     inspection,
     output,
     plan,
+    progress,
     schema,
     shards,
     storage,
@@ -248,9 +248,5 @@ def _marked(line: str) -> errors.UserError:
 
 
 def _tick(work: str, what: str, count: int = 1) -> None:
-    """Counts for the progress bar, where the main process can see it: on this machine."""
-    if not storage.is_remote(work):
-        with contextlib.suppress(OSError):
-            handle = os.open(os.path.join(work, what), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.write(handle, b"." * count)
-            os.close(handle)
+    """Counts for the progress bar."""
+    progress.tick(storage.join(work, what), count)
