@@ -52,7 +52,7 @@ def find_centres(points: Tensor, weights: Tensor, count: int, iterations: int) -
         iterations: of Lloyd's.
 
     Returns:
-        float32 `[batch, centre, dimension]`; zero where nothing has weight.
+        float32 `[batch, centre, dimension]`, finite also where nothing has weight.
     """
     weights = ops.cast(weights, "float32")
     points = ops.stop_gradient(ops.cast(points, "float32"))
