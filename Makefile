@@ -7,7 +7,7 @@ DEMO ?= demo
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo experiments bench test test-latest lint format clean
+.PHONY: help install demo experiments bench fuzz test test-latest lint format clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,6 +40,13 @@ bench: $(VENV)/.tests  ## Speeds, as ratios, on what the demo made
 	$(BIN)/python -m benchmarks.preprocess --input_dir=$(DEMO)/corpus
 	$(BIN)/python -m benchmarks.input --data_dir=$(DEMO)/dataset
 	$(BIN)/python -m benchmarks.separation --model=$(DEMO)/model
+
+$(VENV)/.fuzz: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[io,demo,fuzz]'
+	@touch $@
+
+fuzz: $(VENV)/.fuzz  ## The readers against damaged input, SECONDS=60 each
+	$(BIN)/python -m fuzz --seconds=$(or $(SECONDS),60)
 
 test: $(VENV)/.tests  ## All tests
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --durations=10 --cov --cov-report=term:skip-covered $(ARGS)

@@ -37,6 +37,7 @@ EXTRAS["test"] = [
     "scikit-learn",
     "selenium",
 ]
+EXTRAS["fuzz"] = ["atheris"]
 EXTRAS["lint"] = ["ruff", "mypy"]
 
 setuptools.setup(
