@@ -1,10 +1,19 @@
-"""The wheel installs and runs without the checkout, and holds what it needs and nothing else."""
+"""What is installed elsewhere: the wheel, and the source distribution that remote workers get.
 
+Both run without the checkout, and hold what they need and nothing else.
+"""
+
+import hashlib
 import os
 import pathlib
+import re
 import shutil
+import socket
 import subprocess
 import sys
+import sysconfig
+import time
+import venv
 import zipfile
 
 import pytest
@@ -14,20 +23,52 @@ ROOMS = ("pipeline", "models", "trainer", "export")
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
+def source(tmp_path_factory):
     # Built from a copy: setuptools would leave its build folder in the checkout.
-    source = folder / "source"
-    for name in (*ROOMS, "setup.py", "pyproject.toml", "README.md"):
+    folder = tmp_path_factory.mktemp("source")
+    files = ("setup.py", "pyproject.toml", "README.md", "MANIFEST.in", "constraints.txt")
+    for name in (*ROOMS, *files):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        source.mkdir(exist_ok=True)
-        copy(ROOT / name, source / name)
+        copy(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(source, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
          "--wheel-dir", folder, source],
         check=True, cwd=folder,
     )  # fmt: skip
     return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def elsewhere(source, tmp_path_factory):
+    """An empty environment into which the source distribution was installed.
+
+    Libraries are found where these tests find them, less the checkout; what workers must not need
+    fails on import.
+    """
+    folder = tmp_path_factory.mktemp("elsewhere")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", folder, source],
+        check=True, cwd=folder, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    (archive,) = folder.glob("*.tar.gz")
+    venv.create(folder / "env", symlinks=True)
+    (site,) = (folder / "env").glob("lib/*/site-packages")
+    (site / "libraries.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    # Its requirements have to be there, or could not be had.
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", folder / "env", "install", "--quiet",
+         "--no-index", "--no-build-isolation", archive],
+        check=True, cwd=folder,
+    )  # fmt: skip
+    for name in ("tensorflow", "keras"):
+        (site / f"{name}.py").write_text("raise ImportError('a worker must not need it')\n")
+    return folder / "env"
 
 
 def test_it_holds_the_rooms_and_no_tests(wheel):
@@ -60,6 +101,48 @@ def test_it_runs_elsewhere(wheel, corpus, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (work / "data" / "_SUCCESS").exists()
+
+
+def test_workers_run_from_the_source_distribution(elsewhere, corpus, data, run_command, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    worker = elsewhere / "bin" / "voices-apart-worker"
+    log = tmp_path / "log"
+    with open(log, "wb") as file:
+        pool = subprocess.Popen(
+            [elsewhere / "bin" / "python", "-m", "apache_beam.runners.worker.worker_pool_main",
+             f"--service_port={port}", f"--container_executable={worker}"],
+            cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        wait_for(lambda: "Started worker pool" in log.read_text())
+        done = run_command(
+            "pipeline.preprocess", "--runner=PortableRunner", "--job_endpoint=embed",
+            "--environment_type=EXTERNAL", f"--environment_config=localhost:{port}",
+            f"--input_dir={corpus.output}", f"--output_dir={tmp_path / 'data'}", "--num_shards=2",
+        )  # fmt: skip
+    finally:
+        pool.terminate()
+        pool.wait()
+    assert done.returncode == 0, done.stderr
+    # One for each step: inspect, write.
+    assert len(re.findall(rf"Starting worker with command \['{worker}'", log.read_text())) == 2
+    assert checksums(tmp_path / "data") == checksums(data.output)
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def checksums(folder):
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*.tfrecord"))
+    }
 
 
 def environment(site):
