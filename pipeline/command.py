@@ -75,7 +75,7 @@ def _run(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        _complain(error, _explain_os_error(error))
+        _complain(error, explain_os_error(error))
         return 1
     except KeyboardInterrupt as error:
         _complain(error, "interrupted")
@@ -103,7 +103,7 @@ def require(condition: object, message: str) -> None:
 
 def report(error: errors.UserError | OSError) -> None:
     """Prints one line on stderr, for a command that goes on after an error with what is left."""
-    _complain(error, _explain_os_error(error) if isinstance(error, OSError) else str(error))
+    _complain(error, explain_os_error(error) if isinstance(error, OSError) else str(error))
 
 
 def _complain(error: BaseException, message: str) -> None:
@@ -114,7 +114,8 @@ def _complain(error: BaseException, message: str) -> None:
     print(f"error: {line}", file=sys.stderr, flush=True)
 
 
-def _explain_os_error(error: OSError) -> str:
+def explain_os_error(error: OSError) -> str:
+    """One line for a person: which file, what is wrong, and what helps where that is known."""
     what = error.strerror or str(error)
     name = f"{error.filename}: " if error.filename else ""
     hint = {

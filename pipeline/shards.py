@@ -309,14 +309,13 @@ def load(recording: plan.Recording, sample_rate: int, num_samples: int) -> np.nd
         with audio.Reader(io.BytesIO(data), verify=False) as reader:
             if reader.rate == sample_rate:
                 # Nothing is resampled, so that what will be cut off need not be decoded.
-                blocks = [next(reader.blocks(num_samples))]
+                blocks = [audio.mean_channel(next(reader.blocks(num_samples)))]
             else:
-                blocks = list(reader.blocks())
+                blocks = list(map(audio.mean_channel, reader.blocks()))
     except audio.AudioError as error:
         raise errors.UserError(f"{recording.path}: {error}") from error
     samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
-    return audio.resample(mono, reader.rate, sample_rate)[:num_samples]
+    return audio.resample(samples, reader.rate, sample_rate)[:num_samples]
 
 
 def _names(mixture: plan.Mixture, shard: plan.ShardPlan) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import numpy as np
 from apache_beam.transforms import util
 
 from pipeline import (
+    command,
     corpus,
     errors,
     findings,
@@ -238,8 +239,7 @@ def _one_line() -> Iterator[None]:
     except errors.UserError as error:
         raise _marked(str(error)) from error
     except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        raise _marked(what) from error
+        raise _marked(command.explain_os_error(error)) from error
 
 
 def _marked(line: str) -> errors.UserError:

@@ -46,3 +46,19 @@ def test_removing_what_is_not_there(tmp_path):
     output.remove_folder(str(tmp_path / "nothing"))
     assert output.names(str(tmp_path / "nothing")) == []
     assert not output.exists(str(tmp_path / "nothing"))
+
+
+def test_a_full_disk_is_told_with_the_files_name(tmp_path):
+    def write():
+        # The kernel's own full disk; what it raises knows no name.
+        with (
+            output.create(str(tmp_path / "a.txt")) as file,
+            open("/dev/full", "wb", buffering=0) as full,
+        ):
+            file.write(b"x")
+            full.write(b"x")
+
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write()
+    assert caught.value.filename == str(tmp_path / "a.txt")
+    assert list(tmp_path.iterdir()) == []
