@@ -15,7 +15,17 @@ from typing import Any
 
 import keras
 
-from models import blstm, chimera, deep_clustering, ffn, lstm, tcn
+from models import (
+    blstm,
+    chimera,
+    conv_tasnet,
+    deep_clustering,
+    ffn,
+    lstm,
+    sepreformer,
+    tcn,
+    tf_locoformer,
+)
 from pipeline import errors
 
 NETWORKS: dict[str, type[keras.Model]] = {
@@ -24,7 +34,10 @@ NETWORKS: dict[str, type[keras.Model]] = {
     "blstm": blstm.BidirectionalLongShortTermMemory,
     "deep_clustering": deep_clustering.DeepClustering,
     "chimera": chimera.Chimera,
+    "conv_tasnet": conv_tasnet.ConvTasNet,
+    "sepreformer": sepreformer.SepReformer,
     "tcn": tcn.TemporalConvolution,
+    "tf_locoformer": tf_locoformer.TFLocoformer,
 }
 
 

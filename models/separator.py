@@ -243,7 +243,10 @@ class WaveformSeparator(BaseSeparator):
         self.built = True
 
     def estimate(self, waveform: Tensor, training: bool | None = None) -> Tensor:
-        return ops.cast(self.network(waveform, training=training), "float32")
+        estimates = ops.cast(self.network(waveform, training=training), "float32")
+        # A network with biases makes something of nothing.
+        sounding = ops.any(waveform != 0, axis=-1)
+        return estimates * ops.cast(sounding, "float32")[:, None, None]
 
     def with_auxiliary(
         self, waveform: Tensor, training: bool | None = None

@@ -1,0 +1,78 @@
+"""Norms over frames and channels together, in float32 and in few passes over the data."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+Tensor = Any
+
+_EPSILON = 1e-8
+
+
+class _LayerNorm(keras.layers.Layer):
+    """A gain and a bias for each channel, after the norm."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        # Under mixed precision Keras would hand in everything in half.
+        super().__init__(**{"autocast": False, **kwargs})
+
+    def build(self, input_shape: Any) -> None:
+        channels = (input_shape[-1],)
+        self.gain = self.add_weight(shape=channels, initializer="ones", name="gain")
+        self.bias = self.add_weight(shape=channels, initializer="zeros", name="bias")
+        self.built = True
+
+    def _apply(self, x: Tensor, mean: Tensor, square: Tensor) -> Tensor:
+        """Float32 `x`, whose statistics are given, normalised, in the compute dtype."""
+        deviation = ops.sqrt(ops.maximum(square - ops.square(mean), 0.0) + _EPSILON)
+        scale = self.gain / deviation
+        return ops.cast(x * scale + (self.bias - mean * scale), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
+        return tuple(input_shape)
+
+
+@keras.saving.register_keras_serializable("voices_apart")
+class GlobalLayerNorm(_LayerNorm):
+    """Zero mean and unit variance over all frames and channels, then a gain and bias a channel.
+
+    Call arguments:
+        inputs: `[batch, frame, channel]`.
+        valid: 1 for frames that count, 0 for padding, float32 `[batch, frame]`.
+
+    Returns:
+        The same shape, in the compute dtype; padding is made zero.
+    """
+
+    def call(self, inputs: Tensor, valid: Tensor) -> Tensor:
+        x = ops.cast(inputs, "float32")
+        count = ops.maximum(ops.sum(valid, axis=1), 1.0) * x.shape[-1]
+        mean, square = (
+            # A product with the ones sums up and leaves the padding out.
+            ops.sum(ops.matmul(valid[:, None], y), axis=-1, keepdims=True) / count[:, None, None]
+            for y in (x, ops.square(x))
+        )
+        return self._apply(x, mean, square) * ops.cast(valid, self.compute_dtype)[..., None]
+
+
+@keras.saving.register_keras_serializable("voices_apart")
+class CumulativeLayerNorm(_LayerNorm):
+    """The same by each frame and those before it, so that none hears what comes after.
+
+    Call arguments:
+        inputs: `[batch, frame, channel]`.
+        valid: not needed, since padding comes last.
+
+    Returns:
+        The same shape, in the compute dtype.
+    """
+
+    def call(self, inputs: Tensor, valid: Tensor | None = None) -> Tensor:
+        x = ops.cast(inputs, "float32")
+        frames = ops.cast(ops.arange(1, ops.shape(x)[1] + 1), "float32")
+        mean, square = (
+            (ops.cumsum(ops.mean(y, axis=-1), axis=1) / frames)[..., None]
+            for y in (x, ops.square(x))
+        )
+        return self._apply(x, mean, square)
