@@ -7,7 +7,7 @@ DEMO ?= demo
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo experiments bench fuzz test test-latest lint format clean
+.PHONY: help install demo flink experiments bench fuzz test test-latest lint format clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -32,6 +32,9 @@ $(VENV)/.tests: $(VENV)/.installed
 
 demo: $(VENV)/.installed  ## The whole path on an embedded corpus, in some minutes
 	@BIN=$(BIN) DEMO=$(DEMO) sh tools/demo.sh
+
+flink: $(VENV)/.installed  ## A local Flink cluster; ARGS='--input_dir=… --output_dir=…' runs a job on it
+	@$(BIN)/python -m tools.flink $(ARGS)
 
 experiments: $(VENV)/.installed  ## Fixed assignment beside permutation-invariant training, in half an hour
 	@BIN=$(BIN) sh tools/experiments.sh
@@ -68,7 +71,7 @@ format:  ## Mends what can be mended by a machine
 	@touch $@
 
 test-latest: .venv-latest/.tests  ## The path through all rooms on the newest TensorFlow
-	.venv-latest/bin/python -m pytest --numprocesses=2 --dist=loadgroup $(or $(ARGS),tests/end_to_end tests/models tests/pipeline/shards_test.py)
+	.venv-latest/bin/python -m pytest --numprocesses=2 --dist=loadgroup $(or $(ARGS),tests/end_to_end tests/models tests/pipeline/shards_test.py --ignore=tests/end_to_end/runners_test.py)
 
 clean:  ## Removes environments and what the demo made
 	rm -rf $(VENV) .venv-latest $(DEMO) *.egg-info build dist

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import apache_beam as beam
+import grpc
+import requests
 from absl import flags
 from apache_beam.options import pipeline_options
 from apache_beam.portability.api import beam_provision_api_pb2
@@ -128,6 +130,10 @@ def _explain(name: str, error: Exception) -> errors.UserError:
         return errors.WorkerLostError(
             f"{name}: a worker process has died (killed, or out of memory?); the same command "
             "goes on where it was"
+        )
+    if isinstance(error, (grpc.FutureTimeoutError, requests.ConnectionError)):
+        return errors.UserError(
+            f"{name}: nothing answers where --job_endpoint or --flink_master says; is it running?"
         )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     last = lines[-1] if lines else type(error).__name__

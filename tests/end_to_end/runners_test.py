@@ -1,0 +1,117 @@
+"""One dataset whichever runner makes it, on a Flink cluster of several processes too."""
+
+import hashlib
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pipeline import schema
+from tools import flink
+
+# One cluster for all, and not in the way of the other tests of whole commands.
+pytestmark = pytest.mark.xdist_group("runners")
+
+MODULE = "pipeline.preprocess"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Two task managers with two slots each."""
+    reason = flink.missing()
+    if reason:
+        pytest.skip(f"Flink: {reason}")
+    with flink.Cluster(tmp_path_factory.mktemp("flink"), task_managers=2, slots=2) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def make(run_command, corpus):
+    """Runs the job on the embedded corpus with flags for Beam; returns what it printed."""
+
+    def make(folder, *beam_flags):
+        done = run_command(MODULE, *given(corpus.output, folder), *beam_flags)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        return done.stdout
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def expected(make, tmp_path_factory):
+    """What one worker in one process makes of the embedded corpus: its files and its words."""
+    folder = tmp_path_factory.mktemp("expected")
+    said = make(folder, "--direct_num_workers=1")
+    return content(folder), summary(said)
+
+
+def given(corpus, folder, num_shards=3):
+    return [f"--input_dir={corpus}", f"--output_dir={folder}", f"--num_shards={num_shards}"]
+
+
+def content(folder):
+    """SHA-256 of all files, and the info as it is less its times and versions."""
+    found = {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != schema.INFO_FILE
+    }
+    info = json.loads((folder / schema.INFO_FILE).read_text())
+    del info["created"], info["versions"]
+    return {**found, schema.INFO_FILE: info}
+
+
+def summary(said):
+    """The lines at a job's end, less how long it took and where it wrote."""
+    lines = said.splitlines()
+    assert re.search(r"done \(inspect [\d.]+ s, plan [\d.]+ s, write [\d.]+ s", lines[-1])
+    return lines[:-1]
+
+
+@pytest.mark.parametrize("mode", ["multi_threading", "multi_processing"])
+def test_two_local_workers_make_the_same(expected, make, tmp_path, mode):
+    said = make(tmp_path, "--direct_num_workers=2", f"--direct_running_mode={mode}")
+    assert (content(tmp_path), summary(said)) == expected
+
+
+@pytest.mark.parametrize("parallelism", [1, 4])
+def test_flink_makes_the_same(cluster, expected, make, tmp_path, parallelism):
+    said = make(tmp_path, *cluster.beam_flags(parallelism))
+    assert (content(tmp_path), summary(said)) == expected
+    newest = sorted(cluster.ask("jobs/overview")["jobs"], key=lambda job: job["start-time"])[-2:]
+    jobs = [cluster.ask(f"jobs/{job['jid']}") for job in newest]
+    assert {job["state"] for job in jobs} == {"FINISHED"}
+    assert max(v["parallelism"] for job in jobs for v in job["vertices"]) == parallelism
+
+
+def test_a_job_outlives_a_task_manager(cluster, run_command, corpus, tmp_path):
+    many = ["--mixtures_per_utterance=12"]
+    undisturbed = run_command(MODULE, *given(corpus.output, tmp_path / "undisturbed", 12), *many)
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    out = tmp_path / "out"
+    flags = [*cluster.beam_flags(), *given(corpus.output, out, 12), *many]
+    job = subprocess.Popen(
+        [sys.executable, "-m", MODULE, *flags],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        while job.poll() is None and len(list(out.glob("*.tfrecord.json"))) < 2:
+            time.sleep(0.02)
+        assert job.poll() is None, job.communicate()
+        victim = next(name for name in cluster.processes if name.startswith("task-manager"))
+        cluster.processes[victim].send_signal(signal.SIGKILL)
+        cluster.start_task_manager()
+        _, complaints = job.communicate(timeout=200)
+    finally:
+        job.kill()
+        job.wait()
+    assert job.returncode == 0, complaints
+    last = max(cluster.ask("jobs/overview")["jobs"], key=lambda job: job["start-time"])
+    failures = cluster.ask(f"jobs/{last['jid']}/exceptions")["exceptionHistory"]["entries"]
+    assert len(failures) >= 1
+    assert content(out) == content(tmp_path / "undisturbed")

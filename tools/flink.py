@@ -1,0 +1,302 @@
+"""A Flink cluster on this machine, and jobs on it.
+
+  python -m tools.flink --input_dir=/data/TIMIT --output_dir=/data/timit-2mix
+
+starts a job manager and task managers, each a process of its own, runs pipeline.preprocess on them
+with the flags given (all but the four below are its), and stops them. Without flags the cluster
+stays until Ctrl-C, and the flags that lead other jobs to it are printed.
+
+Java 11 or 17 is needed, and Maven once, to fetch Flink: into ~/.cache/voices-apart. Task managers
+start the Beam job's workers as processes beside them, from the environment that runs this command.
+A task manager that dies may be replaced: its job is taken up again.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import types
+import urllib.request
+import zipfile
+from collections.abc import Callable, Sequence
+
+from absl import flags
+
+from pipeline import command, errors
+
+_TASK_MANAGERS = flags.DEFINE_integer(
+    "task_managers", 2, "Processes that work.", lower_bound=1, upper_bound=64
+)
+_SLOTS = flags.DEFINE_integer(
+    "slots", 1, "Tasks that each of them runs at a time, and worker processes that it has.",
+    lower_bound=1, upper_bound=64,
+)  # fmt: skip
+_LOGS = flags.DEFINE_string("logs", None, "Keep what the processes say, in this folder.")
+_FETCH_ONLY = flags.DEFINE_bool("fetch_only", False, "Fetch Flink, and no more.")
+
+_POM = pathlib.Path(__file__).with_name("flink-pom.xml")
+_START_SECONDS = 300.0
+_HOST = "127.0.0.1"
+_MASTER = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
+_TASK_MANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
+# These find a job in the jar that they were loaded from; the rest is on the class path of all.
+_OF_THE_JOB = ("beam-runners-*.jar", "beam-sdks-*.jar")
+
+# What Flink's own scripts open for it on Java 17, and a start that is quick on few cores.
+_JAVA = (
+    "java", "-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
+    "-XX:+IgnoreUnrecognizedVMOptions", "-Dpekko.remote.classic.startup-timeout=100s",
+    "--add-exports=java.rmi/sun.rmi.registry=ALL-UNNAMED",
+    "--add-exports=java.security.jgss/sun.security.krb5=ALL-UNNAMED",
+    *(
+        f"--add-opens=java.base/{package}=ALL-UNNAMED"
+        for package in (
+            "java.lang", "java.lang.reflect", "java.net", "java.io", "java.nio", "sun.nio.ch",
+            "java.text", "java.time", "java.util", "java.util.concurrent",
+            "java.util.concurrent.atomic", "java.util.concurrent.locks",
+        )
+    ),
+)  # fmt: skip
+
+# Few settings have a default when Flink is started without its scripts: all memory is named.
+# Whatever dies is noticed, and its tasks are taken up again, within seconds.
+_SETTINGS = """\
+jobmanager.rpc.address: {host}
+jobmanager.bind-host: {host}
+jobmanager.rpc.port: {rpc_port}
+rest.address: {host}
+rest.bind-address: {host}
+rest.port: {rest_port}
+taskmanager.host: {host}
+taskmanager.bind-host: {host}
+taskmanager.numberOfTaskSlots: {slots}
+taskmanager.cpu.cores: {slots}
+taskmanager.memory.framework.heap.size: 64m
+taskmanager.memory.framework.off-heap.size: 64m
+taskmanager.memory.task.heap.size: 192m
+taskmanager.memory.task.off-heap.size: 32m
+taskmanager.memory.network.min: 64m
+taskmanager.memory.network.max: 64m
+taskmanager.memory.managed.size: {managed}m
+taskmanager.memory.jvm-metaspace.size: 256m
+taskmanager.memory.jvm-overhead.min: 128m
+taskmanager.memory.jvm-overhead.max: 128m
+cluster.evenly-spread-out-slots: true
+web.tmpdir: {folder}
+restart-strategy.type: fixed-delay
+restart-strategy.fixed-delay.attempts: 3
+restart-strategy.fixed-delay.delay: 1 s
+pekko.ask.timeout: 60 s
+heartbeat.interval: 2000
+heartbeat.timeout: 20000
+io.tmp.dirs: {folder}
+"""
+
+
+def jar_folder() -> pathlib.Path:
+    """Where Flink is kept, whether it is there or not."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return pathlib.Path(cache, "voices-apart", "flink-1.19-beam-2.62.0")
+
+
+def missing() -> str | None:
+    """What keeps a cluster from being started here, and what to do; None if nothing does."""
+    if not shutil.which("java"):
+        return "there is no java; install a Java runtime (Debian: default-jre-headless)"
+    if not jar_folder().is_dir():
+        return "Flink has not been fetched; `make flink` does it (once; by Maven)"
+    return None
+
+
+def fetch() -> pathlib.Path:
+    """Fetches Flink and Beam's runner for it, unless they are there.
+
+    Returns:
+        The folder of the jars.
+
+    Raises:
+        UserError: Maven is not there, or cannot fetch them.
+    """
+    folder = jar_folder()
+    if folder.is_dir():
+        return folder
+    if not shutil.which("mvn"):
+        raise errors.UserError("there is no mvn; install Maven (Debian: maven)")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        jars = pathlib.Path(temporary, "flink")
+        done = subprocess.run(
+            ["mvn", "--batch-mode", "--quiet", f"--file={_POM}", "dependency:copy-dependencies",
+             "-DincludeScope=runtime", f"-DoutputDirectory={jars}"],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        if done.returncode:
+            said = next((s for s in done.stdout.splitlines() if "ERROR" in s), "it says nothing")
+            raise errors.UserError(f"Maven cannot fetch Flink: {said}")
+        (jars / "job").mkdir()
+        for path in [path for pattern in _OF_THE_JOB for path in jars.glob(pattern)]:
+            path.rename(jars / "job" / path.name)
+        with contextlib.suppress(OSError):
+            # Unless another has been quicker.
+            os.rename(jars, folder)
+    return folder
+
+
+class Cluster:
+    """A job manager and task managers, while the `with` block runs.
+
+    All listen on the loopback interface alone, and die with the process that started them.
+
+    Attributes:
+        folder: of the logs, one for each process.
+        processes: by name: `job-manager`, `task-manager-1`, …
+        url: of Flink's own page, and of its REST interface.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], task_managers: int, slots: int) -> None:
+        """Takes an empty folder for settings and logs, and the size."""
+        self.folder = pathlib.Path(folder).absolute()
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._size, self._slots = task_managers, slots
+        self._started = 0
+        self._ports = _free_ports(2)
+        self.url = f"http://{_HOST}:{self._ports[1]}"
+
+    def __enter__(self) -> "Cluster":
+        self._jars = fetch()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        rpc_port, rest_port = self._ports
+        settings = _SETTINGS.format(
+            host=_HOST, rpc_port=rpc_port, rest_port=rest_port, slots=self._slots,
+            managed=64 * self._slots, folder=self.folder,
+        )  # fmt: skip
+        (self.folder / "config.yaml").write_text(settings, encoding="utf-8")
+        _write_job_jar(self.folder / "job.jar", self._jars / "job")
+        try:
+            self._start("job-manager", _MASTER)
+            for _ in range(self._size):
+                self.start_task_manager()
+            self._wait(lambda: self.count() == self._size)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        for process in self.processes.values():
+            # The JVM's end by SIGTERM also ends the workers that a task manager has started.
+            process.terminate()
+        for process in self.processes.values():
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def start_task_manager(self) -> str:
+        """Starts one more, and gives its name."""
+        self._started += 1
+        name = f"task-manager-{self._started}"
+        self._start(name, _TASK_MANAGER)
+        return name
+
+    def count(self) -> int:
+        """Task managers that are registered."""
+        return int(self.ask("overview").get("taskmanagers", 0))
+
+    def ask(self, path: str) -> dict:
+        """What Flink's REST interface answers; nothing while it does not."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/{path}", timeout=5) as answer:
+                return json.load(answer)
+        except (OSError, ValueError, http.client.HTTPException):
+            return {}
+
+    def beam_flags(self, parallelism: int | None = None) -> list[str]:
+        """Flags that lead a Beam job here; `parallelism` is that of all slots by default."""
+        worker = os.path.join(os.path.dirname(sys.executable), "voices-apart-worker")
+        return [
+            "--runner=FlinkRunner",
+            f"--flink_master={self.url}",
+            "--flink_submit_uber_jar",
+            f"--flink_job_server_jar={self.folder / 'job.jar'}",
+            f"--parallelism={parallelism or self._size * self._slots}",
+            f"--sdk_worker_parallelism={self._slots}",
+            "--environment_type=PROCESS",
+            f"--environment_options=process_command={worker}",
+        ]
+
+    def _start(self, name: str, program: str) -> None:
+        java = [*_JAVA, "-cp", f"{self._jars}/*", program, "-c", str(self.folder)]
+        if shutil.which("setpriv"):
+            # The kernel then ends it when whoever started it has died, however that was.
+            java = ["setpriv", "--pdeathsig=KILL", *java]
+        with open(self.folder / f"{name}.log", "wb") as log:
+            self.processes[name] = subprocess.Popen(
+                java, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                env={**os.environ, "FLINK_CONF_DIR": str(self.folder)}, cwd=self.folder,
+            )  # fmt: skip
+
+    def _wait(self, ready: Callable[[], bool]) -> None:
+        end = time.monotonic() + _START_SECONDS
+        while not ready():
+            for name, process in self.processes.items():
+                if process.poll() is not None or time.monotonic() > end:
+                    text = (self.folder / f"{name}.log").read_text(errors="replace").strip()
+                    last = text.splitlines()[-1] if text else "it says nothing"
+                    what = "has died" if process.poll() is not None else "is not ready in time"
+                    raise errors.UserError(f"Flink's {name} {what}: {last}")
+            time.sleep(0.1)
+
+
+def _write_job_jar(path: pathlib.Path, folder: pathlib.Path) -> None:
+    """What Beam completes for each job: nothing but the way to the jars in a folder."""
+    line = "Class-Path: " + " ".join(jar.as_uri() for jar in sorted(folder.glob("*.jar")))
+    # A line of a manifest has 72 bytes; one that begins with a space continues it.
+    rest = [line[start : start + 70] for start in range(70, len(line), 70)]
+    with zipfile.ZipFile(path, "w") as jar:
+        lines = ["Manifest-Version: 1.0", line[:70], *(f" {part}" for part in rest), ""]
+        jar.writestr("META-INF/MANIFEST.MF", "\r\n".join(lines))
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind((_HOST, 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def main(given: Sequence[str]) -> int:
+    """Runs the command; `given` are the flags of `pipeline.preprocess`."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    fetch()
+    if _FETCH_ONLY.value:
+        return 0
+    with contextlib.ExitStack() as stack:
+        folder = _LOGS.value or stack.enter_context(tempfile.TemporaryDirectory())
+        cluster = stack.enter_context(Cluster(folder, _TASK_MANAGERS.value, _SLOTS.value))
+        print(f"Flink: {_TASK_MANAGERS.value} task managers, {cluster.url}", flush=True)
+        if given:
+            job = [sys.executable, "-m", "pipeline.preprocess", *cluster.beam_flags(), *given]
+            return subprocess.run(job).returncode
+        print("To run a job there:\n  " + " ".join(cluster.beam_flags()), flush=True)
+        signal.pause()
+    return 0
+
+
+if __name__ == "__main__":
+    command.run(main, __doc__, pass_unknown=True)
