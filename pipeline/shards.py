@@ -147,7 +147,7 @@ def find_whole(path: str, digest: str, parse: Callable[[str], _Found]) -> _Found
     """
     try:
         sidecar = read_sidecar(path, digest, parse)
-        return sidecar if _file_sha256(path) == sidecar.shard.sha256 else None
+        return sidecar if storage.sha256(path) == sidecar.shard.sha256 else None
     except (errors.UserError, OSError):
         return None
 
@@ -331,13 +331,3 @@ def _names(mixture: plan.Mixture, shard: plan.ShardPlan) -> dict[str, Any]:
         "num_bins": schema.NUM_BINS,
         "num_sources": len(mixture.utterance_ids),
     }
-
-
-def _file_sha256(path: str) -> str:
-    if storage.is_remote(path):
-        return hashlib.sha256(storage.read_bytes(path)).hexdigest()
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
