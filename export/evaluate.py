@@ -160,11 +160,13 @@ def _chosen_metrics(names: Sequence[str]) -> list[str]:
 
 def _open_datasets(data_dirs: Sequence[str], split: str) -> list[_Dataset]:
     from pipeline import dataset
+    from trainer import tfio
 
     if not data_dirs:
         raise errors.UserError("no dataset: give --data_dir, a folder made by pipeline.preprocess")
     found = []
     for name, path in zip(_names(data_dirs), data_dirs, strict=True):
+        tfio.connect(path)
         info = dataset.read(path)
         if split not in info.splits or not info.splits[split].mixtures:
             there = ", ".join(s for s in info.splits if info.splits[s].mixtures) or "nothing"
