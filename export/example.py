@@ -50,7 +50,9 @@ def write(data_dir: str, split: str, index: int, output_dir: str) -> list[str]:
     """
     from export import records
     from pipeline import audio, dataset
+    from trainer import tfio
 
+    tfio.connect(data_dir)
     info = dataset.read(data_dir)
     if split not in info.splits or index >= info.splits[split].mixtures:
         held = ", ".join(f"{name} {held.mixtures}" for name, held in info.splits.items())
