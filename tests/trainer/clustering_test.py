@@ -1,9 +1,12 @@
 """The affinity loss against the matrix of all pairs, in NumPy."""
 
+import keras
 import numpy as np
 import pytest
 
-from trainer import clustering
+from models import registry, separator
+from pipeline import features
+from trainer import clustering, losses, objectives
 
 
 def _data(num_sources, seed=0):
@@ -53,3 +56,38 @@ def test_is_zero_for_embeddings_that_are_the_voices_and_finite_in_silence():
     error, weight = clustering.clustering_loss(np.moveaxis(ideal, 1, -1), ideal, 0 * weights)
     np.testing.assert_array_equal(error, 0)
     np.testing.assert_array_equal(weight, 0)
+
+
+@pytest.mark.parametrize("name", ["deep_clustering", "chimera"])
+def test_is_what_networks_with_embeddings_learn(name):
+    """From waveforms, on ideal masks and bins that NumPy knows."""
+    keras.utils.set_random_seed(0)
+    network = registry.create(name, units=4, num_layers=1, dimension=3)
+    model = separator.Separator(network, -3.2, 0.9, -26.0, 8000, 2)
+    model.build(None)
+    rng = np.random.default_rng(0)
+    sources = rng.normal(size=(2, 2, 600)) * rng.uniform(0, 0.1, (2, 2, 600))
+    sources = sources.astype("float32")
+    sources[1, :, 300:] = 0
+    batch = {"sources": sources, "num_samples": np.array([600, 300], "int32")}
+    mixtures = objectives.Mixtures.of(batch)
+    objective = objectives.Objective(objectives.default_loss(type(network)))
+    error, weight = objective.error(objective.outputs(model, mixtures), mixtures, network)
+
+    spectrograms = features.stft(sources)
+    whole = spectrograms.sum(axis=1)
+    frames = np.array([11, 6])
+    loud = np.abs(whole) * (np.arange(11)[None, :] < frames[:, None])[..., None]
+    loud = (loud >= 0.01 * loud.max(axis=(1, 2), keepdims=True)).astype("float32")
+    ideal = np.stack([features.ideal_binary_mask(np.abs(s)) for s in spectrograms])
+    gain = np.asarray(model.gain(sources.sum(axis=1)))
+    normalised = model.normalise(features.log_magnitude(whole * gain[:, None, None]))
+    expected = _of_all_pairs(np.asarray(network.embeddings(normalised)), ideal, loud)
+    if name == "chimera":
+        targets = np.clip(features.phase_sensitive_mask(spectrograms.swapaxes(0, 1), whole), 0, 1)
+        valid = (np.arange(11)[None] < frames[:, None]).astype("uint8")
+        other, energy = losses.permutation_invariant(
+            network(normalised), targets.swapaxes(0, 1).astype("float32"), np.abs(whole), valid
+        )
+        expected = 0.975 * np.array(expected) + 0.025 * np.asarray(other) / np.asarray(energy)
+    np.testing.assert_allclose(np.asarray(error) / np.asarray(weight), expected, rtol=1e-3)
