@@ -18,7 +18,7 @@ EXTRAS = {
     "demo": ["espeakng-loader"],
     "aws": ["apache-beam[aws]"],
     # What Beam's file system for gs:// needs; all of apache-beam[gcp] excludes TensorFlow 2.17.
-    "gcp": ["google-cloud-storage", "google-apitools"],
+    "gcp": ["google-cloud-storage", "google-apitools", "google-auth-httplib2"],
     "evaluate": ["pystoi", "pesq", "scikit-learn"],
 }
 EXTRAS["test"] = [

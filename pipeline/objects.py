@@ -12,6 +12,7 @@ import logging
 import re
 import shutil
 import threading
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, Protocol
 
@@ -224,15 +225,12 @@ def _match(folder: str, start: str, rest: str) -> list[tuple[str, float]]:
 
 def _systems(path: str) -> Any:
     """Beam's file systems, if they know this path's scheme."""
-    before = logging.root.manager.disable
-    # On import Beam warns of packages that it could use and that are not there.
-    logging.disable(logging.WARNING)
     try:
-        from apache_beam.io import filesystem, filesystems
+        # On import Beam warns of packages that it could use and that are not there.
+        with _quiet():
+            from apache_beam.io import filesystem, filesystems
     except ImportError as error:
         raise ObjectError(path, f"Apache Beam is needed ({error})") from error
-    finally:
-        logging.disable(before)
     scheme = path.partition("://")[0]
     extra, module = _EXTRAS.get(scheme, ("", ""))
     systems = filesystem.FileSystem.get_all_subclasses()
@@ -287,16 +285,33 @@ def _ask(store: str, path: str) -> None:
             failures.append(ObjectError(store, error.reason))
 
     thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(ANSWER_SECONDS)
+    # Beam logs each of its attempts.
+    with _quiet():
+        thread.start()
+        thread.join(ANSWER_SECONDS)
     if thread.is_alive():
         raise ObjectError(
             store,
-            f"no answer within {ANSWER_SECONDS:.0f} seconds; check the network, and the address "
-            "where it is not the provider's own (--s3_endpoint_url or AWS_ENDPOINT_URL)",
+            f"no answer within {ANSWER_SECONDS:.0f} seconds; check the network, the credentials, "
+            "and the address where it is not the provider's own (--s3_endpoint_url or "
+            "AWS_ENDPOINT_URL)",
         )
     if failures:
         raise failures[0]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Libraries' warnings stay unsaid, unless somebody wants to hear all."""
+    before = logging.root.manager.disable
+    if not logging.root.isEnabledFor(logging.DEBUG):
+        logging.disable(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        try:
+            yield
+        finally:
+            logging.disable(before)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,202 @@
+"""The way of the data through an S3 server on this machine, and `gs://` as far as it goes."""
+
+import datetime
+import json
+
+import pytest
+
+boto3 = pytest.importorskip("boto3")
+moto_server = pytest.importorskip("moto.server")
+
+BUCKET = "voices"
+EXPIRED = datetime.timedelta(minutes=5)
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    server = moto_server.ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def environment(endpoint):
+    """What a person sets; `AWS_ENDPOINT_URL` is all that differs from Amazon's own store."""
+    return {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": endpoint,
+    }
+
+
+class Store:
+    """The bucket, as another client sees it."""
+
+    def __init__(self, endpoint):
+        self.client = boto3.client(
+            "s3", endpoint_url=endpoint, region_name="us-east-1",
+            aws_access_key_id="testing", aws_secret_access_key="testing",
+        )  # fmt: skip
+        self.client.create_bucket(Bucket=BUCKET)
+
+    def put(self, name, data):
+        self.client.put_object(Bucket=BUCKET, Key=name, Body=data)
+
+    def put_folder(self, name, folder):
+        for path in folder.rglob("*"):
+            if path.is_file():
+                self.put(f"{name}/{path.relative_to(folder)}", path.read_bytes())
+
+    def folder(self, name):
+        """Content by name below a folder."""
+        found = self.client.list_objects_v2(Bucket=BUCKET, Prefix=f"{name}/").get("Contents", [])
+        get = self.client.get_object
+        return {
+            item["Key"].removeprefix(f"{name}/"): get(Bucket=BUCKET, Key=item["Key"])["Body"].read()
+            for item in found
+        }
+
+    def make_old(self, name):
+        from moto.s3 import models
+
+        (backend,) = (b["aws"] for b in models.s3_backends.values() if BUCKET in b["aws"].buckets)
+        backend.buckets[BUCKET].keys[name].last_modified -= EXPIRED
+
+
+@pytest.fixture(scope="module")
+def store(endpoint):
+    return Store(endpoint)
+
+
+@pytest.fixture(scope="module")
+def flags(store, corpus):
+    store.put_folder("corpus", corpus.output)
+    return (f"--input_dir=s3://{BUCKET}/corpus", f"--output_dir=s3://{BUCKET}/data")
+
+
+@pytest.fixture(scope="module")
+def made(flags, environment, run_command):
+    """The command, one worker."""
+    done = run_command(
+        "pipeline.preprocess", *flags, "--num_shards=2", "--direct_num_workers=1", env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def local_files(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def assert_same(found, local):
+    """The same bytes, but for where the recordings are and when it was done."""
+    expected = local_files(local)
+    infos = [json.loads(files.pop("dataset_info.json")) for files in (found, expected)]
+    assert found == expected
+    for info in infos:
+        del info["created"], info["config"]["input_dir"]
+    assert infos[0] == infos[1]
+
+
+def refused(done, *words):
+    assert done.returncode == 1, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+def test_the_same_bytes_as_locally(made, store, data):
+    assert_same(store.folder("data"), data.output)
+
+
+def test_what_is_done_is_not_done_again(made, flags, environment, run_command):
+    done = run_command("pipeline.preprocess", *flags, "--num_shards=2", env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "already done with the same settings" in done.stdout
+
+
+def test_a_living_job_keeps_others_off(made, store, flags, environment, run_command):
+    before = store.folder("data")
+    owner = {"process": 7, "host": "elsewhere", "started": "today"}
+    store.put("data/_LOCK.0123", json.dumps(owner))
+    done = run_command(
+        "pipeline.preprocess", *flags, "--num_shards=2", "--overwrite", env=environment
+    )
+    refused(done, "another job (process 7 on elsewhere, since today) is writing to this folder")
+    after = store.folder("data")
+    assert after.pop("_LOCK.0123")
+    assert after == before
+
+
+def test_a_dead_jobs_lock_expires_and_worker_processes_write_the_same(
+    made, store, data, flags, environment, endpoint, run_command
+):
+    store.put("data/_LOCK.0123", "{}")
+    store.make_old("data/_LOCK.0123")
+    store.put("data/_work/left", "by the dead job")
+    # The endpoint as Beam's flag has to reach the workers too.
+    by_flag = {**environment, "AWS_ENDPOINT_URL": ""}
+    done = run_command(
+        "pipeline.preprocess", *flags, "--num_shards=2", "--overwrite", "--direct_num_workers=2",
+        f"--s3_endpoint_url={endpoint}", env=by_flag,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert_same(store.folder("data"), data.output)
+
+
+def test_nothing_to_read_is_an_error(made, environment, run_command):
+    done = run_command(
+        "pipeline.preprocess", f"--input_dir=s3://{BUCKET}/nothing", "--dry_run", env=environment
+    )
+    refused(done, f"s3://{BUCKET}/nothing: no such folder, or nothing in it")
+
+
+@pytest.fixture(scope="module")
+def needs_tensorflow_io():
+    """Skips where tensorflow-io does not work, which only another process may find out."""
+    import tensorflow as tf
+
+    pytest.importorskip("tensorflow_io")
+    if not tf.__version__.startswith("2.17."):
+        pytest.skip(f"tensorflow-io does not work with TensorFlow {tf.__version__}")
+
+
+@pytest.mark.usefixtures("needs_tensorflow_io", "made")
+def test_the_trainer_reads_the_store(environment, run_command, tmp_path):
+    done = run_command(
+        "trainer.task", f"--data_dir=s3://{BUCKET}/data", f"--model_dir={tmp_path}/run",
+        "--model=ffn", "--units=8", "--layers=1", "--epochs=1", "--batch_size=4",
+        "--mixing=static", "--tensorboard=false", env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "finished after 1 epochs" in done.stdout
+    assert "dB SI-SDR improvement in validation" in done.stdout
+    assert (tmp_path / "run" / "best.keras").exists()
+
+
+@pytest.mark.usefixtures("needs_tensorflow_io", "made")
+def test_the_trainers_exit_code_is_its_own(environment, run_command, tmp_path):
+    done = run_command(
+        "trainer.task", f"--data_dir=s3://{BUCKET}/nothing", f"--model_dir={tmp_path}/run",
+        env=environment,
+    )  # fmt: skip
+    refused(done, f"s3://{BUCKET}/nothing: no dataset here", "pipeline.preprocess")
+    assert not (tmp_path / "run").exists()
+
+
+def test_gs_goes_the_same_way(run_command, tmp_path, corpus):
+    """As far as the package that is missing, or to the store that does not know us."""
+    try:
+        import google.cloud.storage  # noqa: F401
+
+        pytest.skip("the packages for gs:// are installed, and there is no server of it here")
+    except ImportError:
+        pass
+    done = run_command(
+        "pipeline.preprocess", f"--input_dir={corpus.output}", "--output_dir=gs://bucket/data"
+    )
+    refused(done, "gs://bucket", "pip install 'voices-apart[gcp]'")
