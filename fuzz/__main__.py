@@ -49,10 +49,11 @@ def _fuzz(name: str) -> bool:
                 f"-artifact_prefix={HERE / 'found'}{os.sep}{name}-", str(new),
                 str(HERE / "corpus" / name),
             ],
-            check=False, capture_output=True, text=True, errors="replace",
+            check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            errors="replace",
         )  # fmt: skip
         grown = len(list(new.iterdir()))
-    lines = done.stderr.splitlines()
+    lines = done.stdout.splitlines()
     runs = [line.split()[-1] for line in lines if "number_of_executed_units" in line]
     print(f"{name:10s} {runs[0] if runs else '?':>9s} executions, {grown} new cases")
     if done.returncode:

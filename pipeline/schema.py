@@ -194,6 +194,7 @@ _ENCODERS = {
     "irm": lambda a: _round_to_uint8(a.astype(np.float32, copy=False) * np.float32(255)),
     "psm": _encode_psm,
 }
+_PYTHON_TYPES = {"bytes": (bytes,), "float": (float,), "int64": (int,)}
 _DECODERS = {
     "int16": lambda b, s: np.frombuffer(b, "<i2").reshape(s),
     "float16": lambda b, s: np.frombuffer(b, "<f2").reshape(s).astype(np.float32),
@@ -292,6 +293,11 @@ def decode(features: Sequence[Feature], values: Mapping[str, Sequence[Any]]) -> 
     absent = [feature.name for feature in features if not values.get(feature.name)]
     if absent:
         raise ValueError(f"the record lacks {', '.join(absent)}")
+    for feature in features:
+        if not all(
+            isinstance(value, _PYTHON_TYPES[feature.kind]) for value in values[feature.name]
+        ):
+            raise ValueError(f"{feature.name} is not a list of {feature.kind}")
     axis_sizes = sizes(values)
     return {f.name: f.decode(values[f.name], axis_sizes) for f in features}
 
