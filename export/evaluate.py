@@ -270,17 +270,17 @@ def _tasks(
 def _separate(models: dict[str, Any], mixture: Any) -> tuple[Any, ...]:
     import numpy as np
 
-    from export import scoring
+    from export import plots, scoring
 
-    return tuple(
-        scoring.Separation(
-            name,
-            model.separate(mixture.waveform[np.newaxis])[0],
-            model.masks(mixture.log_magnitude[np.newaxis])[0] if "masks" in has else None,
-        )
-        for name, model in models.items()
-        for has in [model.info.signatures]
-    )
+    separations = []
+    for name, model in models.items():
+        estimates = model.separate(mixture.waveform[np.newaxis])[0]
+        if "masks" in model.info.signatures:
+            masks = model.masks(mixture.log_magnitude[np.newaxis])[0]
+        else:
+            masks = plots.shares(estimates)
+        separations.append(scoring.Separation(name, estimates, masks))
+    return tuple(separations)
 
 
 def _examples(

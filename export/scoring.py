@@ -26,7 +26,8 @@ class Separation:
     Attributes:
         system: the model's name.
         estimates: float32 `[source, sample]`, in any order.
-        masks: `[source, frame, bin]` in the same order; None of a model that has none.
+        masks: `[source, frame, bin]` in the same order, of a network of waveforms the share that
+            each estimate has of each bin; None of what has none.
     """
 
     system: str
