@@ -1,0 +1,121 @@
+"""What each step of the Beam job costs one core, from which docs/scale.md reckons large corpora.
+
+    python -m benchmarks.cost --input_dir=timit_sample --save
+
+Beam is left out: a step's functions are called in this process, and its time on the processor is
+taken, so that figures are of use on a machine that has other things to do.
+"""
+
+import pathlib
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from absl import flags
+
+from benchmarks import measure
+from pipeline import command, corpus, inspection, plan, schema, shards, utterance_shards
+
+_MANIFESTS = flags.DEFINE_multi_string("manifest", [], "CSV manifest of a corpus.")
+_FOLDERS = flags.DEFINE_multi_string("input_dir", [], "Folder of a corpus.")
+_MAX_RECORDINGS = flags.DEFINE_integer("max_recordings", 500, "Of the corpus.", lower_bound=2)
+_PLANNED = flags.DEFINE_integer(
+    "planned", 100_000, "Utterances of which there is nothing but a plan.", lower_bound=1000
+)
+_REPEATS = flags.DEFINE_integer("repeats", 3, "Rounds.", lower_bound=1)
+_SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/cost.json.")
+
+_RATE = schema.DEFAULT_SAMPLE_RATE
+_SETTINGS = plan.Settings(min_samples=_RATE)
+_T = TypeVar("_T")
+
+
+def main(arguments: list[str]) -> None:
+    if arguments:
+        raise flags.Error(f"unexpected argument {arguments[0]!r}")
+    measure.use_one_core()
+    about: dict[str, Any] = {}
+    _plan_many(about)
+    utterances = corpus.read(_FOLDERS.value, _MANIFESTS.value).utterances
+    chosen = utterances[:: max(1, len(utterances) // _MAX_RECORDINGS.value)]
+    figures: dict[str, list[float]] = {"inspect": [], "write mixtures": [], "write utterances": []}
+    for _ in range(_REPEATS.value):
+        for step, speed in _speeds(chosen, about).items():
+            figures[step].append(speed)
+    measure.report("cost", "times real time", figures, {}, about, _SAVE.value)
+
+
+def _speeds(utterances: list[corpus.Utterance], about: dict[str, Any]) -> dict[str, float]:
+    """Seconds of audio read, or of audio written, for each second of the processor."""
+    found, inspect_seconds = _timed(lambda: [inspection.inspect(u, _RATE) for u in utterances])
+    facts = [fact for fact in found if isinstance(fact, inspection.Facts)]
+    audio = sum(fact.num_samples for fact in facts) / _RATE
+    mixtures, shard_plans = _plan(facts)
+    mixed = sum(mixture.num_samples for mixture in mixtures) / _RATE
+    wanted = [fact.utterance.id for fact in facts]
+    clean_plans = utterance_shards.make_plans(
+        facts, wanted, sample_rate=_RATE, num_shards=4, seed=0
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        pathlib.Path(folder, schema.UTTERANCES_FOLDER).mkdir()
+        sidecars, write_seconds = _timed(lambda: [shards.write(p, folder) for p in shard_plans])
+        clean, clean_seconds = _timed(
+            lambda: [utterance_shards.write(p, folder) for p in clean_plans]
+        )
+    about |= {
+        "recordings": len(facts),
+        "seconds of mixture for a second of recordings": round(mixed / audio, 3),
+        "KB for a second of mixture": _kilobytes(sidecars, mixed),
+        "KB for a second of clean utterances": _kilobytes(clean, audio),
+        "KB of recordings for a second": round(sum(f.file_bytes for f in facts) / audio / 1000, 1),
+        "bytes of plan for a mixture": sum(len(p.to_json()) for p in shard_plans) // len(mixtures),
+    }
+    return {
+        "inspect": audio / inspect_seconds,
+        "write mixtures": mixed / write_seconds,
+        "write utterances": audio / clean_seconds,
+    }
+
+
+def _plan_many(about: dict[str, Any]) -> None:
+    """Memory and time that the launching process needs for each utterance."""
+    before = _peak_bytes()
+    facts = []
+    for number in range(_PLANNED.value):
+        speaker = f"speaker{number // 100:06d}"
+        name = f"{speaker}/{number:08d}"
+        utterance = corpus.Utterance(name, f"/data/corpus/{name}.flac", speaker, "f", "train")
+        facts.append(
+            inspection.Facts(utterance, 100_000, 0.5, -26.0, f"{number:064d}", 200_000, 16_000)
+        )
+    _, seconds = _timed(lambda: _plan(facts))
+    about["planning: bytes of memory, microseconds of the processor for an utterance"] = [
+        (_peak_bytes() - before) // len(facts),
+        round(1e6 * seconds / len(facts)),
+    ]
+
+
+def _plan(facts: list[inspection.Facts]) -> tuple[list[plan.Mixture], list[plan.ShardPlan]]:
+    mixtures = plan.make(facts, {fact.utterance.speaker: "train" for fact in facts}, _SETTINGS)
+    return mixtures, plan.make_shards(
+        mixtures, facts, sample_rate=_RATE, masks=schema.MASKS, num_shards=4, seed=0
+    )
+
+
+def _timed(work: Callable[[], _T]) -> tuple[_T, float]:
+    start = time.process_time()
+    return work(), time.process_time() - start
+
+
+def _kilobytes(sidecars: list[Any], seconds: float) -> float:
+    return round(sum(sidecar.shard.bytes for sidecar in sidecars) / seconds / 1000, 1)
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    command.run(main, __doc__)
