@@ -334,8 +334,10 @@ def _lock_file(path: str, folder: str) -> int:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with contextlib.suppress(FileNotFoundError):
                 if os.stat(path).st_ino == os.fstat(handle).st_ino:
-                    os.ftruncate(handle, 0)
-                    os.write(handle, f"{os.getpid()}\n".encode())
+                    # Whose it is serves a message alone; on a full disk it stays unsaid.
+                    with contextlib.suppress(OSError):
+                        os.ftruncate(handle, 0)
+                        os.write(handle, f"{os.getpid()}\n".encode())
                     return handle
         except OSError as error:
             owner = os.read(handle, 20).decode("ascii", "replace").strip()
