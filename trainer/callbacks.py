@@ -210,6 +210,24 @@ class KeepLast(keras.callbacks.Callback):
         self.folder.write_state(self.state, self.model.save_weights)
 
 
+class StopInTime(keras.callbacks.Callback):
+    """Ends a run that has taken long enough; after `KeepLast`, so that it may go on another day.
+
+    Args:
+        state: whose history has the seconds of all epochs.
+        minutes: that the run may take.
+    """
+
+    def __init__(self, state: run_folder.State, minutes: float) -> None:
+        super().__init__()
+        self.state = state
+        self.minutes = minutes
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.state.minutes >= self.minutes:
+            self.model.stop_training = True
+
+
 class Draw(keras.callbacks.Callback):
     """Draws the curves, at most every twenty seconds and at the end.
 

@@ -155,6 +155,11 @@ class Config:
         10, "integer", "Stop after so many epochs in which validation did not improve; 0: never.",
         lower_bound=0,
     )  # fmt: skip
+    max_minutes: float = _setting(
+        0.0, "float", "Stop after the epoch in which the run has taken so many minutes, all "
+        "sittings together; 0: no limit.",
+        free=True, lower_bound=0,
+    )  # fmt: skip
     seed: int = _setting(
         0, "integer", "Of the weights and of the order.", lower_bound=0, upper_bound=2**31 - 1
     )

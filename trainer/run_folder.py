@@ -43,6 +43,11 @@ class State:
     callbacks: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     weights: str = ""
 
+    @property
+    def minutes(self) -> float:
+        """That all epochs took together."""
+        return sum(row.get("seconds", 0.0) for row in self.history) / 60
+
 
 class RunFolder:
     """A folder that a run is kept in.

@@ -40,7 +40,8 @@ def train(config: config_lib.Config, model_dir: str) -> run_folder.State:
     if config.init_from and not folder.has_state():
         initial.load(config.init_from, model.separator)
     state = folder.claim(config, info)
-    if state.epoch >= config.epochs or state.stopped:
+    late = bool(config.max_minutes) and state.minutes >= config.max_minutes
+    if state.epoch >= config.epochs or state.stopped or late:
         print(_summary(folder, state, "was finished already"))
         return state
 
@@ -204,7 +205,10 @@ def _callbacks(
     chosen += kept[1:]
     if config.tensorboard and _can_write_events():
         chosen.append(keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False))
-    return [*chosen, callbacks.KeepLast(folder, state, kept), callbacks.Draw(folder.curves, state)]
+    chosen += [callbacks.KeepLast(folder, state, kept), callbacks.Draw(folder.curves, state)]
+    if config.max_minutes:
+        chosen.append(callbacks.StopInTime(state, config.max_minutes))
+    return chosen
 
 
 def _can_write_events() -> bool:

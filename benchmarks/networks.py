@@ -1,0 +1,150 @@
+"""Every network side by side: size, cost, speed on one core, and what it reaches in a small budget.
+
+    python -m benchmarks.networks --data_dir=demo/dataset --minutes=10 --save
+
+Size and cost are counted (`models.operations`). Speed is that of the exported model with random
+weights, which do not matter to it. With --minutes each network is trained for so long with its own
+default loss and mixing, and evaluated on the dataset's test split; a second call goes on where the
+first was stopped. The table is Markdown; docs/networks.md holds the one of this repository.
+"""
+
+import concurrent.futures
+import csv
+import json
+import multiprocessing
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from benchmarks import measure
+from pipeline import command
+
+_NETWORKS = flags.DEFINE_list("networks", None, "Names of networks (default: all).")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Dataset to train on.")
+_TEST_DIR = flags.DEFINE_multi_string("test_dir", None, "Datasets to test on (default: the same).")
+_RUNS_DIR = flags.DEFINE_string("runs_dir", "runs/networks", "Folder of the training runs.")
+_MINUTES = flags.DEFINE_float("minutes", 0, "Training of each network.", lower_bound=0)
+_MIXTURES = flags.DEFINE_integer("mixtures", 100, "To test on, of each dataset.", lower_bound=1)
+_SECONDS = flags.DEFINE_float("seconds", 10, "Audio to time the exported model on.", lower_bound=1)
+_SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/networks.json.")
+
+
+def main(arguments: list[str]) -> None:
+    if arguments:
+        raise flags.Error(f"unexpected argument {arguments[0]!r}")
+    if _MINUTES.value and not _DATA_DIR.value:
+        raise flags.Error("--minutes needs --data_dir")
+    from models import registry
+
+    names = _NETWORKS.value or registry.names()
+    rows = []
+    for name in names:
+        print(name, file=sys.stderr, flush=True)
+        # A process each: no network's graph or memory is in another's way.
+        row = {"network": name, **_in_a_process(_cost, name)}
+        row |= _in_a_process(_speed, name, _SECONDS.value)
+        if _MINUTES.value:
+            row |= _trained(name)
+        rows.append(row)
+    print(markdown(rows))
+    if _SAVE.value:
+        path = measure.RESULTS / "networks.json"
+        path.parent.mkdir(exist_ok=True)
+        text = json.dumps({"machine": measure.machine(), "minutes": _MINUTES.value, "rows": rows})
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.rename(path)
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The rows as a table."""
+    titles = list(dict.fromkeys(title for row in rows for title in row))
+    lines = ["| " + " | ".join(titles) + " |", "|:--" + "|--:" * (len(titles) - 1) + "|"]
+    for row in rows:
+        cells = (row.get(title, "") for title in titles)
+        texts = (f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in cells)
+        lines.append("| " + " | ".join(texts) + " |")
+    return "\n".join(lines)
+
+
+def _in_a_process(function: Any, *arguments: Any) -> dict[str, Any]:
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
+        return dict(pool.submit(function, *arguments).result())
+
+
+def _cost(name: str) -> dict[str, Any]:
+    from models import operations, registry
+
+    found = operations.cost(registry.create(name))
+    return {
+        "parameters, M": found.parameters / 1e6,
+        "G multiply-adds a second": found.multiply_adds / 1e9,
+    }
+
+
+def _speed(name: str, seconds: float) -> dict[str, Any]:
+    """Times real time of the exported model on one core, the median of three."""
+    measure.use_one_core()
+    from export import loading, saved_model
+
+    loading.import_keras()
+    from models import registry, separator
+
+    fresh = separator.wrap(
+        registry.create(name), mean=-3.7, deviation=0.8, active_level_db=-23.0,
+        sample_rate=8000, num_sources=2,
+    )  # fmt: skip
+    fresh.build(None)
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        exported = pathlib.Path(folder) / name
+        saved_model.write(fresh, exported)
+        model = loading.load(exported)
+        noise = np.random.default_rng(0).standard_normal((1, round(seconds * 8000)), np.float32)
+        times = []
+        for _ in range(4):
+            start = time.perf_counter()
+            model.separate(0.05 * noise)
+            times.append(time.perf_counter() - start)
+    return {"× real time on one core": seconds / float(np.median(times[1:]))}
+
+
+def _trained(name: str) -> dict[str, Any]:
+    """SI-SDR improvement on the test splits after the budget."""
+    run = pathlib.Path(_RUNS_DIR.value) / name
+    report = run / "report"
+    _run(
+        "trainer.task", f"--data_dir={_DATA_DIR.value}", f"--model={name}", f"--model_dir={run}",
+        "--epochs=100000", "--steps_per_epoch=50", "--patience=0", "--warmup_steps=100",
+        f"--max_minutes={_MINUTES.value}",
+    )  # fmt: skip
+    tests = _TEST_DIR.value or [_DATA_DIR.value]
+    _run(
+        "export.evaluate", f"--model={run}", *(f"--data_dir={test}" for test in tests),
+        f"--output_dir={report}", f"--max_mixtures={_MIXTURES.value}", "--metrics=si_sdr",
+        "--examples=0", "--overwrite",
+    )  # fmt: skip
+    with open(report / "results.csv", newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["system"] == name]
+    return {
+        f"dB after {_MINUTES.value:g} minutes, {data}": float(
+            np.mean([float(r["si_sdr_improvement"]) for r in rows if r["dataset"] == data])
+        )
+        for data in dict.fromkeys(row["dataset"] for row in rows)
+    }
+
+
+def _run(module: str, *arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", module, *arguments], check=True, stdout=sys.stderr)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    command.run(main, __doc__)
