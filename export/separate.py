@@ -122,6 +122,7 @@ def separate_file(
     overlap_seconds: float = recording.OVERLAP_SECONDS,
     plot: bool = False,
     label: str = "",
+    listeners: Iterable[recording.Listener] = (),
 ) -> Separated:
     """Separates a file; its outputs get their names when all of them are whole.
 
@@ -132,6 +133,8 @@ def separate_file(
         overlap_seconds: that two pieces share at least.
         plot: draw a picture as well.
         label: shows a progress bar of this name, on a terminal.
+        listeners: are handed what the model heard and gave, at its rate; one that raises ends the
+            separation, which then leaves nothing.
 
     Raises:
         UserError: the recording cannot be read, or the outputs cannot be written.
@@ -146,7 +149,7 @@ def separate_file(
             model,
             chunk_seconds=chunk_seconds,
             overlap_seconds=overlap_seconds,
-            listeners=(tally, beginning) if plot else (tally,),
+            listeners=(tally, *((beginning,) if plot else ()), *listeners),
         )
         job.stem.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".voices-", dir=job.stem.parent) as folder:
@@ -322,15 +325,15 @@ def main(arguments: list[str]) -> int:
         raise flags.Error("name at least one recording or folder of recordings")
     if options.overlap_seconds > options.chunk_seconds / 2:
         raise flags.Error("--overlap_seconds is more than half of --chunk_seconds")
-    path = pretrained.resolve(options.model)
-    if loading.is_saved_model(path):
+    model_path = pretrained.resolve(options.model)
+    if loading.is_saved_model(model_path):
         # This process needs no Keras; else TensorFlow would import it, for two seconds.
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     _check_folder(pathlib.Path(options.output_dir))
     # Names are checked before the seconds that loading a model takes, as if for two voices.
     jobs, problems = plan(arguments, options.output_dir, 2)
     if jobs:
-        model = loading.load(path)
+        model = loading.load(model_path)
         jobs, problems = plan(arguments, options.output_dir, model.num_sources)
     for problem in problems:
         command.report(problem)
