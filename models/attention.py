@@ -42,53 +42,56 @@ def attend(
     Returns:
         `[row, position, head, channel]`.
     """
-    if training or (query.shape[1] is not None and query.shape[1] <= WHOLE):
-        return _attend(query, key, value, distances)
-    num_positions = ops.shape(query)[1]
-    num_blocks = (num_positions + BLOCK - 1) // BLOCK
-    query = ops.pad(query, [(0, 0), (0, BLOCK - 1), (0, 0), (0, 0)])[:, : num_blocks * BLOCK]
-    heads, channels = query.shape[2:]
-    blocks = ops.reshape(query, (ops.shape(query)[0], num_blocks, BLOCK, heads, channels))
-    if distances is not None:
-        # The filled queries at the end are farther from the first key than any real one.
-        distances = ops.pad(distances, [(BLOCK - 1, 0), (0, 0)])
-
-    def one_block(part: tuple[Tensor, Tensor]) -> Tensor:
-        queries, first = part
-        if distances is None:
-            return _attend(queries, key, value)
-        start = num_positions - 1 - first
-        near = ops.slice(distances, (start, 0), (num_positions + BLOCK - 1, distances.shape[-1]))
-        return _attend(queries, key, value, near)
-
-    firsts = BLOCK * ops.arange(num_blocks, dtype="int32")
-    found = ops.map(one_block, (ops.transpose(blocks, (1, 0, 2, 3, 4)), firsts))
-    found = ops.transpose(found, (1, 0, 2, 3, 4))
-    found = ops.reshape(found, (ops.shape(found)[0], num_blocks * BLOCK, heads, channels))
-    return found[:, :num_positions]
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, distances: Tensor | None = None) -> Tensor:
-    """Of all queries at once; `distances` holds that of the last query to the first key first."""
+    scale = float(query.shape[-1]) ** -0.5
+    if not training and (query.shape[1] is None or query.shape[1] > WHOLE):
+        return _in_blocks(query * scale, key, value, distances)
     bias = None
     if distances is not None:
-        products = ops.einsum("rqhc,dc->rhqd", query, ops.cast(distances, query.dtype))
-        bias = _by_key(products, ops.shape(key)[1]) * float(query.shape[-1]) ** -0.5
+        distances = ops.pad(ops.cast(distances, query.dtype), [(0, 1), (0, 0)])
+        products = ops.einsum("rqhc,dc->rhqd", query * scale, distances)
+        bias = _by_key(products, ops.shape(key)[1])
     return ops.dot_product_attention(query, key, value, bias=bias)
 
 
-def _by_key(by_distance: Tensor, num_keys: Any) -> Tensor:
-    """`[row, head, query, query + key - 1]` by falling distance to `[row, head, query, key]`.
+def _in_blocks(query: Tensor, key: Tensor, value: Tensor, distances: Tensor | None) -> Tensor:
+    """The same for scaled queries, `BLOCK` of them after the others."""
+    rows, num_positions, heads, channels = ops.shape(query)
+    num_blocks = (num_positions + BLOCK - 1) // BLOCK
+    filled = ops.pad(query, [(0, 0), (0, BLOCK - 1), (0, 0), (0, 0)])[:, : num_blocks * BLOCK]
+    blocks = ops.reshape(filled, (rows, num_blocks, BLOCK, heads, channels))
+    # Once for all blocks in the order of axes that the products want.
+    blocks = ops.transpose(blocks, (1, 0, 3, 2, 4))
+    key, value = ops.transpose(key, (0, 2, 3, 1)), ops.transpose(value, (0, 2, 1, 3))
+    if distances is not None:
+        # The filled queries at the end are farther from the first key than any real one.
+        distances = ops.pad(ops.cast(distances, query.dtype), [(BLOCK - 1, 1), (0, 0)])
 
-    Query i finds key j in column j - i + query - 1. In one long line of all rows, each of which got
-    a column more, the entries that row i of the result wants start one place earlier with each row:
-    cut into rows of the old width, they stand one below the other.
+    def one_block(part: tuple[Tensor, Tensor]) -> Tensor:
+        queries, first = part
+        scores = ops.matmul(queries, key)
+        if distances is not None:
+            start = num_positions - 1 - first
+            near = ops.slice(distances, (start, 0), (num_positions + BLOCK, channels))
+            scores = scores + _by_key(ops.einsum("rhqc,dc->rhqd", queries, near), num_positions)
+        weights = ops.softmax(ops.cast(scores, "float32"), axis=-1)
+        return ops.matmul(ops.cast(weights, value.dtype), value)
+
+    firsts = BLOCK * ops.arange(num_blocks, dtype="int32")
+    found = ops.transpose(ops.map(one_block, (blocks, firsts)), (1, 0, 3, 2, 4))
+    return ops.reshape(found, (rows, num_blocks * BLOCK, heads, channels))[:, :num_positions]
+
+
+def _by_key(by_distance: Tensor, num_keys: Any) -> Tensor:
+    """`[row, head, query, query + key]` by falling distance to `[row, head, query, key]`.
+
+    Query i finds key j in column j - i + query - 1; the last column is there for its place alone.
+    In one long line of all rows, what each row of the result wants starts one place earlier than in
+    the row before: cut into rows that are one shorter, it stands one below the other.
     """
     rows, heads, queries, width = ops.shape(by_distance)
-    wider = ops.pad(by_distance, [(0, 0), (0, 0), (0, 0), (0, 1)])
-    line = ops.reshape(wider, (rows, heads, queries * (width + 1)))
-    line = line[..., queries - 1 : queries - 1 + queries * width]
-    return ops.reshape(line, (rows, heads, queries, width))[..., :num_keys]
+    line = ops.reshape(by_distance, (rows, heads, queries * width))
+    line = line[..., queries - 1 : queries - 1 + queries * (width - 1)]
+    return ops.reshape(line, (rows, heads, queries, width - 1))[..., :num_keys]
 
 
 def attend_among_few(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

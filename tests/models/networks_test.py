@@ -41,6 +41,7 @@ NETWORKS = {
             "encoder_repeats": 1,
             "decoder_repeats": 1,
             "dropout": 0.1,
+            "auxiliary": False,
         },
         (2, 500),
     ),
