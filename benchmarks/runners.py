@@ -87,7 +87,8 @@ def _job(output: pathlib.Path, name: str, facts: dict[str, Any], beam_flags: lis
     took = time.perf_counter() - start
     command.require(job.returncode == 0, f"pipeline.preprocess failed: {job.stderr[-500:]}")
     facts[f"{name}: seconds of each step, last run"] = {
-        step: float(seconds) for step, seconds in re.findall(r"(\w+) ([\d.]+) s", job.stdout)
+        step: float(seconds)
+        for step, seconds in re.findall(r"(\w+) ([\d.]+) s\b", job.stdout.splitlines()[-1])
     }
     splits = json.loads((output / schema.INFO_FILE).read_text(encoding="utf-8"))["splits"].values()
     return sum(split["seconds"] for split in splits) / took
