@@ -78,6 +78,23 @@ class TestResults:
                 improvement = max(sums) / 2 - before
                 assert float(row["si_sdr_improvement"]) == pytest.approx(improvement, abs=1e-3)
 
+    def test_a_network_of_waveforms_has_the_masks_of_its_estimates(self, bands, test_set):
+        mixture = mixtures(test_set)[0]
+        (separation,) = evaluate._separate({"bands": bands}, mixture)
+        # 32 bins lie below 1 kHz: all there is voice 1's, and nothing above.
+        first, second = separation.masks
+        assert np.median(first[:, :30]) > 0.99
+        assert np.median(second[:, 34:]) > 0.99
+        row = scoring.score(mixture, [separation], CHEAP)[-1]
+        magnitudes = np.abs(features.stft(mixture.voices))
+        whole = np.abs(features.stft(mixture.waveform))
+        counted = (whole >= whole.max() / 100) & (magnitudes[0] != magnitudes[1])
+        low = np.abs(features.stft(separation.estimates))
+        agree = 100 * np.mean(((magnitudes[0] > magnitudes[1]) == (low[0] > low[1]))[counted])
+        swapped = row["order"] == "2 1"
+        assert row["mask_accuracy_as_given"] == pytest.approx(agree, abs=1e-3)
+        assert row["mask_accuracy"] == pytest.approx(100 - agree if swapped else agree, abs=1e-3)
+
     def test_summary_is_the_mean_of_the_rows(self, finished):
         folder, summary = finished
         assert json.loads((folder / "results.json").read_text()) == summary

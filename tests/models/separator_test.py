@@ -28,6 +28,32 @@ class Loudness(keras.Model):
         return {**super().get_config(), "outputs": self.outputs}
 
 
+@keras.saving.register_keras_serializable("voices_apart_tests")
+class Gate(keras.Model):
+    """Voice 1 is what is loud, voice 2 half of the rest and a hum: no sum, and levels matter."""
+
+    takes = "waveform"
+    num_outputs = 2
+
+    def build(self, input_shape):
+        self.built = True
+
+    def call(self, inputs, training=None):
+        loud = ops.where(ops.abs(inputs) > 0.05, inputs, 0.0)
+        return ops.stack([loud, 0.5 * (inputs - loud) + 0.01], axis=1)
+
+    def with_auxiliary(self, waveform, training=None):
+        voices = self(waveform)
+        return voices, [2 * voices, voices + 1]
+
+
+def around(network, num_sources=2):
+    return separator.wrap(
+        network, mean=-3.0, deviation=0.8, active_level_db=-26.0, sample_rate=8000,
+        num_sources=num_sources,
+    )  # fmt: skip
+
+
 def make(outputs=2):
     return separator.Separator(Loudness(outputs), -3.0, 0.8, -26.0, 8000, 2)
 
@@ -38,26 +64,33 @@ def speechlike(batch, length):
     return (envelope[:, :length] * random.standard_normal((batch, length))).astype(np.float32)
 
 
+def either():
+    """One of masks and one of waveforms."""
+    return pytest.mark.parametrize("model", [make(), around(Gate())], ids=["masks", "waveforms"])
+
+
+@either()
 @pytest.mark.parametrize("length", [1, 100, 256, 8001])
-def test_estimates_add_up(length):
+def test_estimates_add_up(length, model):
     waveform = speechlike(2, length)
-    voices = np.asarray(make()(waveform))
+    voices = np.asarray(model(waveform))
     assert voices.shape == (2, 2, length)
     np.testing.assert_allclose(voices.sum(1), waveform, atol=1e-6)
 
 
-def test_level_in_level_out():
+@either()
+def test_level_in_level_out(model):
     waveform = speechlike(2, 8000)
-    loud = np.asarray(make()(waveform))
-    quiet = np.asarray(make()(waveform * 1e-3))
+    loud = np.asarray(model(waveform))
+    quiet = np.asarray(model(waveform * 1e-3))
     np.testing.assert_allclose(quiet * 1e3, loud, atol=1e-5)
     # Rows have levels of their own.
-    alone = np.asarray(make()(waveform[1:] * 30))
+    alone = np.asarray(model(waveform[1:] * 30))
     np.testing.assert_allclose(alone / 30, loud[1:], atol=1e-5)
 
 
-def test_the_network_sees_the_trained_level():
-    model = make()
+@either()
+def test_the_network_sees_the_trained_level(model):
     waveform = speechlike(1, 8000)
     gain = float(model.gain(waveform)[0])
     assert features.active_level_db(waveform[0] * gain) == pytest.approx(-26, abs=1e-3)
@@ -82,16 +115,49 @@ def test_one_output_gives_two_voices():
     )
 
 
-def test_silence_stays_silent():
+def test_the_voices_are_the_networks():
+    waveform = speechlike(1, 4000)
+    model = around(Gate())
+    gain = float(model.gain(waveform)[0])
+    voices = np.asarray(model.network(waveform * gain)) / gain
+    missing = waveform - voices.sum(axis=1)
+    expected = voices + missing[:, None] / 2
+    np.testing.assert_allclose(np.asarray(model(waveform)), expected, atol=1e-5)
+
+
+def test_what_a_network_gives_on_its_way_has_the_mixtures_level():
+    waveform = speechlike(2, 4000)
+    model = around(Gate())
+    voices, auxiliary = model.with_auxiliary(waveform, training=True)
+    np.testing.assert_allclose(np.asarray(voices), np.asarray(model(waveform)), atol=1e-6)
+    gain = np.asarray(model.gain(waveform))[:, None, None]
+    own = np.asarray(model.network(waveform * gain[:, 0])) / gain
+    assert len(auxiliary) == 2
+    np.testing.assert_allclose(np.asarray(auxiliary[0]), 2 * own, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(auxiliary[1]), own + 1 / gain, atol=1e-5)
+
+
+def test_what_cannot_be_wrapped_is_said():
+    with pytest.raises(ValueError, match="2 voices, not 3"):
+        around(Gate(), num_sources=3)
+    strange = Gate()
+    strange.takes = "smoke"
+    with pytest.raises(ValueError, match="smoke"):
+        around(strange)
+
+
+@either()
+def test_silence_stays_silent(model):
     waveform = np.zeros((2, 1000), np.float32)
     waveform[1, 500:] = speechlike(1, 500)
-    voices = np.asarray(make()(waveform))
+    voices = np.asarray(model(waveform))
     assert (voices[0] == 0).all()
     assert np.isfinite(voices).all()
 
 
-def test_one_file_holds_all(tmp_path):
-    model, waveform = make(), speechlike(1, 3000)
+@either()
+def test_one_file_holds_all(tmp_path, model):
+    waveform = speechlike(1, 3000)
     expected = np.asarray(model(waveform))
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
