@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -22,6 +23,7 @@ LOCAL_RUNNER = "FnApiRunner"
 # Starting a worker process takes two seconds or more: below this many seconds of one core's work it
 # is not worth it.
 _WORTH_SECONDS = 8.0
+_OF_JAVA = re.compile(r"$|at [\w.$/]+\(|\.\.\. \d+ more$")
 
 
 class _Parser(pipeline_options._BeamArgumentParser):
@@ -135,7 +137,8 @@ def _explain(name: str, error: Exception) -> errors.UserError:
         return errors.UserError(
             f"{name}: nothing answers where --job_endpoint or --flink_master says; is it running?"
         )
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # What Java adds after what a worker has said: where it heard it.
+    lines = [line for line in map(str.strip, str(error).splitlines()) if not _OF_JAVA.match(line)]
     last = lines[-1] if lines else type(error).__name__
     return errors.UserError(f"{name}: the Beam job failed: {last} (--verbosity=1 shows more)")
 

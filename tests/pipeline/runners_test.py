@@ -40,3 +40,21 @@ def test_a_runner_that_is_not_there_is_one_line(tmp_path, flags, message):
         runners.run(flags, "write", lambda pipeline: pipeline | beam.Create([1]), 1.0)
     assert (message or "nothing answers") in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_worker_has_said_is_found_among_javas_lines():
+    text = """Pipeline x failed in state FAILED: org.apache.flink.runtime.JobException: gone
+\tat org.apache.flink.runtime.Handler.handle(Handler.java:180)
+Caused by: java.lang.RuntimeException: Error received from SDK harness for instruction 4: Traceback
+  File "/opt/voices/transforms.py", line 114, in process
+ZeroDivisionError: integer division or modulo by zero [while running 'Write/WriteOne']
+
+\tat java.base/java.util.concurrent.CompletableFuture.get(CompletableFuture.java:2022)
+\t... 1 more
+"""
+
+    def build(pipeline):
+        raise RuntimeError(text)
+
+    with pytest.raises(errors.UserError, match=r"^write: .*: ZeroDivisionError: .*WriteOne'\]"):
+        runners.run([], "write", build, 1.0)
