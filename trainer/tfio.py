@@ -9,6 +9,8 @@ import ctypes
 import functools
 import importlib.metadata
 import os
+import socket
+import urllib.parse
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -35,11 +37,13 @@ def connect(folder: str) -> None:
     if not storage.is_remote(folder):
         return
     _name_endpoint()
+    scheme = folder.partition("://")[0]
+    if scheme == "s3":
+        _ask_endpoint(folder)
     try:
         import tensorflow as tf
     except ImportError as error:
         raise errors.UserError(f"{folder}: TensorFlow is needed to read it ({error})") from error
-    scheme = folder.partition("://")[0]
     marker = storage.join(folder, schema.MARKER_FILE)
     try:
         if scheme not in tf.io.gfile.get_registered_schemes():
@@ -116,6 +120,21 @@ def _name_endpoint() -> None:
             os.environ.setdefault("S3_ENDPOINT", os.environ[name])
     for name, value in _MILLISECONDS.items():
         os.environ.setdefault(name, value)
+
+
+def _ask_endpoint(folder: str) -> None:
+    """Whether somebody listens there; TensorFlow takes silence for a folder with nothing in it."""
+    endpoint = os.environ.get("S3_ENDPOINT", "")
+    if not endpoint:
+        return
+    address = urllib.parse.urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
+    try:
+        port = address.port or {"http": 80}.get(address.scheme, 443)
+        socket.create_connection((address.hostname or "", port), 10).close()
+    except (OSError, ValueError) as error:
+        raise errors.UserError(
+            f"{folder}: no answer from {endpoint} ({error}); check AWS_ENDPOINT_URL or S3_ENDPOINT"
+        ) from error
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """tensorflow-io where it is, where it is not, and where it does not fit."""
 
+import os
 import subprocess
 import sys
 import types
@@ -98,7 +99,14 @@ def test_the_endpoint_has_both_names(monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.delenv("S3_ENDPOINT", raising=False)
     tfio._name_endpoint()
-    assert tfio.os.environ["S3_ENDPOINT"] == "http://127.0.0.1:1"
+    assert os.environ["S3_ENDPOINT"] == "http://127.0.0.1:1"
     monkeypatch.setenv("S3_ENDPOINT", "http://127.0.0.1:2")
     tfio._name_endpoint()
-    assert tfio.os.environ["S3_ENDPOINT"] == "http://127.0.0.1:2"
+    assert os.environ["S3_ENDPOINT"] == "http://127.0.0.1:2"
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:1", "127.0.0.1:1", "http://127.0.0.1:many"])
+def test_an_endpoint_where_nobody_listens(monkeypatch, endpoint):
+    monkeypatch.setenv("S3_ENDPOINT", endpoint)
+    with pytest.raises(errors.UserError, match=r"^s3://box/data: no answer from .*127\.0\.0\.1:"):
+        tfio.connect("s3://box/data")
