@@ -53,7 +53,12 @@ def cost(network: keras.Model, *, sample_rate: int = 8000, seconds: float = SECO
     shape: tuple[int, ...] = (1, samples)
     if network.takes == separator.LOG_MAGNITUDE:
         shape = (1, math.ceil(samples / schema.HOP) + 1, schema.NUM_BINS)
-    total = multiply_adds(lambda inputs: network(inputs, training=False), shape)
+    # Clustering is left out: how often its loop runs is not known before, and it is a small part.
+    clusters = hasattr(network, "embeddings") and not hasattr(network, "both")
+    function = network.embeddings if clusters else network
+    if not network.built:
+        network.build((None, *shape[1:]))
+    total = multiply_adds(lambda inputs: function(inputs, training=False), shape)
     return Cost(network.count_params(), total / seconds)
 
 
