@@ -17,6 +17,7 @@ from typing import Any
 
 from absl import flags
 
+from export import pretrained
 from pipeline import command, errors, schema, version
 
 _METRICS = ("si_sdr", "sdr", "stoi", "pesq", "mask_accuracy")
@@ -376,8 +377,9 @@ def _define_flags() -> None:
     flags.DEFINE_multi_string(
         "model",
         [],
-        "A SavedModel's folder, a trainer's --model_dir, or a .keras file. Again for models to "
-        "stand side by side; without it the oracles stand alone.",
+        "A SavedModel's folder, a trainer's --model_dir, a .keras file, or the name of a model that "
+        "comes with the package. Again for models to stand side by side; without it the oracles "
+        "stand alone.",
     )
     flags.DEFINE_multi_string(
         "data_dir", [], "A dataset's folder, made by pipeline.preprocess. May be given again."
@@ -421,7 +423,7 @@ def main(arguments: list[str]) -> None:
     # One thread a worker: the workers inherit it, TensorFlow's own threads do not heed it.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     summary = evaluate(
-        flags.FLAGS.model,
+        [pretrained.resolve(model) for model in flags.FLAGS.model],
         flags.FLAGS.data_dir,
         flags.FLAGS.output_dir,
         split=flags.FLAGS.split,
