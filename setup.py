@@ -16,6 +16,7 @@ EXTRAS = {
     "gpu": ["tensorflow[and-cuda]"],
     # eSpeak NG speaks the embedded corpus; the library is GPL-3.0, so it is asked for by name.
     "demo": ["espeakng-loader"],
+    "serve": ["starlette>=0.46", "uvicorn>=0.30"],
     "aws": ["apache-beam[aws]"],
     # What Beam's file system for gs:// needs; all of apache-beam[gcp] excludes TensorFlow 2.17.
     "gcp": ["google-cloud-storage", "google-apitools", "google-auth-httplib2"],

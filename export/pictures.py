@@ -1,4 +1,4 @@
-"""Pictures of the evaluator's page as PNG, and its sound as FLAC, both as `data:` addresses.
+"""Pictures of the pages as PNG, and sound as FLAC; for the evaluator's page as `data:` addresses.
 
 Spectrograms have a dark ground of their own, so that they are the same in a light and a dark page.
 """
@@ -16,7 +16,17 @@ _RANGE_DB = 60.0
 _MAX_WIDTH = 900
 
 
+def peak(signal: np.ndarray) -> float:
+    """The largest magnitude of the spectrogram of float32 `[sample]`."""
+    return float(np.abs(features.stft(signal)).max())
+
+
 def spectrogram(signal: np.ndarray, peak: float) -> str:
+    """`spectrogram_png` as `data:image/png;base64,…`."""
+    return _address(spectrogram_png(signal, peak))
+
+
+def spectrogram_png(signal: np.ndarray, peak: float) -> bytes:
     """A spectrogram, low frequencies at the bottom.
 
     Args:
@@ -25,25 +35,39 @@ def spectrogram(signal: np.ndarray, peak: float) -> str:
             peak can be compared.
 
     Returns:
-        `data:image/png;base64,…`
+        The bytes of a PNG file.
     """
-    import matplotlib
-
-    colours = (matplotlib.colormaps["magma"](np.arange(256))[:, :3] * 255).astype(np.uint8)
     bright = _brightness(np.abs(features.stft(signal)), peak)
-    return _png(np.round(bright * 255).astype(np.uint8), colours)
+    return _png(np.round(bright * 255).astype(np.uint8), _palette("magma"))
+
+
+def share_png(share: np.ndarray) -> bytes:
+    """One voice's mask, dark where the voice gets nothing of a bin.
+
+    Args:
+        share: `[frame, bin]`, 0 to 1; what lies outside is clipped.
+
+    Returns:
+        The bytes of a PNG file.
+    """
+    return _png(np.round(np.clip(share, 0, 1) * 255).astype(np.uint8), _palette("viridis"))
 
 
 def assignment(masks: np.ndarray, mixture: np.ndarray, peak: float) -> str:
+    """`assignment_png` as `data:image/png;base64,…`."""
+    return _address(assignment_png(masks, mixture, peak))
+
+
+def assignment_png(masks: np.ndarray, mixture: np.ndarray, peak: float) -> bytes:
     """Which voice is given each bin: the hue is the voice's, the brightness the mixture's.
 
     Args:
         masks: `[source, frame, bin]`.
         mixture: float32 `[sample]`.
-        peak: as in `spectrogram`.
+        peak: as in `spectrogram_png`.
 
     Returns:
-        `data:image/png;base64,…`
+        The bytes of a PNG file.
     """
     share = np.clip(masks, 0, 1)
     share = share / np.maximum(share.sum(axis=0), 1e-6)
@@ -78,7 +102,14 @@ def _brightness(magnitudes: np.ndarray, peak: float) -> np.ndarray:
     return np.clip(level / _RANGE_DB + 1, 0, 1)
 
 
-def _png(pixels: np.ndarray, palette: np.ndarray | None = None) -> str:
+def _palette(name: str) -> np.ndarray:
+    """Matplotlib's colours of that name, uint8 `[256, 3]`."""
+    import matplotlib
+
+    return (matplotlib.colormaps[name](np.arange(256))[:, :3] * 255).astype(np.uint8)
+
+
+def _png(pixels: np.ndarray, palette: np.ndarray | None = None) -> bytes:
     """`[frame, bin(, 3)]` to a picture with time to the right and frequency upwards."""
     from PIL import Image
 
@@ -91,4 +122,8 @@ def _png(pixels: np.ndarray, palette: np.ndarray | None = None) -> str:
         picture = picture.quantize(96, Image.Quantize.FASTOCTREE)
     stream = io.BytesIO()
     picture.save(stream, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    return stream.getvalue()
+
+
+def _address(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()

@@ -1,0 +1,162 @@
+"""A page on one's own machine: drop a recording, look at its voices, play and download them.
+
+    python -m export.serve
+    python -m export.serve --model=runs/lstm --model=exported/tcn --port=8080
+
+prints an address such as http://127.0.0.1:8000 to open in a browser. The page needs no network, and
+nothing is sent anywhere: recordings and voices lie in a temporary folder of this machine, for the
+browser that sent them alone, until it removes them, has been away for --keep_minutes, or the
+command ends (Ctrl-C or SIGTERM).
+
+It answers this machine alone unless --host says otherwise. There is no password and no encryption:
+put a server that has both in front of it before others are let in.
+"""
+
+import ipaddress
+import os
+import signal
+import socket
+import sys
+
+from absl import flags
+
+from pipeline import command, errors
+
+_MISSING = "the page needs Starlette and uvicorn: pip install 'voices-apart[serve]'"
+_CONNECTIONS = 200
+
+
+class _EndedError(BaseException):
+    """A signal asked the server to end."""
+
+
+def _end(*_: object) -> None:
+    raise _EndedError
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Args:
+        host: name or address.
+        port: 0 for any that is free.
+
+    Raises:
+        UserError: the port is taken or may not be used, or there is no such host.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        raise errors.UserError(
+            f"{host} port {port}: {error.strerror or error}; choose another --port or --host"
+        ) from error
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
+def _names(host: str, loopback: bool, more: list[str]) -> set[str]:
+    """The names of this machine that a request may call."""
+    names = {"localhost", host, *more}
+    if not loopback:
+        names |= {socket.gethostname(), socket.getfqdn()}
+    return names
+
+
+def _define_flags() -> None:
+    flags.DEFINE_multi_string(
+        "model", [],
+        "a model as export.separate takes it, to choose beside those that come with the package; "
+        "may be repeated, and the first is chosen at first",
+    )  # fmt: skip
+    flags.DEFINE_string("host", "127.0.0.1", "address to answer at; 0.0.0.0 lets others in")
+    flags.DEFINE_integer(
+        "port", 8000, "port to answer at; 0 for any that is free", lower_bound=0, upper_bound=65535
+    )
+    flags.DEFINE_multi_string(
+        "allowed_host", [], "name under which the page may be called, too (behind another server)"
+    )
+    flags.DEFINE_float(
+        "max_megabytes", 200, "largest file that is taken", lower_bound=0.01, upper_bound=1e5
+    )
+    flags.DEFINE_float(
+        "max_minutes", 10, "longest recording that is taken", lower_bound=0.01, upper_bound=1440
+    )
+    flags.DEFINE_float(
+        "keep_minutes", 10, "keep the files of a closed page for so long", lower_bound=0.05
+    )
+    flags.DEFINE_integer(
+        "at_once", 1, "recordings that are separated at the same time", lower_bound=1
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """The command."""
+    options = flags.FLAGS
+    if arguments:
+        raise flags.Error(f"unexpected argument {arguments[0]!r}")
+    try:
+        import uvicorn
+
+        from export.serving import app, choice, work
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("uvicorn", "starlette", "anyio"):
+            raise
+        raise errors.UserError(_MISSING) from error
+    models = choice.Models(choice.sources(options.model))
+    if not models.need_keras:
+        # This process needs no Keras; else TensorFlow would import it, for two seconds.
+        os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    listener = listen(options.host, options.port)
+    address, port = listener.getsockname()[:2]
+    loopback = _is_loopback(address)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
+    page = app.Page(
+        models,
+        work.Limits(round(options.max_megabytes * 1e6), 60 * options.max_minutes),
+        keep_seconds=60 * options.keep_minutes,
+        at_once=options.at_once,
+        cookie=f"voices-apart-{port}",
+    )
+    try:
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app.create(page, _names(options.host, loopback, options.allowed_host)),
+                access_log=False,
+                lifespan="on",
+                limit_concurrency=_CONNECTIONS,
+                log_level="error",
+                proxy_headers=False,
+                server_header=False,
+                timeout_graceful_shutdown=2,
+                ws="none",
+            )
+        )
+        shown = f"[{address}]" if ":" in address else address
+        print(f"http://{shown}:{port} is open; Ctrl-C ends it and removes all files", flush=True)
+        if not loopback:
+            print(
+                f"note: whoever reaches port {port} of this machine can use the page; it has no "
+                "password and no encryption",
+                file=sys.stderr,
+                flush=True,
+            )
+        # Uvicorn ends in good order, then hands the signal on to us.
+        server.run(sockets=[listener])
+    except _EndedError:
+        pass
+    finally:
+        page.sessions.close()
+    if not page.ended:
+        # A model's call cannot be broken off, and nobody waits for what it gives.
+        sys.stdout.flush()
+        os._exit(0)
+    return 0
+
+
+if __name__ == "__main__":
+    _define_flags()
+    command.run(main, __doc__)

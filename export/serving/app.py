@@ -1,0 +1,307 @@
+"""The page as an ASGI application (Starlette).
+
+    GET    /                       the page
+    GET    /recordings             what is kept for this browser, and how far it is
+    POST   /recordings?name&model  the bytes of a recording, as they are
+    POST   /example?model          the example instead
+    GET    /recordings/KEY         the result, a piece of HTML
+    GET    /recordings/KEY/FILE    a voice, the recording, or a picture
+    DELETE /recordings/KEY         removes it
+    DELETE /recordings             removes all of them
+
+Errors are JSON, `{"error": "one line for a person"}`.
+"""
+
+import asyncio
+import contextlib
+import pathlib
+from collections.abc import AsyncIterator, Collection
+
+import anyio
+import jinja2
+from starlette import applications, exceptions, middleware, requests, responses, routing
+
+from export.serving import choice, guard, sample, sessions, work
+from pipeline import command, errors, version
+
+_TEMPLATES = pathlib.Path(__file__).resolve().parent.parent / "templates"
+_SWEEP_SECONDS = 5.0
+_STALLED_SECONDS = 30.0
+_CLOSE_SECONDS = 5.0
+
+
+class Page:
+    """What the handlers share.
+
+    Attributes:
+        sessions: of all browsers.
+        queue: of what is to be separated.
+        ended: whether all threads had ended when the server did.
+    """
+
+    def __init__(
+        self,
+        models: choice.Models,
+        limits: work.Limits,
+        *,
+        keep_seconds: float,
+        at_once: int = 1,
+        waiting: int = 16,
+        cookie: str = "voices-apart",
+    ) -> None:
+        """Makes a page that is ready to serve.
+
+        Args:
+            models: to choose from.
+            limits: of a recording.
+            keep_seconds: how long files are kept for a browser that is not heard of.
+            at_once: recordings that are separated at the same time.
+            waiting: recordings that may wait beyond those.
+            cookie: its name; browsers do not tell the ports of one host apart.
+        """
+        self.models, self.limits, self.keep_seconds = models, limits, keep_seconds
+        self.sessions = sessions.Sessions(keep_seconds)
+        self.queue = work.Queue(models, limits, at_once, waiting)
+        self.ended = True
+        self._cookie = cookie
+        self._environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(_TEMPLATES),
+            autoescape=True,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            undefined=jinja2.StrictUndefined,
+        )
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, _: applications.Starlette) -> AsyncIterator[None]:
+        """While the server runs: the first model is loaded, and old files are removed."""
+        self.queue.warm_up()
+        sweeper = asyncio.create_task(self._sweep())
+        try:
+            yield
+        finally:
+            sweeper.cancel()
+            self.ended = await anyio.to_thread.run_sync(self.queue.close, _CLOSE_SECONDS)
+            self.sessions.close()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            self.sessions.expire()
+
+    def _session(self, request: requests.Request) -> sessions.Session | None:
+        return self.sessions.find(request.cookies.get(self._cookie, ""))
+
+    def _known(self, request: requests.Request) -> sessions.Session:
+        session = self._session(request)
+        if session is None:
+            raise exceptions.HTTPException(403, "this page was away for too long: load it again")
+        return session
+
+    def _recording(self, request: requests.Request) -> work.Recording:
+        session = self._session(request)
+        one = session.recordings.get(request.path_params["key"]) if session else None
+        if one is None:
+            raise exceptions.HTTPException(404, "no such recording; it may have been removed")
+        return one
+
+    async def index(self, request: requests.Request) -> responses.Response:
+        """The page; a browser without a session gets one."""
+        session = self._session(request)
+        fresh = session is None
+        if session is None:
+            try:
+                session = self.sessions.open()
+            except errors.UserError as error:
+                raise exceptions.HTTPException(503, str(error)) from error
+        local = request.client is not None and request.client.host in ("127.0.0.1", "::1")
+        template = self._environment.get_template("serve.html.j2")
+        answer = responses.HTMLResponse(
+            template.render(
+                models=self.models.titles,
+                limits=self.limits,
+                keep_minutes=self.keep_seconds / 60,
+                recordings=sessions.RECORDINGS,
+                local=local,
+                version=version.VERSION,
+            )
+        )
+        if fresh:
+            answer.set_cookie(self._cookie, session.token, httponly=True, samesite="strict")
+        return answer
+
+    async def listing(self, request: requests.Request) -> responses.Response:
+        """How far the recordings of this browser are."""
+        return responses.JSONResponse(
+            [
+                {
+                    "key": one.key,
+                    "name": one.name,
+                    "state": one.state,
+                    "step": one.step,
+                    "fraction": one.fraction,
+                    "ahead": self.queue.ahead(one) if one.state == work.WAITING else 0,
+                    "message": one.message,
+                }
+                for one in self._known(request).recordings.values()
+            ]
+        )
+
+    async def upload(self, request: requests.Request) -> responses.Response:
+        """Takes the bytes of a recording; checks them before the answer."""
+        one = self._begin(request, request.query_params.get("name", ""))
+        try:
+            await self._receive(request, one.source)
+            await anyio.to_thread.run_sync(work.check, one, self.limits)
+        except errors.UserError as error:
+            one.discard()
+            raise exceptions.HTTPException(422, str(error)) from error
+        except requests.ClientDisconnect:
+            one.discard()
+            return responses.Response(status_code=400)
+        except BaseException:
+            one.discard()
+            raise
+        return self._take(request, one)
+
+    async def example(self, request: requests.Request) -> responses.Response:
+        """Takes the example as if it had been sent."""
+        one = self._begin(request, sample.NAME)
+        try:
+            await anyio.to_thread.run_sync(sample.write, one.source)
+        except BaseException:
+            one.discard()
+            raise
+        return self._take(request, one)
+
+    def _begin(self, request: requests.Request, name: str) -> work.Recording:
+        self._known(request)
+        model = request.query_params.get("model") or self.models.default
+        if model not in self.models.titles:
+            raise exceptions.HTTPException(422, "there is no such model here")
+        if self.queue.full:
+            raise exceptions.HTTPException(503, "too many recordings are waiting; try again later")
+        return work.Recording(self.sessions.folder, name, model)
+
+    def _take(self, request: requests.Request, one: work.Recording) -> responses.Response:
+        """Puts what has come into the session and the queue, unless both have changed since."""
+        try:
+            session = self._known(request)
+            if self.queue.full:
+                raise exceptions.HTTPException(503, "too many recordings wait; try again later")
+            try:
+                session.make_room()
+            except errors.UserError as error:
+                raise exceptions.HTTPException(429, str(error)) from error
+        except exceptions.HTTPException:
+            one.discard()
+            raise
+        session.recordings[one.key] = one
+        self.queue.submit(one)
+        return responses.JSONResponse({"key": one.key}, 202)
+
+    async def _receive(self, request: requests.Request, path: pathlib.Path) -> None:
+        """Writes the body to a file, up to the limit."""
+        most = self.limits.num_bytes
+        too_large = exceptions.HTTPException(
+            413,
+            f"larger than {most / 1e6:g} MB, which is what this page takes; python -m "
+            "export.separate takes files of any size",
+        )
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > most:
+            raise too_large
+        taken = 0
+        try:
+            async with await anyio.open_file(path, "xb") as file:
+                chunks = request.stream().__aiter__()
+                while True:
+                    with anyio.fail_after(_STALLED_SECONDS):
+                        chunk = await anext(chunks, None)
+                    if chunk is None:
+                        return
+                    taken += len(chunk)
+                    if taken > most:
+                        raise too_large
+                    await file.write(chunk)
+        except TimeoutError as error:
+            raise exceptions.HTTPException(408, "nothing came for too long; try again") from error
+        except OSError as error:
+            error.filename = None
+            raise exceptions.HTTPException(507, command.explain_os_error(error)) from error
+
+    async def result(self, request: requests.Request) -> responses.Response:
+        """The tiles of a recording that is done."""
+        one = self._recording(request)
+        if one.state != work.DONE:
+            raise exceptions.HTTPException(404, "not separated yet")
+        template = self._environment.get_template("serve_result.html.j2")
+        return responses.HTMLResponse(template.render(one.view))
+
+    async def file(self, request: requests.Request) -> responses.Response:
+        """A file of a recording, by the name under which it is listed."""
+        one = self._recording(request)
+        file = one.files.get(request.path_params["file"])
+        if file is None or one.state != work.DONE:
+            raise exceptions.HTTPException(404, "no such file")
+        return responses.FileResponse(
+            file.path,
+            media_type=file.media_type,
+            filename=file.name,
+            content_disposition_type="inline",
+        )
+
+    async def remove(self, request: requests.Request) -> responses.Response:
+        """Removes a recording."""
+        if not self._known(request).remove(request.path_params["key"]):
+            raise exceptions.HTTPException(404, "no such recording")
+        return responses.Response(status_code=204)
+
+    async def remove_all(self, request: requests.Request) -> responses.Response:
+        """Removes all recordings of this browser."""
+        self._known(request).close()
+        return responses.Response(status_code=204)
+
+
+def create(page: Page, names: Collection[str]) -> applications.Starlette:
+    """The application.
+
+    Args:
+        page: what it serves.
+        names: of hosts under which it may be called, beside addresses in figures.
+    """
+
+    async def problem(_: requests.Request, error: Exception) -> responses.Response:
+        assert isinstance(error, exceptions.HTTPException)
+        return responses.JSONResponse({"error": error.detail}, error.status_code)
+
+    async def fault(_: requests.Request, error: Exception) -> responses.Response:
+        del error  # Uvicorn writes it to stderr.
+        return responses.JSONResponse({"error": "the page has a fault; see its terminal"}, 500)
+
+    def asset(media_type: str, *files: str) -> routing.Route:
+        body = "\n".join((_TEMPLATES / file).read_text(encoding="utf-8") for file in files)
+
+        async def answer(_: requests.Request) -> responses.Response:
+            return responses.Response(body, media_type=media_type)
+
+        return routing.Route(f"/{files[-1]}", answer)
+
+    return applications.Starlette(
+        routes=[
+            routing.Route("/", page.index),
+            asset("text/css", "report.css", "serve.css"),
+            asset("text/javascript", "players.js", "serve.js"),
+            asset("image/svg+xml", "brand.svg"),
+            routing.Route("/example", page.example, methods=["POST"]),
+            routing.Route("/recordings", page.listing),
+            routing.Route("/recordings", page.upload, methods=["POST"]),
+            routing.Route("/recordings", page.remove_all, methods=["DELETE"]),
+            routing.Route("/recordings/{key}", page.result),
+            routing.Route("/recordings/{key}", page.remove, methods=["DELETE"]),
+            routing.Route("/recordings/{key}/{file}", page.file),
+        ],
+        middleware=[middleware.Middleware(guard.Guard, names=names)],
+        exception_handlers={exceptions.HTTPException: problem, Exception: fault},
+        lifespan=page.lifespan,
+    )

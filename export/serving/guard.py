@@ -1,0 +1,89 @@
+"""Which requests are answered at all, and the headers that every answer carries.
+
+A page on loopback is reached by every other page that the same browser shows. Two ways in are
+closed here: a name that an attacker lets point to 127.0.0.1 (DNS rebinding) is not among the hosts
+that are answered, and a form or script of another origin may not change anything. Cookies that are
+`SameSite=Strict` (`export.serving.app`) close a third one.
+"""
+
+import ipaddress
+import urllib.parse
+from collections.abc import Collection
+
+from starlette import responses
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+_READING = ("GET", "HEAD")
+
+
+class Guard:
+    """ASGI middleware that refuses what is not meant for this page."""
+
+    def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
+        """Stands before an application.
+
+        Args:
+            app: what is guarded.
+            names: of hosts, under which the page may be called; addresses in figures always are,
+                because nobody can let them point elsewhere.
+        """
+        self._app = app
+        self._names = {name.lower() for name in names}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request, or hands it on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+            await send(message)
+
+        refusal = self._refusal(scope["method"], Headers(scope=scope))
+        answer = responses.JSONResponse({"error": refusal}, 403) if refusal else self._app
+        await answer(scope, receive, send_with_headers)
+
+    def _refusal(self, method: str, headers: Headers) -> str:
+        """Why a request is not answered; empty where it is."""
+        host = headers.get("host", "")
+        if not self._is_ours(host):
+            return (
+                "this page is not served under that name; use the address that export.serve "
+                "printed, or start it with --allowed_host"
+            )
+        if method not in _READING:
+            origin = headers.get("origin")
+            if origin is not None and urllib.parse.urlsplit(origin).netloc != host:
+                return "another page may not use this one"
+            if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+                return "another page may not use this one"
+        return ""
+
+    def _is_ours(self, host: str) -> bool:
+        try:
+            name = urllib.parse.urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return name in self._names
+        return True
