@@ -377,9 +377,9 @@ def _define_flags() -> None:
     flags.DEFINE_multi_string(
         "model",
         [],
-        "A SavedModel's folder, a trainer's --model_dir, a .keras file, or the name of a model that "
-        "comes with the package. Again for models to stand side by side; without it the oracles "
-        "stand alone.",
+        "A SavedModel's folder, a trainer's --model_dir, a .keras file, or the name of a model "
+        "that comes with the package. Again for models to stand side by side; without it the "
+        "oracles stand alone.",
     )
     flags.DEFINE_multi_string(
         "data_dir", [], "A dataset's folder, made by pipeline.preprocess. May be given again."

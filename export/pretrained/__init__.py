@@ -1,8 +1,4 @@
-"""The models that come with the package, each a folder here: SavedModel, card, training log.
-
-    from export import pretrained, separate
-    voices = separate.separate(samples, rate, pretrained.path())
-"""
+"""The models that come with the package, each a folder here: SavedModel, card, training log."""
 
 import pathlib
 
