@@ -168,29 +168,23 @@ def test_a_job_that_is_killed_while_it_inspects(corpus, undisturbed, tmp_path):
     assert checksums(tmp_path) == undisturbed
 
 
-def test_a_job_that_is_killed_with_all_its_workers_while_it_writes(corpus, undisturbed, tmp_path):
-    process = start(*flags(corpus, tmp_path, "--direct_num_workers=2"), start_new_session=True)
+def test_a_job_that_is_killed_while_its_workers_write(corpus, undisturbed, tmp_path):
+    process = start(*flags(corpus, tmp_path, "--direct_num_workers=2"))
     wait_for(lambda: len(shards(tmp_path)) >= 2, process)
-    os.killpg(process.pid, signal.SIGKILL)
+    left = descendants(process.pid)
+    process.kill()
     process.communicate()
+    # They do not outlive it: 5 to 9 seconds on an idle machine.
+    end = time.monotonic() + 240
+    while any(pathlib.Path(f"/proc/{pid}").exists() for pid in left):
+        assert time.monotonic() < end, "workers are still there"
+        time.sleep(0.1)
     kept = shards(tmp_path)
     said = finish(corpus, tmp_path)
     assert f"{NUM_SPEAKERS * NUM_RECORDINGS} recordings were inspected before" in said
     after = shards(tmp_path)
     assert {path: after[path] for path in kept} == kept
     assert checksums(tmp_path) == undisturbed
-
-
-def test_workers_do_not_outlive_their_job(corpus, tmp_path):
-    process = start(*flags(corpus, tmp_path, "--direct_num_workers=2"))
-    wait_for(lambda: len(workers(process.pid)) >= 2, process)
-    left = descendants(process.pid)
-    process.kill()
-    process.communicate()
-    end = time.monotonic() + 120
-    while any(pathlib.Path(f"/proc/{pid}/cmdline").exists() for pid in left):
-        assert time.monotonic() < end, "workers are still there"
-        time.sleep(0.1)
 
 
 def test_a_recording_that_changed_since_it_was_inspected_is_inspected_again(tmp_path, corpus):
