@@ -30,13 +30,13 @@ def main(arguments: list[str]) -> None:
     info = dataset.read(_DATA_DIR.value)
     from trainer import config as config_lib
     from trainer import input as input_lib
-    from trainer import training
+    from trainer import splits, training
 
     config = training.resolve(
         config_lib.Config(data_dir=_DATA_DIR.value, model=_MODEL.value, loss="mask"), info
     )
     config.check(info)
-    split = input_lib.Split(config.data_dir, "train", info)
+    split = splits.Split(config.data_dir, "train", info)
 
     def batches() -> Any:
         return input_lib.windows(

@@ -49,15 +49,7 @@ def inspect(utterance: corpus.Utterance, rate: int) -> Facts | corpus.Rejection:
     """
     try:
         data = storage.read_bytes(utterance.path)
-        samples, file_rate = audio.decode(data)
-        _check(samples)
-        samples = audio.resample(samples, file_rate, rate)
-        peak = float(np.abs(samples).max()) if samples.size else 0.0
-        if not np.isfinite(peak):
-            raise audio.AudioError("its samples are larger than 32-bit numbers hold")
-        level = features.active_level_db(samples)
-        if not level >= SILENCE_DB:
-            raise audio.AudioError("silent")
+        samples, level, file_rate = decode(data, rate)
     except storage.ReadError as error:
         return corpus.Rejection(utterance.path, error.reason)
     except audio.AudioError as error:
@@ -65,12 +57,36 @@ def inspect(utterance: corpus.Utterance, rate: int) -> Facts | corpus.Rejection:
     return Facts(
         utterance=utterance,
         num_samples=len(samples),
-        peak=peak,
+        peak=float(np.abs(samples).max()),
         active_level_db=level,
         sha256=hashlib.sha256(data).hexdigest(),
         file_bytes=len(data),
         file_rate=file_rate,
     )
+
+
+def decode(data: bytes, rate: int) -> tuple[np.ndarray, float, int]:
+    """The content of a recording, if there is something to hear.
+
+    Args:
+        data: the file's.
+        rate: wanted, Hz.
+
+    Returns:
+        float32 `[sample]` at `rate`, its active level in dB, and the file's own rate in Hz.
+
+    Raises:
+        AudioError: says why it cannot be used.
+    """
+    samples, file_rate = audio.decode(data)
+    _check(samples)
+    samples = audio.resample(samples, file_rate, rate)
+    if not np.isfinite(np.abs(samples).max(initial=0.0)):
+        raise audio.AudioError("its samples are larger than 32-bit numbers hold")
+    level = features.active_level_db(samples)
+    if not level >= SILENCE_DB:
+        raise audio.AudioError("silent")
+    return samples, level, file_rate
 
 
 def _check(samples: np.ndarray) -> None:

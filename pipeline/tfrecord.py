@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import google_crc32c
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _BLOCK = 2**20
@@ -32,6 +32,23 @@ def example_bytes(lists: Mapping[str, tuple[str, Sequence[Any]]]) -> bytes:
     for name, (kind, values) in lists.items():
         getattr(features[name], f"{kind}_list").value.extend(values)
     return example.SerializeToString(deterministic=True)
+
+
+def parse(record: bytes) -> dict[str, list[Any]]:
+    """The lists of a serialised `tf.train.Example`, by name: what `example_bytes` was given.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        example = _example_class().FromString(record)
+    except message.DecodeError as error:
+        raise ValueError(f"no tf.train.Example: {error}") from error
+    kinds = {name: f.WhichOneof("kind") for name, f in example.features.feature.items()}
+    return {
+        name: list(getattr(example.features.feature[name], kind).value) if kind else []
+        for name, kind in kinds.items()
+    }
 
 
 def bytes_offset(record: bytes, name: str) -> int:
@@ -87,6 +104,33 @@ class Writer:
     def sha256(self) -> str:
         """Of all that was written, hexadecimal."""
         return self._hash.hexdigest()
+
+
+def read(file: BinaryIO, offset: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Reads records one after another, up to the end of the file.
+
+    Args:
+        file: able to seek.
+        offset: byte at which the first one begins.
+
+    Yields:
+        For each record the byte of the file at which its data begin, and the data.
+
+    Raises:
+        ValueError: a record is cut short, or a checksum does not fit.
+    """
+    file.seek(offset)
+    while header := file.read(12):
+        length = _checked_length(header)
+        if length is None:
+            raise ValueError("its length is damaged" if len(header) == 12 else "it is cut short")
+        data, checksum = file.read(length), file.read(4)
+        if len(checksum) < 4:
+            raise ValueError("it is cut short")
+        if checksum != struct.pack("<I", _masked_crc(data)):
+            raise ValueError("its checksum does not fit")
+        yield offset + 12, data
+        offset += length + 16
 
 
 def whole_records(file: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
@@ -177,7 +221,7 @@ def _example_class() -> Any:
         name="example.proto", package="tensorflow", syntax="proto3"
     )
 
-    def message(name: str, *fields: tuple[str, int, int, str]) -> Any:
+    def add(name: str, *fields: tuple[str, int, int, str]) -> Any:
         proto = file.message_type.add(name=name)
         for field_name, number, kind, of in fields:
             repeated = kind in (_FIELD.TYPE_BYTES, _FIELD.TYPE_FLOAT, _FIELD.TYPE_INT64)
@@ -187,11 +231,11 @@ def _example_class() -> Any:
                 field.type_name = f".tensorflow.{of}"
         return proto
 
-    message("BytesList", ("value", 1, _FIELD.TYPE_BYTES, ""))
-    message("FloatList", ("value", 1, _FIELD.TYPE_FLOAT, ""))
-    message("Int64List", ("value", 1, _FIELD.TYPE_INT64, ""))
+    add("BytesList", ("value", 1, _FIELD.TYPE_BYTES, ""))
+    add("FloatList", ("value", 1, _FIELD.TYPE_FLOAT, ""))
+    add("Int64List", ("value", 1, _FIELD.TYPE_INT64, ""))
     lists = ("BytesList", "FloatList", "Int64List")
-    feature = message(
+    feature = add(
         "Feature",
         *(
             (f"{of[:-4].lower()}_list", number, _FIELD.TYPE_MESSAGE, of)
@@ -201,7 +245,7 @@ def _example_class() -> Any:
     feature.oneof_decl.add(name="kind")
     for field in feature.field:
         field.oneof_index = 0
-    features = message("Features", ("feature", 1, _FIELD.TYPE_MESSAGE, "Features.FeatureEntry"))
+    features = add("Features", ("feature", 1, _FIELD.TYPE_MESSAGE, "Features.FeatureEntry"))
     features.field[0].label = _FIELD.LABEL_REPEATED
     entry = features.nested_type.add(name="FeatureEntry")
     entry.options.map_entry = True
@@ -210,7 +254,7 @@ def _example_class() -> Any:
         name="value", number=2, type=_FIELD.TYPE_MESSAGE, label=_FIELD.LABEL_OPTIONAL,
         type_name=".tensorflow.Feature",
     )  # fmt: skip
-    message("Example", ("features", 1, _FIELD.TYPE_MESSAGE, "Features"))
+    add("Example", ("features", 1, _FIELD.TYPE_MESSAGE, "Features"))
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Example"))

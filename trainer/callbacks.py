@@ -3,14 +3,14 @@
 import math
 import pathlib
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from pipeline import errors
-from trainer import learner, run_folder
+from trainer import learner, mixing, run_folder, whole_mixtures
 
 # What must outlive a run that is killed, of Keras' own callbacks, which forget it.
 _KEPT = {
@@ -59,26 +59,19 @@ class Say(keras.callbacks.Callback):
             print(f"epoch {self.epoch + 1}: step {batch + 1}/{steps}, loss {loss:.4g}", flush=True)
 
 
-class WarmUp(keras.callbacks.Callback):
-    """Raises the learning rate from zero in a run's first steps, then leaves it alone.
+class NextEpoch(keras.callbacks.Callback):
+    """Tells batches that are mixed anew which epoch they are for, before they are read.
 
     Args:
-        rate: to reach.
-        steps: in so many.
+        batches: of the run.
     """
 
-    def __init__(self, rate: float, steps: int) -> None:
+    def __init__(self, batches: mixing.Batches) -> None:
         super().__init__()
-        self.rate = rate
-        self.steps = steps
+        self.batches = batches
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self.done = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
-
-    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if self.done < self.steps:
-            self.done += 1
-            self.model.optimizer.learning_rate = self.rate * self.done / self.steps
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.batches.epoch = epoch
 
 
 class SwapAverages(keras.callbacks.Callback):
@@ -106,10 +99,12 @@ class Validate(keras.callbacks.Callback):
 
     Args:
         model: gives the figures of a batch of mixtures.
-        batches: `trainer.input.mixtures`.
+        batches: of them, as `trainer.whole_mixtures` makes them.
     """
 
-    def __init__(self, model: learner.WholeMixtures, batches: Iterable[Any]) -> None:
+    def __init__(
+        self, model: learner.WholeMixtures, batches: Sequence[whole_mixtures.Batch]
+    ) -> None:
         super().__init__()
         self.whole_mixtures = model
         self.batches = batches
@@ -119,9 +114,14 @@ class Validate(keras.callbacks.Callback):
             logs |= {f"val_{k}": v for k, v in validate(self.whole_mixtures, self.batches).items()}
 
 
-def validate(model: learner.WholeMixtures, batches: Iterable[Any]) -> dict[str, float]:
+def validate(
+    model: learner.WholeMixtures, batches: Sequence[whole_mixtures.Batch]
+) -> dict[str, float]:
     """The figures over whole mixtures: `loss`, `mask_accuracy`, `si_sdr_improvement` (dB)."""
-    figures = model.predict(batches, verbose=0)
+    # Not `predict`: on TensorFlow it takes the third batch for as long as the first two, and on
+    # JAX a batch for a multiple of the devices.
+    found = [model.predict_on_batch(batch) for batch in batches]
+    figures = {name: np.concatenate([each[name] for each in found]) for name in found[0]}
     real = figures["real"] > 0
     error, weight, agreed, counted, improvement = (
         np.asarray(figures[name], np.float64)[real]

@@ -89,6 +89,11 @@ class Config:
         None, "integer", "Windows in a batch (default: 64; 8 with the losses sisdr and snr).",
         lower_bound=1,
     )  # fmt: skip
+    utterances_manifest: tuple[str, ...] = _setting(
+        (), "multi_string", "Dynamic mixing: mix the recordings that this CSV lists "
+        "(path,speaker,split), read once into memory, instead of the dataset's utterances; may be "
+        "repeated.",
+    )  # fmt: skip
     max_snr_db: float = _setting(
         5.0, "float", "Dynamic mixing: two voices differ by up to this many dB.", lower_bound=0,
         upper_bound=60,
@@ -190,6 +195,8 @@ class Config:
         given = {field.name: getattr(values, field.name) for field in dataclasses.fields(cls)}
         try:
             low, high = map(float, given["noise_snr_db"])
+            if not low <= high:
+                raise ValueError("not in order")
         except ValueError as error:
             raise errors.UserError("--noise_snr_db takes two numbers, such as 5,25") from error
         return cls.from_json({**given, "noise_snr_db": [low, high]})
@@ -262,6 +269,7 @@ class Config:
             raise errors.UserError(
                 f"{where} has no train split (only {', '.join(sorted(info.splits)) or 'nothing'})"
             )
+        self._check_mixing()
         stored = self.mixing != "dynamic" and self.loss in (None, "mask")
         if stored and self.target not in info.masks:
             raise errors.UserError(
@@ -274,6 +282,17 @@ class Config:
             raise errors.UserError(
                 f"--assignment=fixed is for two voices, but {where} has {info.num_sources}"
             )
+
+    def _check_mixing(self) -> None:
+        """Raises where something is asked for that would change nothing."""
+        for folder, share in (("noise_dir", "noise"), ("room_dir", "rooms")):
+            if getattr(self, folder) and not getattr(self, share):
+                raise errors.UserError(f"--{folder} is for --{share} above 0")
+        for name in ("utterances_manifest", "speed", "noise", "rooms"):
+            if self.mixing == "static" and getattr(self, name):
+                raise errors.UserError(
+                    f"--{name} is for --mixing=dynamic; static mixtures are as they are stored"
+                )
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:

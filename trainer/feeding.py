@@ -1,12 +1,15 @@
 """What a run is fed with: windows of stored mixtures, or mixtures that are made anew each time."""
 
 import math
+import os
 from collections.abc import Iterable
 from typing import Any
 
-from pipeline import dataset, errors, schema
+from absl import logging
+
+from pipeline import dataset, errors, schema, storage
 from trainer import config as config_lib
-from trainer import mixing, rooms, utterances
+from trainer import mixing, recordings, rooms, splits, utterances, whole_mixtures
 
 
 class Stored:
@@ -18,12 +21,17 @@ class Stored:
     """
 
     def __init__(self, config: config_lib.Config, info: dataset.DatasetInfo) -> None:
-        from trainer import input
-
+        try:
+            import tensorflow as tf  # noqa: F401
+        except ImportError as error:
+            raise errors.UserError(
+                f"--mixing=static reads with TensorFlow ({error}); install it, or train with "
+                "--mixing=dynamic"
+            ) from error
         assert config.frames
         assert config.batch_size
         self._config = config
-        self._split = input.open_split(config.data_dir, "train", info, config.skip_corrupt)
+        self._split = splits.open_split(config.data_dir, "train", info, config.skip_corrupt)
         self.features = ("log_magnitude", config.target) if config.loss == "mask" else ("sources",)
         self._num_windows = self._split.num_windows(config.frames)
         self.steps = math.ceil(self._num_windows / config.batch_size)
@@ -67,7 +75,10 @@ class Mixed:
         assert config.frames
         assert config.batch_size
         self._config = config
-        self._store = utterances.read(config.data_dir)
+        if config.utterances_manifest:
+            self._store = recordings.read(config.utterances_manifest, info)
+        else:
+            self._store = utterances.read(config.data_dir, info)
         settings = mixing.Settings(
             num_sources=info.num_sources,
             num_samples=schema.HOP * config.frames,
@@ -80,11 +91,16 @@ class Mixed:
             rooms=config.rooms,
             seed=config.seed,
         )
-        surroundings = rooms.Surroundings(info.sample_rate, config.noise_dir, config.room_dir)
+        surroundings = rooms.Surroundings(
+            info.sample_rate,
+            config.noise_dir if config.noise else "",
+            config.room_dir if config.rooms else "",
+        )
         try:
             self._mixer = mixing.Mixer(self._store, settings, surroundings)
         except ValueError as error:
-            raise errors.UserError(f"{config.data_dir}: {error}") from error
+            where = ", ".join(config.utterances_manifest) or config.data_dir
+            raise errors.UserError(f"{where}: {error}") from error
         # As many seconds of speech as there are.
         self.steps = math.ceil(
             self._store.num_samples
@@ -92,8 +108,8 @@ class Mixed:
         )
 
     def batches(self, steps: int, epoch: int) -> Iterable[Any]:
-        """The run's batches from an epoch on."""
-        return mixing.Batches(self._mixer, steps, epoch, self._config.workers)
+        """The run's batches; `callbacks.NextEpoch` says from which epoch on."""
+        return mixing.Batches(self._mixer, steps, self._config.workers)
 
     def describe(self) -> str:
         """What there is to learn from, for the headline."""
@@ -115,28 +131,39 @@ def open_dataset(config: config_lib.Config, info: dataset.DatasetInfo) -> Stored
     return (Mixed if config.mixing == "dynamic" else Stored)(config, info)
 
 
-def validation(config: config_lib.Config, info: dataset.DatasetInfo) -> Iterable[Any] | None:
-    """Whole mixtures of the split `valid`; None where there are none."""
+def validation(
+    config: config_lib.Config, info: dataset.DatasetInfo
+) -> whole_mixtures.Batches | None:
+    """Whole mixtures of the split `valid`; None where there are none.
+
+    Raises:
+        DamagedShardError: a shard is damaged.
+    """
     if "valid" not in info.splits or not info.splits["valid"].mixtures:
         return None
-    from trainer import input
-
-    return input.mixtures(input.open_split(config.data_dir, "valid", info, config.skip_corrupt))
+    split = splits.Split(config.data_dir, "valid", info)
+    if config.utterances_manifest and not any(map(_exists, split.paths)):
+        logging.warning(
+            "%s has no shard of the split valid: the loss in training decides what is best",
+            config.data_dir,
+        )
+        return None
+    return whole_mixtures.Batches(whole_mixtures.read(split, config.skip_corrupt))
 
 
 def find_damage(config: config_lib.Config, info: dataset.DatasetInfo) -> None:
-    """Reads every stored record that a run reads, after a failure.
+    """Reads every record that a run has read in training, after a failure.
 
     Raises:
         DamagedShardError: names the shard and the record.
     """
+    if config.mixing == "dynamic":
+        return
     from trainer import input
 
-    for name in info.splits:
-        features: tuple[str, ...] = ("sources",)
-        if name == "train":
-            if config.mixing == "dynamic":
-                continue
-            if config.loss == "mask":
-                features = ("log_magnitude", config.target)
-        input.find_damage(input.Split(config.data_dir, name, info), features)
+    features = ("log_magnitude", config.target) if config.loss == "mask" else ("sources",)
+    input.find_damage(splits.Split(config.data_dir, "train", info), features)
+
+
+def _exists(path: str) -> bool:
+    return storage.is_remote(path) or os.path.exists(path)

@@ -62,13 +62,17 @@ def _exported(folder: pathlib.Path) -> list[np.ndarray]:
         ) from error
     try:
         info = json.loads((folder / _INFO_FILE).read_text(encoding="utf-8"))
+        if not isinstance(info, dict):
+            raise ValueError(f"{_INFO_FILE} holds no facts")
         reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
         count = len([n for n in reader.get_variable_to_shape_map() if n.startswith("weights/")])
-        weights = [
+        variables = [
             reader.get_tensor(f"weights/{i}/.ATTRIBUTES/VARIABLE_VALUE") for i in range(count)
         ]
     except (OSError, ValueError, tf.errors.OpError) as error:
         raise errors.UserError(f"--init_from={folder} is damaged: {error}") from error
+    # What is no float is the state of random numbers.
+    weights = [v for v in variables if np.issubdtype(v.dtype, np.floating)]
     if sum(w.size for w in weights) < info.get("num_parameters", 0):
         raise errors.UserError(f"--init_from={folder} is damaged: it lacks weights")
     return weights

@@ -138,7 +138,7 @@ class MixtureLearner(keras.Model):
 
 
 class WholeMixtures(keras.Model):
-    """The figures of a separator on whole mixtures; `predict` takes `trainer.input.mixtures`.
+    """The figures of a separator on a batch that `trainer.whole_mixtures` makes.
 
     Args:
         model: the separator.

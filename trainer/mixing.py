@@ -153,27 +153,26 @@ class Mixer:
 
 
 class Batches(keras.utils.PyDataset):
-    """A run's batches, epoch after epoch, from any of them on.
+    """The batches of an epoch: those after all that came in the epochs before.
 
     Args:
         mixer: makes them.
         steps: batches of an epoch.
-        first_epoch: to start with.
         workers: threads that mix ahead.
+
+    Attributes:
+        epoch: which it is. `callbacks.NextEpoch` sets it, since Keras calls `on_epoch_end` of such
+            a dataset before the first epoch, too.
     """
 
-    def __init__(self, mixer: Mixer, steps: int, first_epoch: int = 0, workers: int = 2) -> None:
+    def __init__(self, mixer: Mixer, steps: int, workers: int = 2) -> None:
         super().__init__(workers=workers, max_queue_size=4 * workers)
         self.mixer = mixer
         self.steps = steps
-        self.epoch = first_epoch
+        self.epoch = 0
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.mixer.batch(self.epoch * self.steps + index)
-
-    def on_epoch_end(self) -> None:
-        """Called by Keras when the threads of an epoch have stopped."""
-        self.epoch += 1

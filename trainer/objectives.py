@@ -47,7 +47,7 @@ class Mixtures:
 
     @classmethod
     def of(cls, batch: dict[str, Tensor]) -> "Mixtures":
-        """What `trainer.mixing` and `trainer.input` give.
+        """From what `trainer.mixing`, `trainer.input` and `trainer.whole_mixtures` give.
 
         Args:
             batch: `sources`, int16 or float32 `[batch, source, sample]`; if there is noise,

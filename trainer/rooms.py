@@ -1,7 +1,5 @@
 """What surrounds voices: noise and rooms, from folders of recordings or made here."""
 
-import dataclasses
-import functools
 import math
 
 import numpy as np
@@ -17,23 +15,28 @@ _DIRECT_TO_REVERBERANT_DB = (-3.0, 9.0)
 _NOISE_SLOPES = (0.0, 2.0)
 
 
-@dataclasses.dataclass
 class Surroundings:
     """Draws noise and room responses.
 
-    Attributes:
+    Args:
         sample_rate: in Hz.
         noise_dir: recordings of noise; without, coloured noise is made.
         room_dir: recordings of impulse responses, one channel each voice's; without, they are made.
+
+    Raises:
+        UserError: a folder holds no recording.
     """
 
-    sample_rate: int
-    noise_dir: str = ""
-    room_dir: str = ""
+    def __init__(self, sample_rate: int, noise_dir: str = "", room_dir: str = "") -> None:
+        self.sample_rate = sample_rate
+        self._noises = _read_folder(noise_dir, sample_rate) if noise_dir else []
+        responses = _read_folder(room_dir, sample_rate) if room_dir else []
+        # From the direct sound on: a voice must not come later than its target.
+        self._responses = [r[np.abs(r).argmax() :] for r in responses]
 
     def noise(self, random: np.random.Generator, voices: np.ndarray, snr_db: float) -> np.ndarray:
         """Noise that lies `snr_db` below `voices`, float32 `[sample]`, by their mean squares."""
-        if self.noise_dir:
+        if self._noises:
             made = self._recorded_noise(random, len(voices))
         else:
             made = coloured_noise(random, len(voices))
@@ -53,9 +56,8 @@ class Surroundings:
         seconds = random.uniform(*_REVERBERATION_SECONDS)
         heard = np.empty_like(voices)
         for number, voice in enumerate(voices):
-            if self.room_dir:
-                responses = self._recorded_rooms
-                response = responses[random.integers(len(responses))]
+            if self._responses:
+                response = self._responses[random.integers(len(self._responses))]
             else:
                 ratio_db = random.uniform(*_DIRECT_TO_REVERBERANT_DB)
                 response = room_response(random, seconds, ratio_db, self.sample_rate)
@@ -66,20 +68,10 @@ class Surroundings:
         return heard
 
     def _recorded_noise(self, random: np.random.Generator, num_samples: int) -> np.ndarray:
-        recordings = self._recorded_noises
-        samples = recordings[random.integers(len(recordings))]
+        samples = self._noises[random.integers(len(self._noises))]
         repeated = np.tile(samples, math.ceil(num_samples / len(samples)) + 1)
         start = random.integers(len(samples))
         return repeated[start : start + num_samples].astype(np.float32)
-
-    @functools.cached_property
-    def _recorded_noises(self) -> list[np.ndarray]:
-        return _read_folder(self.noise_dir, self.sample_rate)
-
-    @functools.cached_property
-    def _recorded_rooms(self) -> list[np.ndarray]:
-        # From the direct sound on: a voice must not come later than its target.
-        return [r[np.abs(r).argmax() :] for r in _read_folder(self.room_dir, self.sample_rate)]
 
 
 def coloured_noise(random: np.random.Generator, num_samples: int) -> np.ndarray:
@@ -90,6 +82,7 @@ def coloured_noise(random: np.random.Generator, num_samples: int) -> np.ndarray:
     """
     slope = random.uniform(*_NOISE_SLOPES)
     spectrum = np.fft.rfft(random.standard_normal(num_samples))
+    spectrum[0] = 0
     # Flat below a hundredth of the band: what lies there is no sound.
     frequency = np.maximum(np.linspace(0, 1, len(spectrum)), 0.01)
     made = np.fft.irfft(spectrum * frequency ** (-slope / 2), num_samples)

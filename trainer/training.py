@@ -4,13 +4,23 @@ import dataclasses
 import importlib.util
 import math
 import sys
-from typing import Any
 
 import keras
 
 from models import registry, separator
 from pipeline import dataset, errors
-from trainer import callbacks, devices, feeding, initial, learner, objectives, run_folder, tfio
+from trainer import (
+    callbacks,
+    devices,
+    feeding,
+    initial,
+    learner,
+    mixing,
+    objectives,
+    optimizer,
+    run_folder,
+    tfio,
+)
 from trainer import config as config_lib
 
 
@@ -53,14 +63,18 @@ def train(config: config_lib.Config, model_dir: str) -> run_folder.State:
     print(_headline(config, info, model, data), flush=True)
     if state.epoch:
         print(f"going on after epoch {state.epoch}", flush=True)
+    batches = data.batches(steps, state.epoch)
+    chosen = _callbacks(config, info, model, folder, state)
+    if isinstance(batches, mixing.Batches):
+        chosen.insert(0, callbacks.NextEpoch(batches))
     try:
         model.fit(
-            data.batches(steps, state.epoch),
+            batches,
             initial_epoch=state.epoch,
             epochs=config.epochs,
             steps_per_epoch=steps,
             shuffle=False,  # They are.
-            callbacks=_callbacks(config, info, model, folder, state),
+            callbacks=chosen,
             # A bar for a person, a line an epoch for a file.
             verbose=1 if sys.stdout.isatty() else 2,
         )
@@ -90,10 +104,11 @@ def resolve(config: config_lib.Config, info: dataset.DatasetInfo) -> config_lib.
             f"leave it out for {objectives.default_loss(network)}"
         )
     on_waveforms = loss in ("sisdr", "snr")
+    has_utterances = info.utterances is not None or bool(config.utterances_manifest)
     return dataclasses.replace(
         config,
         loss=loss,
-        mixing=config.mixing or ("dynamic" if waveform and info.utterances else "static"),
+        mixing=config.mixing or ("dynamic" if waveform and has_utterances else "static"),
         frames=config.frames or (500 if on_waveforms else 100),
         batch_size=config.batch_size or (8 if on_waveforms else 64),
     )
@@ -140,29 +155,8 @@ def _objective(config: config_lib.Config) -> objectives.Objective:
 
 
 def _compile(model: keras.Model, config: config_lib.Config, steps: int) -> None:
-    rate: Any = config.learning_rate
-    if config.schedule == "cosine":
-        warm = config.warmup_steps
-        rate = keras.optimizers.schedules.CosineDecay(
-            0.0 if warm else rate,
-            max(steps * config.epochs - warm, 1),
-            warmup_target=rate if warm else None,
-            warmup_steps=warm,
-        )
-    common = {"global_clipnorm": config.clip_norm or None}
-    if config.ema:
-        common |= {"use_ema": True, "ema_momentum": config.ema}
-    if config.weight_decay:
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay, **common)
-        # Gains and biases have no reason to be small.
-        optimizer.exclude_from_weight_decay(
-            [v for v in model.trainable_variables if len(v.shape) < 2]
-        )
-    else:
-        optimizer = keras.optimizers.Adam(rate, **common)
     jit = "auto" if keras.backend.backend() == "jax" else config.jit_compile
-    model.compile(optimizer, jit_compile=jit)
-    optimizer.build(model.trainable_variables)
+    model.compile(optimizer.make(config, steps, model.trainable_variables), jit_compile=jit)
 
 
 def _callbacks(
@@ -176,8 +170,6 @@ def _callbacks(
     chosen: list[keras.callbacks.Callback] = [callbacks.StopAtNaN()]
     if not sys.stdout.isatty():
         chosen.append(callbacks.Say())
-    if config.warmup_steps and config.schedule != "cosine":
-        chosen.append(callbacks.WarmUp(config.learning_rate, config.warmup_steps))
     if config.ema:
         chosen.append(callbacks.SwapAverages())
     monitor, mode = "loss", "min"

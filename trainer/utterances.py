@@ -7,14 +7,16 @@ utterance's samples lie. TensorFlow is not needed.
 import csv
 import dataclasses
 import io
+import math
 import os
 from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline import errors, schema, storage
+from pipeline import dataset, errors, schema, storage
 
 _COLUMNS = ("shard", "offset", "num_samples", "speaker_id", "active_level_db")
+_REMEDY = "make the dataset anew (pipeline.preprocess --overwrite)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,49 +54,59 @@ class Utterances:
         return sum(map(len, self.samples))
 
 
-def read(folder: str) -> Utterances:
+def read(folder: str, info: dataset.DatasetInfo) -> Utterances:
     """The utterances of a dataset.
 
     Args:
         folder: of the dataset; where it is remote the shards are read into memory.
+        info: of the dataset.
 
     Raises:
         UserError: the dataset has none, or they do not fit their index.
     """
+    if info.utterances is None:
+        raise errors.UserError(
+            f"{folder} has no clean utterances to mix; make it anew with pipeline.preprocess "
+            "--utterances, name recordings by --utterances_manifest, or train with --mixing=static"
+        )
     place = storage.join(folder, schema.UTTERANCES_FOLDER)
     path = storage.join(place, schema.UTTERANCES_INDEX_FILE)
     try:
-        text = storage.read_bytes(path).decode("utf-8")
-    except (errors.UserError, OSError) as error:
-        raise errors.UserError(
-            f"{folder} has no clean utterances to mix ({error}); make it anew with "
-            "pipeline.preprocess --utterances, or train with --mixing=static"
-        ) from error
-    try:
-        rows = [[row[name] for name in _COLUMNS] for row in csv.DictReader(io.StringIO(text))]
-        places = [(shard, int(offset), int(count)) for shard, offset, count, _, _ in rows]
-        levels = [float(row[-1]) for row in rows]
-    except (KeyError, TypeError, ValueError) as error:
-        raise errors.UserError(f"{path} is damaged: {error}") from error
-    shards = {name: _open(storage.join(place, name)) for name in {shard for shard, _, _ in places}}
+        rows = _read_index(path)
+        if len(rows) != info.utterances.utterances:
+            raise ValueError(f"{len(rows)} rows, not {info.utterances.utterances}")
+    except (csv.Error, KeyError, TypeError, ValueError) as error:
+        raise errors.UserError(f"{path} is damaged: {error}; {_REMEDY}") from error
+    shards = {name: _open(storage.join(place, name)) for name in sorted({row[0] for row in rows})}
     samples = []
-    for shard, offset, count in places:
+    for shard, offset, count, _, _ in rows:
         data = shards[shard][offset : offset + 2 * count]
-        if offset < 0 or len(data) != 2 * count:
+        if len(data) != 2 * count:
             raise errors.UserError(
-                f"{storage.join(place, shard)} is shorter than {path} says; make the dataset anew "
-                "(pipeline.preprocess --overwrite)"
+                f"{storage.join(place, shard)} is shorter than {path} says; {_REMEDY}"
             )
         samples.append(np.frombuffer(data, "<i2"))  # A view: nothing is read yet.
-    return Utterances.of(samples, levels, [row[3] for row in rows])
+    return Utterances.of(samples, [row[4] for row in rows], [row[3] for row in rows])
+
+
+def _read_index(path: str) -> list[tuple[str, int, int, str, float]]:
+    """What `_COLUMNS` hold; raises ValueError and the like where that cannot be."""
+    text = storage.read_bytes(path).decode("utf-8")
+    rows = []
+    for row in csv.DictReader(io.StringIO(text, newline="")):
+        shard, offset, count, speaker, level = (row[name] for name in _COLUMNS)
+        schema.ShardName.parse(shard)
+        if min(int(offset), int(count) - 1) < 0 or not math.isfinite(float(level)):
+            raise ValueError(f"{offset}, {count} or {level} cannot be")
+        rows.append((shard, int(offset), int(count), speaker, float(level)))
+    return rows
 
 
 def _open(path: str) -> np.ndarray:
     if storage.is_remote(path):
         return np.frombuffer(storage.read_bytes(path), np.uint8)
     try:
-        if not os.path.getsize(path):
-            return np.zeros(0, np.uint8)
-        return np.memmap(path, np.uint8, "r")
+        # An empty file cannot be mapped.
+        return np.memmap(path, np.uint8, "r") if os.path.getsize(path) else np.zeros(0, np.uint8)
     except OSError as error:
-        raise errors.UserError(f"{path}: {error.strerror or error}") from error
+        raise errors.UserError(f"{path}: {error.strerror or error}; {_REMEDY}") from error

@@ -69,12 +69,13 @@ def ways(request, tmp_path_factory):
 
 
 def test_trainer_and_evaluator_agree_to_a_hundredth_of_a_db(ways, small_dataset, tmp_path):
-    from trainer import callbacks, input, learner, objectives
+    from trainer import callbacks, learner, objectives, splits, whole_mixtures
 
     info = dataset.read(str(small_dataset))
     whole = learner.WholeMixtures(ways.separator, objectives.Objective("sisdr"))
-    split = input.Split(str(small_dataset), "valid", info)
-    trained = callbacks.validate(whole, input.mixtures(split))["si_sdr_improvement"]
+    split = splits.Split(str(small_dataset), "valid", info)
+    batches = whole_mixtures.Batches(whole_mixtures.read(split))
+    trained = callbacks.validate(whole, batches)["si_sdr_improvement"]
 
     summary = evaluate.evaluate(
         [str(ways.run), str(ways.exported)], [str(small_dataset)], str(tmp_path), split="valid",

@@ -37,6 +37,16 @@ def test_flags_give_settings_and_defaults_agree():
     )
 
 
+def test_lists_of_numbers_and_of_files():
+    given = _parse("--noise_snr_db=0,12.5", "--utterances_manifest=a", "--utterances_manifest=b")
+    assert given.noise_snr_db == (0.0, 12.5)
+    assert given.utterances_manifest == ("a", "b")
+    assert config.Config.from_json(json.loads(json.dumps(given.to_json()))) == given
+    for text in ("5", "1,2,3", "low,high", "9,3"):
+        with pytest.raises(errors.UserError, match="--noise_snr_db takes two numbers"):
+            _parse(f"--noise_snr_db={text}")
+
+
 @pytest.mark.parametrize(
     "flag", ["--batch_size=0", "--epochs=-1", "--target=abc", "--dropout=1", "--frames=x"]
 )
@@ -101,3 +111,28 @@ def test_check_holds_the_settings_against_the_dataset():
     three = _info(config={"sample_rate": 8000, "num_sources": 3, "masks": ["psm"]})
     with pytest.raises(errors.UserError, match="fixed is for two voices"):
         config.Config(assignment="fixed").check(three)
+    with pytest.raises(errors.UserError, match="fixed is for --loss=mask, not sisdr"):
+        config.Config(assignment="fixed", loss="sisdr").check(_info())
+
+
+def test_masks_need_not_be_stored_where_they_are_made_on_the_device():
+    without = _info(config={"sample_rate": 8000, "num_sources": 2, "masks": []})
+    config.Config(mixing="dynamic").check(without)
+    config.Config(mixing="static", loss="sisdr").check(without)
+    with pytest.raises(errors.UserError, match=r"stores the masks \(none\), not psm"):
+        config.Config(mixing="static").check(without)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mixing": "static", "speed": 0.1}, "--speed is for --mixing=dynamic"),
+        ({"mixing": "static", "rooms": 0.5}, "--rooms is for --mixing=dynamic"),
+        ({"mixing": "static", "utterances_manifest": ("a",)}, "--utterances_manifest is for"),
+        ({"mixing": "dynamic", "noise_dir": "/n"}, "--noise_dir is for --noise above 0"),
+        ({"mixing": "dynamic", "room_dir": "/r"}, "--room_dir is for --rooms above 0"),
+    ],
+)
+def test_what_would_do_nothing_is_refused(settings, message):
+    with pytest.raises(errors.UserError, match=message):
+        config.Config(**settings).check(_info())

@@ -8,13 +8,13 @@ import pytest
 import tensorflow as tf
 
 from pipeline import dataset, errors, schema
-from trainer import input, losses
+from trainer import input, losses, splits, whole_mixtures
 
 FRAMES = 50
 
 
 def _split(folder, name="train"):
-    return input.Split(str(folder), name, dataset.read(str(folder)))
+    return splits.Split(str(folder), name, dataset.read(str(folder)))
 
 
 def _records(folder, name, masks=schema.MASKS):
@@ -142,25 +142,6 @@ def test_reads_the_shards_that_the_info_lists(small_dataset, tmp_path):
     assert len(_split(folder).paths) == 2
 
 
-def test_whole_mixtures_once_each_and_empty_rows(small_dataset):
-    batches = input.mixtures(_split(small_dataset, "valid"), shortest=8000, batch_samples=32000)
-    found, shapes = {}, set()
-    for batch in batches.as_numpy_iterator():
-        sources, lengths = batch["sources"], batch["num_samples"]
-        shapes.add(sources.shape)
-        assert sources.dtype == np.int16
-        for row, length in zip(sources, lengths, strict=True):
-            assert not row[:, length:].any()
-            if length:
-                assert length > row.shape[1] // 1.5 or row.shape[1] == 8000
-                found[row[:, :length].tobytes()] = length
-    expected = {r["sources"].tobytes() for r in _records(small_dataset, "valid")}
-    assert set(found) == expected
-    assert shapes <= {(4, 2, 8000), (2, 2, 12000), (2, 2, 16000), (1, 2, 24000)}
-    assert len(shapes) > 1
-    assert batches.cardinality() == len(list(batches))
-
-
 def _damage(path, position, bit=4):
     data = bytearray(path.read_bytes())
     data[position] ^= bit
@@ -179,7 +160,7 @@ def test_names_the_damaged_record(small_dataset, tmp_path):
     with pytest.raises(tf.errors.DataLossError):
         _take(input.windows(split, ("log_magnitude",), frames=FRAMES, batch_size=4), 99)
     message = r"train-00001-of-00002.tfrecord is damaged at record 2 of 5 \(from 0\)"
-    with pytest.raises(input.DamagedShardError, match=message):
+    with pytest.raises(splits.DamagedShardError, match=message):
         input.find_damage(split, ("log_magnitude",))
 
 
@@ -189,11 +170,13 @@ def test_names_the_shard_that_is_cut_short_or_missing(small_dataset, tmp_path):
     path = folder / "train-00000-of-00002.tfrecord"
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(
-        input.DamagedShardError, match=r"train-00000-of-00002.tfrecord has \d+ bytes"
+        splits.DamagedShardError, match=r"train-00000-of-00002.tfrecord has \d+ bytes"
     ):
         _split(folder).check_sizes()
     path.unlink()
-    with pytest.raises(input.DamagedShardError, match=r"train-00000-of-00002\.tfrecord is missing"):
+    with pytest.raises(
+        splits.DamagedShardError, match=r"train-00000-of-00002\.tfrecord is missing"
+    ):
         _split(folder).check_sizes()
 
 
@@ -229,19 +212,15 @@ def test_goes_on_without_what_is_damaged(small_dataset, tmp_path, caplog):
     _spoil(folder)
     info = dataset.read(str(folder))
     with caplog.at_level("WARNING", "absl"):
-        split = input.open_split(str(folder), "train", info, skip_corrupt=True)
+        split = splits.open_split(str(folder), "train", info, skip_corrupt=True)
     assert "2 of 10 records of train are lost" in caplog.text
     assert "train-00000-of-00002.tfrecord: 1 of 5, the first is record 4" in caplog.text
     assert "train-00001-of-00002.tfrecord: 1 of 5, the first is record 2" in caplog.text
     # Shard 0 has the even mixtures, shard 1 the odd ones.
     expected = [r for name, r in whole.items() if name not in ("train8", "train5")]
     assert len(expected) == 8
-    found = set()
-    for batch in input.mixtures(split, shortest=8000, batch_samples=32000):
-        for row, length in zip(batch["sources"].numpy(), batch["num_samples"].numpy(), strict=True):
-            if length:
-                found.add(row[:, :length].tobytes())
-    assert found == _sources(expected)
+    voices = whole_mixtures.read(split, skip_corrupt=True)
+    assert {sources.tobytes() for sources in voices} == _sources(expected)
     windows = input.windows(split, ("sources",), frames=350, batch_size=4)
     seen = set()
     for batch in windows.take(6).as_numpy_iterator():
@@ -252,8 +231,8 @@ def test_goes_on_without_what_is_damaged(small_dataset, tmp_path, caplog):
 
 def test_nothing_changes_where_nothing_is_damaged(small_dataset, caplog):
     info = dataset.read(str(small_dataset))
-    split = input.open_split(str(small_dataset), "train", info, skip_corrupt=True)
-    assert split == input.open_split(str(small_dataset), "train", info)
+    split = splits.open_split(str(small_dataset), "train", info, skip_corrupt=True)
+    assert split == splits.open_split(str(small_dataset), "train", info)
     assert not caplog.text
 
 
@@ -263,10 +242,10 @@ def test_missing_shards_are_lost_and_a_split_without_any_is_refused(small_datase
     info = dataset.read(str(folder))
     first, second = sorted(folder.glob("train-*.tfrecord"))
     first.unlink()
-    with pytest.raises(input.DamagedShardError, match=r"is missing; .*--skip_corrupt"):
-        input.open_split(str(folder), "train", info)
-    split = input.open_split(str(folder), "train", info, skip_corrupt=True)
+    with pytest.raises(splits.DamagedShardError, match=r"is missing; .*--skip_corrupt"):
+        splits.open_split(str(folder), "train", info)
+    split = splits.open_split(str(folder), "train", info, skip_corrupt=True)
     assert [piece.records for piece in split.pieces] == [5]
     second.write_bytes(b"")
-    with pytest.raises(input.DamagedShardError, match="no record of train can be read"):
-        input.open_split(str(folder), "train", info, skip_corrupt=True)
+    with pytest.raises(splits.DamagedShardError, match="no record of train can be read"):
+        splits.open_split(str(folder), "train", info, skip_corrupt=True)

@@ -9,7 +9,7 @@ from fast_bss_eval import numpy as bss
 
 from models import registry, separator
 from pipeline import dataset, features, schema
-from trainer import callbacks, input, learner, objectives
+from trainer import callbacks, input, learner, objectives, splits, whole_mixtures
 
 
 def _separator(info, num_outputs=2):
@@ -46,18 +46,15 @@ def _expected(model, sources, fixed):
 @pytest.mark.parametrize("assignment", ["pit", "fixed"])
 def test_validation_is_over_whole_mixtures_without_padding(small_dataset, assignment):
     folder = pathlib.Path(small_dataset)
-    split = input.Split(str(folder), "valid", dataset.read(str(folder)))
+    split = splits.Split(str(folder), "valid", dataset.read(str(folder)))
+    mixtures = whole_mixtures.read(split)
     fixed = assignment == "fixed"
     model = _separator(split.info, 1 if fixed else 2)
     found = callbacks.validate(
         learner.WholeMixtures(model, objectives.Objective("mask", "psm", fixed)),
-        input.mixtures(split, shortest=8000, batch_samples=48000),
+        whole_mixtures.Batches(mixtures, shortest=8000, batch_samples=48000),
     )
-    rows = []
-    for batch in input.mixtures(split).as_numpy_iterator():
-        for sources, length in zip(batch["sources"], batch["num_samples"], strict=True):
-            if length:
-                rows.append(_expected(model, sources[:, :length], fixed))
+    rows = [_expected(model, sources, fixed) for sources in mixtures]
     error, weight, agreed, counted, improvement = (np.array(c) for c in zip(*rows, strict=True))
     assert len(rows) == 4
     np.testing.assert_allclose(found["loss"], error.sum() / weight.sum(), rtol=1e-3)
@@ -67,7 +64,7 @@ def test_validation_is_over_whole_mixtures_without_padding(small_dataset, assign
 
 def test_the_loss_of_an_epoch_is_that_of_all_its_windows_together(small_dataset):
     """Batches of one window and of all give one figure, though windows differ in weight."""
-    split = input.Split(str(small_dataset), "train", dataset.read(str(small_dataset)))
+    split = splits.Split(str(small_dataset), "train", dataset.read(str(small_dataset)))
     model = learner.MaskLearner(_separator(split.info), "psm", "pit")
     model.build()
     model.compile(jit_compile=False)

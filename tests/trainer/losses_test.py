@@ -2,10 +2,11 @@
 
 import itertools
 
+import fast_bss_eval
 import numpy as np
 import pytest
 
-from pipeline import schema
+from pipeline import features, schema
 from trainer import losses
 
 
@@ -79,3 +80,152 @@ def test_padding_counts_nothing():
     ):
         for before, after in zip(loss(estimates), loss(spoilt), strict=True):
             np.testing.assert_array_equal(before, after)
+
+
+def _voices(num_sources=2, seed=0, length=4000, noise=0.3):
+    """Voices that are not zero-mean, estimates in another order, and all samples valid."""
+    rng = np.random.default_rng(seed)
+    sources = rng.normal(size=(3, num_sources, length)) * rng.uniform(0.1, 1, (3, num_sources, 1))
+    sources += 0.05
+    estimates = sources * rng.uniform(0.5, 2, (3, num_sources, 1))
+    estimates += noise * rng.normal(size=sources.shape) * sources.std(axis=-1, keepdims=True)
+    estimates = estimates[:, rng.permutation(num_sources)]
+    valid = np.ones((3, length), "float32")
+    return estimates.astype("float32"), sources.astype("float32"), valid
+
+
+def _clamped(ratio_db, clamp_db=losses.CLAMP_DB):
+    """What a ratio of signal to noise becomes when 30 dB below the signal is added to the noise."""
+    return -10 * np.log10(10 ** (-ratio_db / 10) + 10 ** (-clamp_db / 10))
+
+
+def _best(pairs):
+    """Mean over the best permutation of `[output, source]`, by trying all."""
+    count = len(pairs)
+    return max(
+        np.mean([pairs[o, s] for o, s in enumerate(order)])
+        for order in itertools.permutations(range(count))
+    )
+
+
+@pytest.mark.parametrize("num_sources", [2, 3, 4])
+@pytest.mark.parametrize("noise", [0.01, 0.3, 3.0])
+def test_negative_si_sdr_is_that_of_another_library_clamped(num_sources, noise):
+    estimates, sources, valid = _voices(num_sources, noise=noise)
+    error, weight = losses.negative_si_sdr(estimates, sources, valid)
+    np.testing.assert_array_equal(weight, num_sources)
+    for i in range(3):
+        pairs = np.array(
+            [
+                [
+                    fast_bss_eval.numpy.si_sdr(
+                        s[None].astype("float64"), e[None].astype("float64"), zero_mean=True
+                    )[0]
+                    for s in sources[i]
+                ]
+                for e in estimates[i]
+            ]
+        )
+        # The order is that of SI-SDR itself; the clamp comes after it.
+        count = range(num_sources)
+        order = max(itertools.permutations(count), key=lambda o: sum(pairs[e, o[e]] for e in count))
+        expected = np.mean([_clamped(pairs[e, order[e]]) for e in count])
+        np.testing.assert_allclose(-error[i] / weight[i], expected, atol=2e-3)
+
+
+def test_what_is_perfect_has_the_clamp_and_what_is_better_than_it_gains_little():
+    _, sources, valid = _voices()
+    rng = np.random.default_rng(9)
+    noise = rng.normal(size=sources.shape) * np.sqrt(np.mean(sources**2, axis=-1, keepdims=True))
+    for loss in (losses.negative_si_sdr, losses.negative_snr):
+        error, weight = loss(sources, sources, valid)
+        np.testing.assert_allclose(np.asarray(error) / weight, -losses.CLAMP_DB, atol=0.01)
+        near = sources + 10 ** (-(losses.CLAMP_DB + 10) / 20) * noise
+        moved, _ = loss(near.astype("float32"), sources, valid)
+        np.testing.assert_allclose(np.asarray(moved) / weight, -_clamped(40.0), atol=0.05)
+
+
+@pytest.mark.parametrize("num_sources", [2, 3, 4])
+def test_negative_snr_is_its_formula(num_sources):
+    estimates, sources, valid = _voices(num_sources, seed=1)
+    error, weight = losses.negative_snr(estimates, sources, valid)
+    for i in range(3):
+        pairs = np.empty((num_sources, num_sources))
+        for e, s in itertools.product(range(num_sources), repeat=2):
+            voice, estimate = sources[i, s].astype("float64"), estimates[i, e].astype("float64")
+            power, noise = np.sum(voice**2), np.sum((voice - estimate) ** 2)
+            pairs[e, s] = 10 * np.log10(power / (noise + 10 ** (-losses.CLAMP_DB / 10) * power))
+        np.testing.assert_allclose(-error[i] / weight[i], _best(pairs), atol=1e-3)
+
+
+def test_si_sdr_does_not_care_for_levels_and_snr_does():
+    estimates, sources, valid = _voices(seed=2)
+    before, _ = losses.negative_si_sdr(estimates, sources, valid)
+    for gain in (0.01, 30.0):
+        for e, s in ((gain * estimates, sources), (gain * estimates, gain * sources)):
+            after, _ = losses.negative_si_sdr(e, s, valid)
+            np.testing.assert_allclose(after, before, atol=0.02)
+    one, _ = losses.negative_snr(estimates, sources, valid)
+    both, _ = losses.negative_snr(0.1 * estimates, 0.1 * sources, valid)
+    quiet, _ = losses.negative_snr(0.1 * estimates, sources, valid)
+    np.testing.assert_allclose(both, one, atol=0.01)
+    assert np.abs(np.asarray(quiet) - one).min() > 1
+
+
+def test_silent_voices_have_no_weight():
+    estimates, sources, valid = _voices(3, seed=3)
+    sources[0, 1] = 0
+    sources[1] = 0
+    for loss in (losses.negative_si_sdr, losses.negative_snr):
+        error, weight = (np.asarray(x) for x in loss(estimates, sources, valid))
+        np.testing.assert_array_equal(weight, [2, 0, 3])
+        assert np.isfinite(error).all()
+        assert error[1] == 0
+        kept = [0, 2]
+        of_two, _ = loss(estimates[:1], np.delete(sources[:1], 1, axis=1)[:, [0, 1, 1]], valid[:1])
+        assert np.isfinite(of_two).all()
+        # The two that are heard are taken for the outputs that fit them best.
+        best = min(
+            float(loss(estimates[:1][:, list(pair)], sources[:1][:, kept], valid[:1])[0][0])
+            for pair in itertools.permutations(range(3), 2)
+        )
+        np.testing.assert_allclose(error[0], best, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "loss", [losses.negative_si_sdr, losses.negative_snr, losses.negative_magnitude_si_sdr]
+)
+def test_padded_samples_count_nothing(loss):
+    estimates, sources, _ = _voices(seed=4, length=3200)
+    lengths = np.array([3200, 1600, 640])
+    valid = (np.arange(3200)[None] < lengths[:, None]).astype("float32")
+    # Padding is silence in the mixture; what the network makes there is nobody's.
+    sources *= valid[:, None]
+    error, weight = loss(estimates, sources, valid)
+    spoilt = np.where(valid[:, None] > 0, estimates, 7.0).astype("float32")
+    again, _ = loss(spoilt, sources, valid)
+    np.testing.assert_allclose(error, again, rtol=1e-5)
+    if loss is not losses.negative_magnitude_si_sdr:
+        for i, length in enumerate(lengths):
+            alone, _ = loss(
+                estimates[i : i + 1, :, :length], sources[i : i + 1, :, :length], valid[:1, :length]
+            )
+            np.testing.assert_allclose(error[i], alone[0], atol=1e-3)
+    np.testing.assert_array_equal(weight, 2)
+
+
+def test_magnitude_si_sdr_is_si_sdr_of_the_spectrograms_magnitudes():
+    estimates, sources, valid = _voices(seed=5)
+    error, weight = losses.negative_magnitude_si_sdr(estimates, sources, valid)
+    for i in range(3):
+        found, voices = (
+            np.abs(features.stft(x[i])).astype("float64").reshape(2, -1)
+            for x in (estimates, sources)
+        )
+        pairs = np.array(
+            [
+                [fast_bss_eval.numpy.si_sdr(v[None], e[None], zero_mean=True)[0] for v in voices]
+                for e in found
+            ]
+        )
+        np.testing.assert_allclose(-error[i] / weight[i], _best(_clamped(pairs)), atol=5e-3)
