@@ -17,6 +17,8 @@ Tensor = Any
 WHOLE = 1024
 # Queries in a block, where there are more positions or nobody knows how many.
 BLOCK = 64
+# Added to a score, it leaves nothing of the weight.
+_NEVER = -1e9
 
 
 def attend(
@@ -24,6 +26,7 @@ def attend(
     key: Tensor,
     value: Tensor,
     distances: Tensor | None = None,
+    valid: Tensor | None = None,
     training: bool | None = None,
 ) -> Tensor:
     """Scaled dot-product attention of each row's positions to all positions of that row.
@@ -37,48 +40,78 @@ def attend(
         value: likewise.
         distances: for relative positions, what is added to the keys at each distance between query
             and key, `[2 · position - 1, channel]`, `RelativePositions`' result.
+        valid: 1 for positions to attend to, 0 for padding, `[row, position]`; not in training.
         training: whether gradients are wanted, so that everything must be kept anyway.
 
     Returns:
         `[row, position, head, channel]`.
     """
-    scale = float(query.shape[-1]) ** -0.5
-    if not training and (query.shape[1] is None or query.shape[1] > WHOLE):
-        return _in_blocks(query * scale, key, value, distances)
-    bias = None
+    query = query * float(query.shape[-1]) ** -0.5
     if distances is not None:
-        distances = ops.pad(ops.cast(distances, query.dtype), [(0, 1), (0, 0)])
-        products = ops.einsum("rqhc,dc->rhqd", query * scale, distances)
-        bias = _by_key(products, ops.shape(key)[1])
-    return ops.dot_product_attention(query, key, value, bias=bias)
-
-
-def _in_blocks(query: Tensor, key: Tensor, value: Tensor, distances: Tensor | None) -> Tensor:
-    """The same for scaled queries, `BLOCK` of them after the others."""
+        distances = ops.cast(distances, query.dtype)
+    if training:
+        bias = None
+        if distances is not None:
+            near = ops.pad(distances, [(0, 1), (0, 0)])
+            bias = _by_key(ops.einsum("rqhc,dc->rhqd", query, near), ops.shape(key)[1])
+        return ops.dot_product_attention(query, key, value, bias=bias, scale=1.0)
     rows, num_positions, heads, channels = ops.shape(query)
+    # In the order of axes that the products want.
+    query, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, value))
+    key = ops.transpose(key, (0, 2, 3, 1))
+    if valid is not None:
+        valid = ops.cast(valid, "float32")[:, None, None]
+    if query.shape[2] is not None and query.shape[2] <= WHOLE:
+        near = None if distances is None else ops.pad(distances, [(0, 1), (0, 0)])
+        return ops.transpose(_of_block(query, key, value, near, valid), (0, 2, 1, 3))
+
     num_blocks = (num_positions + BLOCK - 1) // BLOCK
-    filled = ops.pad(query, [(0, 0), (0, BLOCK - 1), (0, 0), (0, 0)])[:, : num_blocks * BLOCK]
-    blocks = ops.reshape(filled, (rows, num_blocks, BLOCK, heads, channels))
-    # Once for all blocks in the order of axes that the products want.
-    blocks = ops.transpose(blocks, (1, 0, 3, 2, 4))
-    key, value = ops.transpose(key, (0, 2, 3, 1)), ops.transpose(value, (0, 2, 1, 3))
+    query = ops.pad(query, [(0, 0), (0, 0), (0, BLOCK - 1), (0, 0)])[:, :, : num_blocks * BLOCK]
+    blocks = ops.reshape(query, (rows, heads, num_blocks, BLOCK, channels))
     if distances is not None:
         # The filled queries at the end are farther from the first key than any real one.
-        distances = ops.pad(ops.cast(distances, query.dtype), [(BLOCK - 1, 1), (0, 0)])
+        distances = ops.pad(distances, [(BLOCK - 1, 1), (0, 0)])
 
     def one_block(part: tuple[Tensor, Tensor]) -> Tensor:
         queries, first = part
-        scores = ops.matmul(queries, key)
+        near = None
         if distances is not None:
             start = num_positions - 1 - first
             near = ops.slice(distances, (start, 0), (num_positions + BLOCK, channels))
-            scores = scores + _by_key(ops.einsum("rhqc,dc->rhqd", queries, near), num_positions)
-        weights = ops.softmax(ops.cast(scores, "float32"), axis=-1)
-        return ops.matmul(ops.cast(weights, value.dtype), value)
+        return _of_block(queries, key, value, near, valid)
 
     firsts = BLOCK * ops.arange(num_blocks, dtype="int32")
-    found = ops.transpose(ops.map(one_block, (blocks, firsts)), (1, 0, 3, 2, 4))
+    found = ops.map(one_block, (ops.transpose(blocks, (2, 0, 1, 3, 4)), firsts))
+    found = ops.transpose(found, (1, 0, 3, 2, 4))
     return ops.reshape(found, (rows, num_blocks * BLOCK, heads, channels))[:, :num_positions]
+
+
+def _of_block(
+    query: Tensor, key: Tensor, value: Tensor, near: Tensor | None, valid: Tensor | None
+) -> Tensor:
+    """Attention of some scaled queries to all keys.
+
+    Args:
+        query: `[row, head, query, channel]`.
+        key: `[row, head, channel, key]`.
+        value: `[row, head, key, channel]`.
+        near: vectors of falling distances from that of the last query to the first key on, and one
+            more, `[query + key, channel]`.
+        valid: float32 `[row, 1, 1, key]`.
+
+    Returns:
+        `[row, head, query, channel]`.
+    """
+    scores = ops.matmul(query, key)
+    if near is not None:
+        scores = scores + _by_key(ops.einsum("rhqc,dc->rhqd", query, near), ops.shape(key)[-1])
+    scores = ops.cast(scores, "float32")
+    if valid is not None:
+        scores = scores + _NEVER * (1 - valid)
+    # Not `ops.softmax`, which warns of a single key.
+    weights = ops.exp(scores - ops.max(scores, axis=-1, keepdims=True))
+    weights = weights / ops.sum(weights, axis=-1, keepdims=True)
+    return ops.matmul(ops.cast(weights, value.dtype), value)
 
 
 def _by_key(by_distance: Tensor, num_keys: Any) -> Tensor:

@@ -294,7 +294,6 @@ def _frames(waveform: Tensor, half: int) -> Tensor:
 def _valid_frames(waveform: Tensor, half: int) -> Tensor:
     """1 for the frames of each row up to its last sample that is not zero, `[batch, frame]`."""
     samples = ops.shape(waveform)[1]
-    numbers = ops.arange(1, samples + 1, dtype="int32")
-    length = ops.max(numbers * ops.cast(waveform != 0, "int32"), axis=1, keepdims=True)
+    length = normalisation.sounding_samples(waveform)
     frames = ops.arange((samples + half - 1) // half + 1, dtype="int32")
     return ops.cast(frames <= (length + half - 1) // half, "float32")

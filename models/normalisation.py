@@ -1,5 +1,6 @@
 """Norms over frames and channels together, in float32 and in few passes over the data."""
 
+import math
 from typing import Any
 
 import keras
@@ -8,6 +9,19 @@ from keras import ops
 Tensor = Any
 
 _EPSILON = 1e-8
+
+
+def sounding_samples(waveform: Tensor) -> Tensor:
+    """How many samples a row has up to the last that is not zero; what follows is padding.
+
+    Args:
+        waveform: `[batch, sample]`.
+
+    Returns:
+        int32 `[batch, 1]`.
+    """
+    numbers = ops.arange(1, ops.shape(waveform)[1] + 1, dtype="int32")
+    return ops.max(numbers * ops.cast(waveform != 0, "int32"), axis=1, keepdims=True)
 
 
 class _LayerNorm(keras.layers.Layer):
@@ -38,7 +52,7 @@ class GlobalLayerNorm(_LayerNorm):
     """Zero mean and unit variance over all frames and channels, then a gain and bias a channel.
 
     Call arguments:
-        inputs: `[batch, frame, channel]`.
+        inputs: `[batch, frame, channel]`, or `[batch, frame, bin, channel]`.
         valid: 1 for frames that count, 0 for padding, float32 `[batch, frame]`.
 
     Returns:
@@ -46,14 +60,17 @@ class GlobalLayerNorm(_LayerNorm):
     """
 
     def call(self, inputs: Tensor, valid: Tensor) -> Tensor:
-        x = ops.cast(inputs, "float32")
-        count = ops.maximum(ops.sum(valid, axis=1), 1.0) * x.shape[-1]
+        x, valid = ops.cast(inputs, "float32"), ops.cast(valid, "float32")
+        count = ops.maximum(ops.sum(valid, axis=1), 1.0) * math.prod(x.shape[2:])
+        flat = ops.reshape(x, (*ops.shape(x)[:2], math.prod(x.shape[2:])))
+        ones = [1] * (len(x.shape) - 1)
         mean, square = (
             # A product with the ones sums up and leaves the padding out.
-            ops.sum(ops.matmul(valid[:, None], y), axis=-1, keepdims=True) / count[:, None, None]
-            for y in (x, ops.square(x))
+            ops.reshape(ops.sum(ops.matmul(valid[:, None], y), axis=(1, 2)) / count, (-1, *ones))
+            for y in (flat, ops.square(flat))
         )
-        return self._apply(x, mean, square) * ops.cast(valid, self.compute_dtype)[..., None]
+        mask = ops.reshape(valid, (*ops.shape(valid), *ones[1:]))
+        return self._apply(x, mean, square) * ops.cast(mask, self.compute_dtype)
 
 
 @keras.saving.register_keras_serializable("voices_apart")

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from models import attention, spectral
+from models import attention, normalisation, spectral
 from models import sepreformer_blocks as blocks
 
 Tensor = Any
@@ -55,7 +55,8 @@ class SepReformer(keras.Model):
             literature counts parameters without them.
 
     Call arguments:
-        waveform: `[batch, sample]`, of any length.
+        waveform: `[batch, sample]`, of any length. Zeros at the end of a row are taken for padding:
+            outside training, how far a batch is padded changes nothing before it.
         training: whether dropout is active, and batch norm takes the batch's statistics.
 
     Returns:
@@ -114,7 +115,7 @@ class SepReformer(keras.Model):
         self.encoder = keras.layers.Conv1D(
             filters, self.kernel, self.stride, activation="gelu", use_bias=False, dtype="float32"
         )
-        self.norm = _global_norm()
+        self.norm = normalisation.GlobalLayerNorm(dtype=policy)
         self.project = keras.layers.Dense(channels, use_bias=False, dtype=policy)
         self.positions = attention.RelativePositions(channels // heads, 2000, dtype=policy)
         self.encoder_stages = [
@@ -166,9 +167,9 @@ class SepReformer(keras.Model):
         self.built = True
 
     def call(self, waveform: Tensor, training: bool | None = None) -> Tensor:
-        frames, features = self._encode(waveform)
-        last = self._separate(features, training)[-1]
-        return self._waveforms(self.head(last), self.decoder, frames, waveform)
+        frames, features, valid = self._encode(waveform)
+        last = self._separate(features, valid, training)[-1]
+        return self._waveforms(self.head(last), self.decoder, valid, frames, waveform)
 
     def with_auxiliary(
         self, waveform: Tensor, training: bool | None = None
@@ -186,47 +187,66 @@ class SepReformer(keras.Model):
             The voices, float32 `[batch, output, sample]`, and `num_stages` such tensors, from the
             coarsest on; none without `auxiliary`.
         """
-        frames, features = self._encode(waveform)
-        *before, last = self._separate(features, training)
+        frames, features, valid = self._encode(waveform)
+        *before, last = self._separate(features, valid, training)
         others = []
         if self.auxiliary:
             layers = zip(before, self.auxiliary_heads, self.auxiliary_decoders, strict=True)
             for i, (x, head, decoder) in enumerate(layers):
                 # Each frame by itself: what is nearest in time may as well be repeated afterwards.
                 mask = ops.repeat(ops.relu(head(x)), 2 ** (self.num_stages - i), axis=1)
-                others.append(self._waveforms(mask, decoder, frames, waveform, masked=True))
-        return self._waveforms(self.head(last), self.decoder, frames, waveform), others
+                others.append(self._waveforms(mask, decoder, valid, frames, waveform, masked=True))
+        return self._waveforms(self.head(last), self.decoder, valid, frames, waveform), others
 
-    def _encode(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
-        """Of `[batch, sample]` the frames `[batch, frame, filter]` and the filled-up features."""
-        around = (self.kernel - self.stride, self.kernel - 1)
-        padded = ops.pad(ops.cast(waveform, "float32"), [(0, 0), around])
+    def _encode(self, waveform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of `[batch, sample]` the frames `[batch, frame, filter]`, and filled up the features.
+
+        Last comes what counts of the latter, 1 or 0, `[batch, frame]`.
+        """
+        before = self.kernel - self.stride
+        waveform = ops.cast(waveform, "float32")
+        padded = ops.pad(waveform, [(0, 0), (before, self.kernel - 1)])
         frames = self.encoder(padded[..., None])
-        features = self.project(self.norm(frames))
+        numbers = ops.arange(ops.shape(frames)[1], dtype="int32")
+        end = normalisation.sounding_samples(waveform) + before
+        valid = ops.cast(numbers * self.stride < end, "float32")
+        features = self.project(self.norm(frames, valid))
         multiple = 2**self.num_stages
         num_frames = ops.shape(features)[1]
         whole = (num_frames + multiple - 1) // multiple * multiple
-        return frames, ops.pad(features, [(0, 0), (0, multiple - 1), (0, 0)])[:, :whole]
+        features = ops.pad(features, [(0, 0), (0, multiple - 1), (0, 0)])[:, :whole]
+        return frames, features, ops.pad(valid, [(0, 0), (0, multiple - 1)])[:, :whole]
 
-    def _separate(self, features: Tensor, training: bool | None) -> list[Tensor]:
+    def _separate(self, features: Tensor, valid: Tensor, training: bool | None) -> list[Tensor]:
         """The voices' features before each stage of the decoder and after the last."""
         distances = self.positions(features[:, :: 2**self.num_stages])
+        # What counts of each level of the encoder, the last of which is that of the means.
+        levels = [valid]
+        for _ in range(self.num_stages):
+            pairs = ops.reshape(levels[-1], (-1, ops.shape(levels[-1])[1] // 2, 2))
+            levels.append(ops.max(pairs, axis=-1))
+        # Examples to train on are full but for a few: what padding does to them is not worth it.
+        masks: list[Tensor | None] = [None if training else level for level in levels]
         x, skipped = features, []
         for i, stage in enumerate(self.encoder_stages):
-            x = stage(x, distances, training=training)
-            skipped.append(self.split(x))
+            x = stage(x, distances, masks[i], masks[-1], training=training)
+            skipped.append(self.split(x, levels[i]))
             if i < self.num_stages:
-                x = self.halve[i](x, training=training)
+                x = self.halve[i](x, masks[i], training=training)
+        if not training:
+            masks = [ops.repeat(level, self.num_outputs, axis=0) for level in levels]
         results = [skipped.pop()]
-        for fuse, stage in zip(self.fuse, self.decoder_stages, strict=True):
+        for i, (fuse, stage) in enumerate(zip(self.fuse, self.decoder_stages, strict=True)):
             x = ops.concatenate([ops.repeat(results[-1], 2, axis=1), skipped.pop()], axis=-1)
-            results.append(stage(fuse(x), distances, training=training))
+            mask = masks[self.num_stages - 1 - i]
+            results.append(stage(fuse(x), distances, mask, masks[-1], training=training))
         return results
 
     def _waveforms(
         self,
         x: Tensor,
         decoder: keras.layers.Layer,
+        valid: Tensor,
         frames: Tensor,
         waveform: Tensor,
         masked: bool = False,
@@ -235,6 +255,7 @@ class SepReformer(keras.Model):
         num_frames, num_samples = ops.shape(frames)[1], ops.shape(waveform)[1]
         x = ops.cast(x[:, :num_frames], "float32")
         x = ops.reshape(x, (-1, self.num_outputs, num_frames, self.filters))
+        x = x * valid[:, None, :num_frames, None]
         if masked:
             x = x * frames[:, None]
         found = spectral.overlap_add(decoder(x), self.stride)
@@ -260,16 +281,12 @@ class SepReformer(keras.Model):
         }
 
 
-def _global_norm() -> keras.layers.Layer:
-    """Over all frames and channels of a row together, with a gain and an offset a channel."""
-    return keras.layers.GroupNormalization(groups=1, epsilon=1e-8, dtype="float32")
-
-
 class Halve(keras.layers.Layer):
     """Half as many frames: a convolution of each channel by itself.
 
     Call arguments:
         inputs: `[row, frame, channel]`, an even number of frames.
+        valid: 1 for frames that count, 0 for padding, `[row, frame]`; all count without it.
         training: whether the batch norm takes the batch's statistics.
 
     Returns:
@@ -288,8 +305,11 @@ class Halve(keras.layers.Layer):
         self.batch_norm.build(input_shape)
         self.built = True
 
-    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        x = self.batch_norm(self.convolve(inputs), training=training)
+    def call(
+        self, inputs: Tensor, valid: Tensor | None = None, training: bool | None = None
+    ) -> Tensor:
+        x = self.convolve(blocks.without_padding(inputs, valid))
+        x = self.batch_norm(x, training=training)
         return ops.cast(ops.gelu(x, approximate=False), self.compute_dtype)
 
 
@@ -302,6 +322,7 @@ class Split(keras.layers.Layer):
 
     Call arguments:
         inputs: `[batch, frame, channel]`.
+        valid: 1 for frames that count, 0 for padding, `[batch, frame]`.
 
     Returns:
         `[batch · voice, frame, channel]`, the voices of a mixture one after the other.
@@ -313,7 +334,7 @@ class Split(keras.layers.Layer):
         self.num_voices = num_voices
         self.enter = keras.layers.Dense(4 * channels * num_voices, dtype=self.dtype_policy)
         self.leave = keras.layers.Dense(channels * num_voices, dtype=self.dtype_policy)
-        self.norm = _global_norm()
+        self.norm = normalisation.GlobalLayerNorm(dtype=self.dtype_policy)
 
     def build(self, input_shape: Any) -> None:
         self.enter.build(input_shape)
@@ -321,12 +342,12 @@ class Split(keras.layers.Layer):
         self.norm.build(input_shape)
         self.built = True
 
-    def call(self, inputs: Tensor) -> Tensor:
+    def call(self, inputs: Tensor, valid: Tensor) -> Tensor:
         x = self.leave(ops.glu(self.enter(inputs)))
         frames = ops.shape(x)[1]
         x = ops.reshape(x, (-1, frames, self.num_voices, self.channels))
         x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, frames, self.channels))
-        return ops.cast(self.norm(x), self.compute_dtype)
+        return self.norm(x, ops.repeat(valid, self.num_voices, axis=0))
 
 
 class Head(keras.layers.Layer):

@@ -17,6 +17,11 @@ Tensor = Any
 _FEED_FORWARD_WIDTH = 6
 
 
+def without_padding(inputs: Tensor, valid: Tensor | None) -> Tensor:
+    """`[row, frame, channel]` with zeros where `valid`, `[row, frame]`, is zero."""
+    return inputs if valid is None else inputs * ops.cast(valid[..., None], inputs.dtype)
+
+
 def batch_norm() -> keras.layers.Layer:
     """Over all rows and frames, with running statistics that follow within some tens of steps."""
     return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype="float32")
@@ -63,6 +68,7 @@ class FeedForward(keras.layers.Layer):
 
     Call arguments:
         inputs: `[row, frame, channel]`.
+        valid: 1 for frames that count, 0 for padding, `[row, frame]`; all count without it.
         training: whether dropout is active.
 
     Returns:
@@ -89,8 +95,11 @@ class FeedForward(keras.layers.Layer):
         self.scale.build((None, None, channels))
         self.built = True
 
-    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        x = ops.glu(self.neighbours(self.expand(self.norm(inputs))))
+    def call(
+        self, inputs: Tensor, valid: Tensor | None = None, training: bool | None = None
+    ) -> Tensor:
+        x = without_padding(self.expand(self.norm(inputs)), valid)
+        x = ops.glu(self.neighbours(x))
         x = self.reduce(self.drop(x, training=training))
         return inputs + self.scale(self.drop(x, training=training))
 
@@ -109,6 +118,8 @@ class GlobalBlock(keras.layers.Layer):
     Call arguments:
         inputs: `[row, frame, channel]`, frames a multiple of `pooling`.
         distances: `attention.RelativePositions` of the means.
+        valid: 1 for frames that count, 0 for padding, `[row, frame]`; all count without it.
+        valid_means: likewise for the means, `[row, mean]`.
         training: whether dropout is active.
 
     Returns:
@@ -130,14 +141,21 @@ class GlobalBlock(keras.layers.Layer):
             layer.build((None, None, input_shape[-1]))
         self.built = True
 
-    def call(self, inputs: Tensor, distances: Tensor, training: bool | None = None) -> Tensor:
+    def call(
+        self,
+        inputs: Tensor,
+        distances: Tensor,
+        valid: Tensor | None = None,
+        valid_means: Tensor | None = None,
+        training: bool | None = None,
+    ) -> Tensor:
         rows, frames, channels = ops.shape(inputs)
         shape = (rows, frames // self.pooling, self.pooling, channels)
-        means = ops.mean(ops.reshape(inputs, shape), axis=2)
-        found = self.attention(means, distances, training=training)
+        means = ops.mean(ops.reshape(without_padding(inputs, valid), shape), axis=2)
+        found = self.attention(means, distances, valid=valid_means, training=training)
         gates = ops.reshape(self.gate(self.gate_norm(inputs)), shape)
         x = inputs + ops.reshape(gates * ops.expand_dims(found, 2), (rows, frames, channels))
-        return self.feed_forward(x, training=training)
+        return self.feed_forward(x, valid=valid, training=training)
 
 
 class SelfAttention(keras.layers.Layer):
@@ -152,6 +170,7 @@ class SelfAttention(keras.layers.Layer):
     Call arguments:
         inputs: `[row, frame, channel]`; with `voices`, `[row, voice, frame, channel]`.
         distances: for relative positions of the frames, `[2 · frame - 1, channel / heads]`.
+        valid: 1 for frames to attend to, 0 for padding, `[row, frame]`; all count without it.
         voices: attend between voices in each frame, not between frames.
         training: whether dropout is active.
 
@@ -177,6 +196,7 @@ class SelfAttention(keras.layers.Layer):
         self,
         inputs: Tensor,
         distances: Tensor | None = None,
+        valid: Tensor | None = None,
         voices: bool = False,
         training: bool | None = None,
     ) -> Tensor:
@@ -187,7 +207,7 @@ class SelfAttention(keras.layers.Layer):
         if voices:
             x = attention.attend_among_few(query, key, value)
         else:
-            x = attention.attend(query, key, value, distances, training=training)
+            x = attention.attend(query, key, value, distances, valid, training=training)
         x = self.merge(ops.reshape(x, shape))
         return self.scale(self.drop(x, training=training))
 
@@ -202,6 +222,7 @@ class LocalBlock(keras.layers.Layer):
 
     Call arguments:
         inputs: `[row, frame, channel]`.
+        valid: 1 for frames that count, 0 for padding, `[row, frame]`; all count without it.
         training: whether dropout is active, and the batch norm takes the batch's statistics.
 
     Returns:
@@ -231,11 +252,14 @@ class LocalBlock(keras.layers.Layer):
             layer.build((None, None, 2 * channels))
         self.built = True
 
-    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        x = self.widen(self.convolve(ops.glu(self.enter(self.norm(inputs)))))
+    def call(
+        self, inputs: Tensor, valid: Tensor | None = None, training: bool | None = None
+    ) -> Tensor:
+        x = without_padding(ops.glu(self.enter(self.norm(inputs))), valid)
+        x = self.widen(self.convolve(x))
         x = self.leave(ops.gelu(self.batch_norm(x, training=training), approximate=False))
         x = inputs + self.scale(self.drop(x, training=training))
-        return self.feed_forward(x, training=training)
+        return self.feed_forward(x, valid=valid, training=training)
 
 
 class SpeakerBlock(keras.layers.Layer):
@@ -249,6 +273,7 @@ class SpeakerBlock(keras.layers.Layer):
 
     Call arguments:
         inputs: `[batch · voice, frame, channel]`.
+        valid: 1 for frames that count, 0 for padding, `[row, frame]`; all count without it.
         training: whether dropout is active.
 
     Returns:
@@ -268,12 +293,14 @@ class SpeakerBlock(keras.layers.Layer):
             layer.build((None, None, input_shape[-1]))
         self.built = True
 
-    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+    def call(
+        self, inputs: Tensor, valid: Tensor | None = None, training: bool | None = None
+    ) -> Tensor:
         rows, frames, channels = ops.shape(inputs)
         together = ops.reshape(inputs, (-1, self.num_voices, frames, channels))
         found = self.attention(together, voices=True, training=training)
         x = inputs + ops.reshape(found, (rows, frames, channels))
-        return self.feed_forward(x, training=training)
+        return self.feed_forward(x, valid=valid, training=training)
 
 
 class Stage(keras.layers.Layer):
@@ -291,6 +318,8 @@ class Stage(keras.layers.Layer):
     Call arguments:
         inputs: `[row, frame, channel]`, frames a multiple of `pooling`.
         distances: `attention.RelativePositions` of the means.
+        valid: 1 for frames that count, 0 for padding, `[row, frame]`; all count without it.
+        valid_means: likewise for the means, `[row, mean]`.
         training: whether dropout is active, and the batch norm takes the batch's statistics.
 
     Returns:
@@ -326,10 +355,18 @@ class Stage(keras.layers.Layer):
             layer.build((None, None, input_shape[-1]))
         self.built = True
 
-    def call(self, inputs: Tensor, distances: Tensor, training: bool | None = None) -> Tensor:
+    def call(
+        self,
+        inputs: Tensor,
+        distances: Tensor,
+        valid: Tensor | None = None,
+        valid_means: Tensor | None = None,
+        training: bool | None = None,
+    ) -> Tensor:
         x = inputs
         for i, (wide, near) in enumerate(zip(self.global_blocks, self.local_blocks, strict=True)):
-            x = near(wide(x, distances, training=training), training=training)
+            x = wide(x, distances, valid=valid, valid_means=valid_means, training=training)
+            x = near(x, valid=valid, training=training)
             if self.speaker_blocks:
-                x = self.speaker_blocks[i](x, training=training)
+                x = self.speaker_blocks[i](x, valid=valid, training=training)
         return x

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from models import attention, spectral
+from models import attention, normalisation, spectral
 
 Tensor = Any
 
@@ -51,7 +51,8 @@ class TFLocoformer(keras.Model):
         dropout: share of values that is dropped in training, after attention and in feed-forward.
 
     Call arguments:
-        waveform: `[batch, sample]`, of any length.
+        waveform: `[batch, sample]`, of any length. Zeros at the end of a row are taken for padding:
+            outside training, how far a batch is padded changes nothing before it.
         training: whether dropout is active.
 
     Returns:
@@ -86,19 +87,15 @@ class TFLocoformer(keras.Model):
         super().__init__(**{"autocast": False, **kwargs})
         if size not in SIZES:
             raise ValueError(f"unknown size {size!r}; known are {', '.join(SIZES)}")
-        given = {
-            "channels": channels,
-            "num_blocks": num_blocks,
-            "hidden": hidden,
-            "attention_channels": attention_channels,
-        }
-        chosen = {k: SIZES[size][k] if v is None else v for k, v in given.items()}
+        chosen = SIZES[size]
         self.num_outputs = num_outputs
         self.size = size
-        self.channels = chosen["channels"]
-        self.num_blocks = chosen["num_blocks"]
-        self.hidden = chosen["hidden"]
-        self.attention_channels = chosen["attention_channels"]
+        self.channels = chosen["channels"] if channels is None else channels
+        self.num_blocks = chosen["num_blocks"] if num_blocks is None else num_blocks
+        self.hidden = chosen["hidden"] if hidden is None else hidden
+        if attention_channels is None:
+            attention_channels = chosen["attention_channels"]
+        self.attention_channels = attention_channels
         self.heads = heads
         self.conv_kernel = conv_kernel
         self.groups = groups
@@ -112,7 +109,7 @@ class TFLocoformer(keras.Model):
 
         # First and last layer work on the spectrogram itself, whose precision is the result's.
         self.enter = keras.layers.Conv2D(self.channels, 3, padding="same", dtype="float32")
-        self.norm = keras.layers.GroupNormalization(groups=1, epsilon=1e-5, dtype="float32")
+        self.norm = normalisation.GlobalLayerNorm(dtype="float32")
         self.along_frequency = [self._new_path() for _ in range(self.num_blocks)]
         self.along_time = [self._new_path() for _ in range(self.num_blocks)]
         self.leave = keras.layers.Conv2DTranspose(
@@ -141,20 +138,27 @@ class TFLocoformer(keras.Model):
 
     def call(self, waveform: Tensor, training: bool | None = None) -> Tensor:
         waveform = ops.cast(waveform, "float32")
-        # Below the floor the gradient is zero, not infinite.
-        variance = ops.var(waveform, axis=-1, keepdims=True)
-        deviation = ops.sqrt(ops.maximum(variance, _SILENCE))
+        length = normalisation.sounding_samples(waveform)
+        # Speech has no constant part. Below the floor the gradient is zero, not infinite.
+        power = ops.sum(ops.square(waveform), axis=-1, keepdims=True)
+        power = power / ops.cast(ops.maximum(length, 1), "float32")
+        deviation = ops.sqrt(ops.maximum(power, _SILENCE))
         real, imaginary = spectral.stft(waveform / deviation, self.frame_length, self.hop)
         window = spectral.window(self.frame_length)
         scale = float(window.sum() / np.sqrt(np.sum(window**2)))
         # [batch, frame, bin, channel]
-        x = self.norm(self.enter(scale * ops.stack([real, imaginary], axis=-1)))
-        x = ops.cast(x, self.compute_dtype)
+        x = self.enter(scale * ops.stack([real, imaginary], axis=-1))
+        numbers = ops.arange(ops.shape(x)[1], dtype="int32")
+        valid = ops.cast(numbers * self.hop < length + self.hop, "float32")
+        x = ops.cast(self.norm(x, valid), self.compute_dtype)
+        # Examples to train on are full but for a few: what padding does to them is not worth it.
+        mask = None if training else ops.repeat(valid, ops.shape(x)[2], axis=0)
         for frequency, time in zip(self.along_frequency, self.along_time, strict=True):
             x = _along_last(frequency, x, training)
             x = ops.transpose(x, (0, 2, 1, 3))
-            x = _along_last(time, x, training)
+            x = _along_last(time, x, training, mask)
             x = ops.transpose(x, (0, 2, 1, 3))
+        x = ops.cast(x, "float32") * valid[..., None, None]
         # Real parts of all voices, then imaginary parts: [batch, output, frame, bin] each.
         spectra = ops.transpose(self.leave(x) / scale, (0, 3, 1, 2))
         voices = spectral.inverse_stft(
@@ -184,11 +188,18 @@ class TFLocoformer(keras.Model):
         }
 
 
-def _along_last(path: "Path", x: Tensor, training: bool | None) -> Tensor:
+def _along_last(
+    path: "Path", x: Tensor, training: bool | None, valid: Tensor | None = None
+) -> Tensor:
     """A path along the second last axis of `[batch, row, position, channel]`."""
     shape = ops.shape(x)
-    x = path(ops.reshape(x, (-1, *shape[2:])), training=training)
+    x = path(ops.reshape(x, (-1, *shape[2:])), valid, training=training)
     return ops.reshape(x, shape)
+
+
+def _without_padding(inputs: Tensor, valid: Tensor | None) -> Tensor:
+    """`[row, position, channel]` with zeros where `valid`, `[row, position]`, is zero."""
+    return inputs if valid is None else inputs * ops.cast(valid[..., None], inputs.dtype)
 
 
 class RMSGroupNorm(keras.layers.Layer):
@@ -236,6 +247,7 @@ class ConvFeedForward(keras.layers.Layer):
 
     Call arguments:
         inputs: `[row, position, channel]`.
+        valid: 1 for positions that count, 0 for padding, `[row, position]`; all without it.
         training: whether dropout is active.
 
     Returns:
@@ -261,9 +273,11 @@ class ConvFeedForward(keras.layers.Layer):
         self.bias = self.add_weight(shape=(self.channels,), initializer="zeros", name="bias")
         self.built = True
 
-    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+    def call(
+        self, inputs: Tensor, valid: Tensor | None = None, training: bool | None = None
+    ) -> Tensor:
         more = self.kernel - 1
-        x = ops.cast(self.norm(inputs), self.compute_dtype)
+        x = ops.cast(_without_padding(self.norm(inputs), valid), self.compute_dtype)
         x = ops.pad(x, [(0, 0), (more, more), (0, 0)])
         # Position p of the padded input, and the `more` after it.
         near = [x[:, k : k - more or None] for k in range(self.kernel)]
@@ -287,6 +301,7 @@ class RotaryAttention(keras.layers.Layer):
 
     Call arguments:
         inputs: `[row, position, channel]`.
+        valid: 1 for positions that count, 0 for padding, `[row, position]`; all without it.
         training: whether dropout is active.
 
     Returns:
@@ -318,13 +333,15 @@ class RotaryAttention(keras.layers.Layer):
         self.merge.build((None, None, self.attention_channels))
         self.built = True
 
-    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+    def call(
+        self, inputs: Tensor, valid: Tensor | None = None, training: bool | None = None
+    ) -> Tensor:
         width = self.attention_channels // self.heads
         positions = ops.shape(inputs)[1]
         x = self.project(self.norm(inputs))
         x = ops.reshape(x, (-1, positions, 3, self.heads, width))
         query, key, value = attention.rotate(x[:, :, 0]), attention.rotate(x[:, :, 1]), x[:, :, 2]
-        x = attention.attend(query, key, value, training=training)
+        x = attention.attend(query, key, value, valid=valid, training=training)
         x = self.merge(ops.reshape(x, (-1, positions, self.attention_channels)))
         return self.drop(x, training=training)
 
@@ -343,6 +360,7 @@ class Path(keras.layers.Layer):
 
     Call arguments:
         inputs: `[row, position, channel]`.
+        valid: 1 for positions that count, 0 for padding, `[row, position]`; all without it.
         training: whether dropout is active.
 
     Returns:
@@ -373,8 +391,10 @@ class Path(keras.layers.Layer):
             layer.build(input_shape)
         self.built = True
 
-    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+    def call(
+        self, inputs: Tensor, valid: Tensor | None = None, training: bool | None = None
+    ) -> Tensor:
         x = inputs
         for layer in self.steps:
-            x = x + layer(x, training=training)
+            x = x + layer(x, valid, training=training)
         return x

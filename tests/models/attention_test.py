@@ -43,7 +43,7 @@ def test_attention_is_a_plain_loop(positions):
     )
 
 
-@pytest.mark.parametrize("positions", [2, 3, 4, 11])
+@pytest.mark.parametrize("positions", [1, 3, 4, 11])
 def test_blocks_change_nothing(positions, in_blocks):
     query, key, value = normal(3, 2, positions, 2, 6)
     np.testing.assert_allclose(
@@ -64,7 +64,7 @@ def test_relative_positions_are_a_plain_loop(positions):
     assert np.abs(expected - loop(query, key, value)).max() > 0.01 or positions == 1
 
 
-@pytest.mark.parametrize("positions", [2, 3, 4, 11])
+@pytest.mark.parametrize("positions", [1, 3, 4, 11])
 def test_relative_positions_in_blocks(positions, in_blocks):
     layer = attention.RelativePositions(6, farthest=5)
     query, key, value = normal(3, 2, positions, 2, 6)
@@ -72,6 +72,20 @@ def test_relative_positions_in_blocks(positions, in_blocks):
     whole = attention.attend(query, key, value, distances, training=True)
     blocks = attention.attend(query, key, value, distances)
     np.testing.assert_allclose(blocks, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_nobody_attends_to_padding(blocks, monkeypatch):
+    if blocks:
+        monkeypatch.setattr(attention, "WHOLE", 0)
+        monkeypatch.setattr(attention, "BLOCK", 4)
+    query, key, value = normal(3, 2, 9, 2, 6)
+    valid = np.ones((2, 9), "float32")
+    valid[1, 5:] = 0
+    found = np.asarray(attention.attend(query, key, value, valid=valid))
+    np.testing.assert_allclose(found[:1], loop(query, key, value)[:1], atol=1e-5)
+    short = loop(*(x[1:, :5] for x in (query, key, value)))
+    np.testing.assert_allclose(found[1:, :5], short, atol=1e-5)
 
 
 def test_a_graph_need_not_know_how_many_positions():

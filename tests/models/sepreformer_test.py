@@ -202,7 +202,7 @@ def test_an_auxiliary_mask_of_ones_gives_the_encoders_frames_back():
 def test_every_sample_lies_in_equally_many_frames():
     network = sepreformer.SepReformer(**SMALL)
     network.build((None, None))
-    frames, features = network._encode(np.eye(37, dtype="float32"))
+    frames, features, _ = network._encode(np.eye(37, dtype="float32"))
     touched = np.abs(np.asarray(frames)).max(axis=-1) > 0
     np.testing.assert_array_equal(touched.sum(axis=1), 4)
     assert features.shape[1] % 4 == 0
@@ -226,6 +226,18 @@ def test_silence_stays_finite():
     network = sepreformer.SepReformer(**SMALL)
     assert np.isfinite(np.asarray(network(np.zeros((1, 400), "float32")))).all()
     assert ops.shape(network(np.zeros((1, 1), "float32"))) == (1, 2, 1)
+
+
+def test_padding_changes_nothing_before_it():
+    network = built(sepreformer.SepReformer(**SMALL))
+    x = 0.1 * normal(2, 700)
+    x[1, 333:] = 0
+    expected = np.asarray(network(x))
+    scale = np.abs(expected).max()
+    padded = np.asarray(network(np.pad(x, [(0, 0), (0, 900)])))
+    np.testing.assert_allclose(padded[..., :700], expected, atol=1e-4 * scale)
+    alone = np.asarray(network(x[1:, :333]))
+    np.testing.assert_allclose(expected[1:, :, :333], alone, atol=1e-4 * scale)
 
 
 @pytest.mark.parametrize(

@@ -129,10 +129,12 @@ def test_noise_of_variance_one_has_bins_of_variance_one():
     network = tf_locoformer.TFLocoformer(**SMALL)
     network.build((None, None))
     seen = []
-    network.enter.call = lambda inputs: (seen.append(np.asarray(inputs)), ops.zeros((1, 1, 1, 8)))[
-        1
-    ]
-    network.norm.call = lambda inputs: ops.zeros((1, 126, 65, 8))
+
+    def enter(spectra):
+        seen.append(np.asarray(spectra))
+        return ops.zeros((1, 126, 65, 8))
+
+    network.enter.call = enter
     network(5 * normal(1, 8000))
     # Real and imaginary part together, away from the ends.
     assert np.square(seen[0][0, 2:-2, 2:-2]).sum(axis=-1).mean() == pytest.approx(1, rel=0.05)
@@ -143,6 +145,18 @@ def test_silence_stays_silent():
     found = np.asarray(network(np.zeros((1, 400), "float32")))
     np.testing.assert_allclose(found, 0, atol=1e-9)
     assert ops.shape(network(np.zeros((1, 1), "float32"))) == (1, 2, 1)
+
+
+def test_padding_changes_nothing_before_it():
+    network = tf_locoformer.TFLocoformer(**SMALL)
+    x = 0.1 * normal(2, 700)
+    x[1, 333:] = 0
+    expected = np.asarray(network(x))
+    scale = np.abs(expected).max()
+    padded = np.asarray(network(np.pad(x, [(0, 0), (0, 900)])))
+    np.testing.assert_allclose(padded[..., :700], expected, atol=1e-4 * scale)
+    alone = np.asarray(network(x[1:, :333]))
+    np.testing.assert_allclose(expected[1:, :, :333], alone, atol=1e-4 * scale)
 
 
 @pytest.mark.parametrize(
