@@ -52,7 +52,7 @@ setuptools.setup(
     packages=setuptools.find_packages(
         include=[f"{room}{below}" for room in ROOMS for below in ("", ".*")]
     ),
-    package_data={"export": ["templates/*"]},
+    package_data={"export": ["templates/*", "pretrained/*/*", "pretrained/*/variables/*"]},
     entry_points={"console_scripts": ["voices-apart-worker = pipeline.worker:main"]},
     install_requires=[
         "absl-py",
