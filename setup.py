@@ -23,6 +23,7 @@ EXTRAS = {
     "evaluate": ["pystoi", "pesq", "scikit-learn"],
 }
 EXTRAS["test"] = [
+    "build",
     "pytest",
     "pytest-cov",
     "pytest-timeout",
