@@ -23,7 +23,6 @@ from absl import flags
 from pipeline import command, errors
 
 _MISSING = "the page needs Starlette and uvicorn: pip install 'voices-apart[serve]'"
-_CONNECTIONS = 200
 
 
 class _EndedError(BaseException):
@@ -82,7 +81,7 @@ def _define_flags() -> None:
         "max_megabytes", 200, "largest file that is taken", lower_bound=0.01, upper_bound=1e5
     )
     flags.DEFINE_float(
-        "max_minutes", 10, "longest recording that is taken", lower_bound=0.01, upper_bound=1440
+        "max_minutes", 10, "longest recording that is taken", lower_bound=0.2, upper_bound=1440
     )
     flags.DEFINE_float(
         "keep_minutes", 10, "keep the files of a closed page for so long", lower_bound=0.05
@@ -98,8 +97,6 @@ def main(arguments: list[str]) -> int:
     if arguments:
         raise flags.Error(f"unexpected argument {arguments[0]!r}")
     try:
-        import uvicorn
-
         from export.serving import app, choice, work
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("uvicorn", "starlette", "anyio"):
@@ -122,19 +119,8 @@ def main(arguments: list[str]) -> int:
         cookie=f"voices-apart-{port}",
     )
     try:
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app.create(page, _names(options.host, loopback, options.allowed_host)),
-                access_log=False,
-                lifespan="on",
-                limit_concurrency=_CONNECTIONS,
-                log_level="error",
-                proxy_headers=False,
-                server_header=False,
-                timeout_graceful_shutdown=2,
-                ws="none",
-            )
-        )
+        names = _names(options.host, loopback, options.allowed_host)
+        server = app.server(app.create(page, names))
         shown = f"[{address}]" if ":" in address else address
         print(f"http://{shown}:{port} is open; Ctrl-C ends it and removes all files", flush=True)
         if not loopback:

@@ -1,4 +1,4 @@
-"""The page as an ASGI application (Starlette).
+"""The page as an ASGI application (Starlette) and its server (uvicorn).
 
     GET    /                       the page
     GET    /recordings             what is kept for this browser, and how far it is
@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Collection
 
 import anyio
 import jinja2
+import uvicorn
 from starlette import applications, exceptions, middleware, requests, responses, routing
 
 from export.serving import choice, guard, sample, sessions, work
@@ -28,6 +29,7 @@ _TEMPLATES = pathlib.Path(__file__).resolve().parent.parent / "templates"
 _SWEEP_SECONDS = 5.0
 _STALLED_SECONDS = 30.0
 _CLOSE_SECONDS = 5.0
+_CONNECTIONS = 200
 
 
 class Page:
@@ -304,4 +306,21 @@ def create(page: Page, names: Collection[str]) -> applications.Starlette:
         middleware=[middleware.Middleware(guard.Guard, names=names)],
         exception_handlers={exceptions.HTTPException: problem, Exception: fault},
         lifespan=page.lifespan,
+    )
+
+
+def server(application: applications.Starlette) -> uvicorn.Server:
+    """A server of the application; `run(sockets=[…])` serves until a signal comes."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            application,
+            access_log=False,
+            lifespan="on",
+            limit_concurrency=_CONNECTIONS,
+            log_level="error",
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=2,
+            ws="none",
+        )
     )
