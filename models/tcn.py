@@ -159,7 +159,7 @@ class Block(keras.layers.Layer):
         self.widen = keras.layers.Dense(units, "silu", dtype=policy)
         self.convolve = keras.layers.DepthwiseConv1D(
             kernel,
-            padding="causal" if causal else "same",
+            padding="valid" if causal else "same",
             dilation_rate=dilation,
             activation="silu",
             dtype=policy,
@@ -176,7 +176,11 @@ class Block(keras.layers.Layer):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         x = ops.cast(self.norm(ops.cast(inputs, "float32")), self.compute_dtype)
-        x = self.narrow(self.convolve(self.widen(x)))
+        x = self.widen(x)
+        if self.causal:
+            # This layer does not know the padding that others call "causal".
+            x = ops.pad(x, [(0, 0), ((self.kernel - 1) * self.dilation, 0), (0, 0)])
+        x = self.narrow(self.convolve(x))
         return inputs + self.drop(x, training=training)
 
     def compute_output_shape(self, input_shape: Any) -> Any:

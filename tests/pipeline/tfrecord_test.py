@@ -112,3 +112,50 @@ def test_nothing_at_all(tmp_path):
     assert damaged(tmp_path, cut=0) == []
     zeros = bytes(100_000)
     assert list(tfrecord.whole_records(io.BytesIO(zeros), len(zeros))) == []
+
+
+def test_examples_are_parsed_to_what_they_were_made_of():
+    lists = tfrecord.parse(tensorflow_example().SerializeToString())
+    assert lists.keys() == LISTS.keys()
+    for name, (kind, values) in LISTS.items():
+        expected = np.float32(values).tolist() if kind == "float" else values
+        assert lists[name] == expected
+    with pytest.raises(ValueError, match=r"no tf\.train\.Example"):
+        tfrecord.parse(b"\xff\xff")
+
+
+def test_reads_what_tensorflow_has_written(tmp_path):
+    records = [b"", b"a", bytes(range(256)) * 100, b"last"]
+    path = tmp_path / "records"
+    with tf.io.TFRecordWriter(str(path)) as theirs:
+        for record in records:
+            theirs.write(record)
+    data = path.read_bytes()
+    with open(path, "rb") as file:
+        found = list(tfrecord.read(file))
+        # From any record on, too.
+        assert list(tfrecord.read(file, found[2][0] - 12)) == found[2:]
+    assert [record for _, record in found] == records
+    assert all(data[offset:].startswith(record) for offset, record in found)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "whole", "message"),
+    [
+        (lambda data: data[:-2], 2, "cut short"),
+        (lambda data: data[:-13], 2, "cut short"),
+        (lambda data: data[: 2 * 116 + 5], 2, "cut short"),
+        (lambda data: data[:116] + b"x" + data[117:], 1, "length is damaged"),
+        (lambda data: data[:150] + b"x" + data[151:], 1, "checksum does not fit"),
+    ],
+)
+def test_stops_at_damage(spoil, whole, message):
+    file = io.BytesIO()
+    writer = tfrecord.Writer(file)
+    for number in range(3):
+        writer.write(bytes([number]) * 100)
+    read = tfrecord.read(io.BytesIO(spoil(file.getvalue())))
+    for number in range(whole):
+        assert next(read)[1] == bytes([number]) * 100
+    with pytest.raises(ValueError, match=message):
+        next(read)
