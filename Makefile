@@ -7,7 +7,7 @@ DEMO ?= demo
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo flink experiments bench fuzz test test-latest lint format clean
+.PHONY: help install demo flink experiments bench alternatives fuzz test test-latest lint format clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -44,6 +44,14 @@ bench: $(VENV)/.tests  ## Speeds, as ratios, on what the demo made
 	$(BIN)/python -m benchmarks.input --data_dir=$(DEMO)/dataset
 	$(BIN)/python -m benchmarks.separation --model=$(DEMO)/model
 
+# PyTorch and toolkits of the field, which benchmarks compare with; nothing else needs them.
+.venv-alternatives/.installed: benchmarks/constraints-alternatives.txt
+	$(PYTHON) -m venv .venv-alternatives
+	.venv-alternatives/bin/pip install --quiet --no-deps --requirement $<
+	@touch $@
+
+alternatives: .venv-alternatives/.installed  ## What benchmarks compare with, in .venv-alternatives (6 GB)
+
 $(VENV)/.fuzz: $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[io,demo,fuzz]'
 	@touch $@
@@ -74,4 +82,4 @@ test-latest: .venv-latest/.tests  ## The path through all rooms on the newest Te
 	.venv-latest/bin/python -m pytest --numprocesses=2 --dist=loadgroup $(or $(ARGS),tests/end_to_end tests/models tests/pipeline/shards_test.py --ignore=tests/end_to_end/runners_test.py)
 
 clean:  ## Removes environments and what the demo made
-	rm -rf $(VENV) .venv-latest $(DEMO) *.egg-info build dist
+	rm -rf $(VENV) .venv-latest .venv-alternatives $(DEMO) *.egg-info build dist

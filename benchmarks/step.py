@@ -1,0 +1,165 @@
+"""A training step on the processor: this project's LSTMs, Keras' own, PyTorch's, and the floor.
+
+    python -m benchmarks.step --save
+    python -m benchmarks.step --networks=lstm --precisions=float32 --rounds=3
+
+`make alternatives` first. Two layers of 300 units, batch 64, 100 frames, 129 bins to two masks,
+Adam. `network` is ours and `Keras` the same of Keras' layers, both with PyTorch's loss, the mean
+squared error; `trainer` is the whole step of `trainer.task`. Each is a process of its own on the
+same cores, and they take turns. bfloat16 is mixed precision in all of them.
+
+The floor is what the step's products of matrices take at the rate of a large one, and at the rates
+that the fastest of the libraries reaches in just these shapes, activations of the gates included.
+"""
+
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from absl import flags
+
+from benchmarks import children, floor, measure
+from pipeline import command
+
+_NETWORKS = flags.DEFINE_list("networks", ["lstm", "blstm"], "lstm, blstm.")
+_PRECISIONS = flags.DEFINE_list("precisions", ["float32", "bfloat16"], "float32, bfloat16.")
+_VARIANTS = flags.DEFINE_list(
+    "variants", ["network", "trainer", "keras", "torch"], "What takes part."
+)
+_THREADS = flags.DEFINE_integer("threads", 0, "0 is as many as cores.", lower_bound=0)
+_ROUNDS = flags.DEFINE_integer("rounds", 9, "Rounds.", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 3, "Steps in a round, and one to warm up.", lower_bound=1)
+_JIT = flags.DEFINE_bool("jit", False, "Compile the steps on Keras with XLA.")
+_FLOOR = flags.DEFINE_bool("floor", True, "Measure the rates that the floor is reckoned from.")
+_SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/step.json.")
+
+_TITLES = {"network": "network", "trainer": "trainer", "keras": "Keras", "torch": "PyTorch"}
+_LARGE = (2048, 2048, 2048)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What is trained; the children are handed it as JSON."""
+
+    network: str
+    precision: str
+    jit: bool = False
+    batch: int = 64
+    frames: int = 100
+    bins: int = 129
+    units: int = 300
+    layers: int = 2
+
+    def sizes(self) -> dict[str, int]:
+        """Those that the activations hang on."""
+        return {
+            "batch": self.batch, "frames": self.frames, "units": self.units, "layers": self.layers,
+            "directions": 2 if self.network == "blstm" else 1,
+        }  # fmt: skip
+
+
+def main(arguments: list[str]) -> None:
+    if arguments:
+        raise flags.Error(f"unexpected argument {arguments[0]!r}")
+    for given, known in (
+        (_VARIANTS.value, _TITLES),
+        (_NETWORKS.value, ("lstm", "blstm")),
+        (_PRECISIONS.value, ("float32", "bfloat16")),
+    ):
+        if unknown := set(given) - set(known):
+            raise flags.Error(f"unknown {', '.join(unknown)}; known are {', '.join(known)}")
+    threads = _THREADS.value or measure.num_cores()
+    facts: dict[str, Any] = {"threads": threads, "jit": _JIT.value}
+    figures: dict[str, list[float]] = {}
+    ratios: dict[str, tuple[str, str]] = {}
+    for precision in _PRECISIONS.value:
+        for network in _NETWORKS.value:
+            case = Case(network, precision, _JIT.value)
+            _measure(case, threads, figures, facts)
+            ratios |= _ratios(f"{network} {precision}", figures)
+    measure.report("step", "s", figures, ratios, facts, _SAVE.value)
+
+
+def _measure(
+    case: Case, threads: int, figures: dict[str, list[float]], facts: dict[str, Any]
+) -> None:
+    label = f"{case.network} {case.precision}"
+    with contextlib.ExitStack() as stack:
+        running = {
+            name: stack.enter_context(_start(name, case, threads)) for name in _VARIANTS.value
+        }
+        for name, child in running.items():
+            print(f"{label}: {_TITLES[name]} starts", file=sys.stderr, flush=True)
+            facts[f"{label}, {_TITLES[name]}"] = child.ask("about")
+            child.ask("steps", 1)  # Traces, allocates, warms up.
+        jobs = {
+            f"{label}, {_TITLES[name]}": lambda child=child: child.ask("steps", _STEPS.value)
+            for name, child in running.items()
+        }
+        figures |= measure.interleave(jobs, _ROUNDS.value)
+        if _FLOOR.value and case.precision == "float32":
+            figures |= _floor(case, running, facts)
+
+
+def _start(name: str, case: Case, threads: int) -> children.Child:
+    values = dataclasses.asdict(case)
+    if name != "torch":
+        given = json.dumps(values | {"variant": name})
+        return children.Child("benchmarks.step_keras", given, threads=threads)
+    return children.Child(
+        "benchmarks.step_torch", json.dumps(values), python=children.alternatives(), threads=threads
+    )
+
+
+def _floor(
+    case: Case, running: Mapping[str, children.Child], facts: dict[str, Any]
+) -> dict[str, list[float]]:
+    """Two floors in seconds, and into `facts` what they come from."""
+    # TensorFlow's products are those of every variant on it.
+    libraries = {("torch" if name == "torch" else "tensorflow"): c for name, c in running.items()}
+
+    def fastest(job: str, *arguments: int) -> tuple[float, str]:
+        return min((c.ask(job, *arguments, 0.5), name) for name, c in libraries.items())
+
+    sizes = case.sizes()
+    shapes = floor.products(**sizes, bins=case.bins)
+    operations = floor.operations(shapes)
+    large, _ = fastest("matmul", *_LARGE)
+    peak = floor.operations({_LARGE: 1}) / large
+    rates, by_shape = {}, 0.0
+    for (m, k, n), count in shapes.items():
+        seconds, library = fastest("matmul", m, k, n)
+        by_shape += count * seconds
+        rate = floor.operations({(m, k, n): 1}) / seconds
+        rates[f"[{m}, {k}] · [{k}, {n}], {count} times"] = f"{rate / 1e9:.0f} ({library})"
+    rows = 5 * case.units
+    seconds, _ = fastest("tanh", case.batch, rows)
+    gates = seconds * floor.activations(**sizes) / (case.batch * rows)
+    label = f"{case.network} {case.precision}"
+    facts[f"{label}: operations, G"] = round(operations / 1e9, 1)
+    facts[f"{label}: rate of a large product, G operations/s"] = round(peak / 1e9)
+    facts[f"{label}: rates in its shapes, G operations/s"] = rates
+    facts[f"{label}: activations of gates, s"] = round(gates, 4)
+    return {
+        f"{label}, floor": [operations / peak],
+        f"{label}, floor in its shapes": [by_shape + gates],
+    }
+
+
+def _ratios(label: str, figures: Mapping[str, list[float]]) -> dict[str, tuple[str, str]]:
+    pairs = [
+        ("network", "PyTorch"), ("trainer", "PyTorch"), ("Keras", "PyTorch"), ("network", "Keras"),
+        ("network", "floor in its shapes"), ("PyTorch", "floor in its shapes"),
+    ]  # fmt: skip
+    return {
+        f"{label}: {a} / {b}": (f"{label}, {a}", f"{label}, {b}")
+        for a, b in pairs
+        if f"{label}, {a}" in figures and f"{label}, {b}" in figures
+    }
+
+
+if __name__ == "__main__":
+    command.run(main, __doc__)

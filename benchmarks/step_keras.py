@@ -1,0 +1,130 @@
+"""The training steps on Keras that `benchmarks.step` measures; it starts this program by itself.
+
+`network` is a network of `models` and `keras` the same of Keras' own layers, both learning the
+masks by mean squared error; `trainer` is what `trainer.task` runs: the network with the separator
+around it, stored masks decoded, the best permutation, norms of gradients limited, and metrics.
+"""
+
+import json
+import sys
+import time
+import types
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from benchmarks import children
+from models import registry
+from trainer import config as config_lib
+from trainer import training
+
+
+def main(case: dict[str, Any]) -> None:
+    """`case` is a `benchmarks.step.Case` and `variant`: `network`, `keras` or `trainer`."""
+    model, batch = {"network": _network, "keras": _keras, "trainer": _trainer}[case["variant"]](
+        case
+    )
+    children.serve(
+        {
+            "steps": lambda count: _seconds_a_step(model, batch, count),
+            "about": lambda: {"parameters": model.count_params()},
+            "matmul": _matmul,
+            "tanh": _tanh,
+        }
+    )
+
+
+def _network(case: dict[str, Any]) -> tuple[keras.Model, Any]:
+    model = registry.create(
+        case["network"], num_outputs=2, units=case["units"], num_layers=case["layers"],
+        num_bins=case["bins"], dtype=_policy(case),
+    )  # fmt: skip
+    shape = (case["batch"], case["frames"], case["bins"])
+    model.build(shape)
+    return _compiled(model, case), (_noise(shape), _uniform((shape[0], 2, *shape[1:])))
+
+
+def _keras(case: dict[str, Any]) -> tuple[keras.Model, Any]:
+    layers: list[keras.layers.Layer] = []
+    for _ in range(case["layers"]):
+        layer = keras.layers.LSTM(case["units"], return_sequences=True, dtype=_policy(case))
+        if case["network"] == "blstm":
+            layer = keras.layers.Bidirectional(layer, dtype=_policy(case))
+        layers.append(layer)
+    layers.append(keras.layers.Dense(2 * case["bins"], activation="sigmoid", dtype=_policy(case)))
+    model = keras.Sequential(layers)
+    shape = (case["batch"], case["frames"], case["bins"])
+    model.build(shape)
+    return _compiled(model, case), (_noise(shape), _uniform((*shape[:2], 2 * shape[2])))
+
+
+def _compiled(model: keras.Model, case: dict[str, Any]) -> keras.Model:
+    model.compile(keras.optimizers.Adam(1e-3), loss="mse", jit_compile=case["jit"])
+    return model
+
+
+def _trainer(case: dict[str, Any]) -> tuple[keras.Model, Any]:
+    config = config_lib.Config(
+        model=case["network"], units=case["units"], layers=case["layers"], loss="mask",
+        mixing="static", frames=case["frames"], batch_size=case["batch"],
+        mixed_precision=case["precision"] == "bfloat16", jit_compile=case["jit"],
+    )  # fmt: skip
+    info: Any = types.SimpleNamespace(
+        mean=-3.7, deviation=0.8, active_level_db=-23.0, sample_rate=8000, num_sources=2
+    )
+    model = training.make_learner(config, info, replicas=1)
+    training._compile(model, config, steps=1000)
+    shape = (case["batch"], case["frames"], case["bins"])
+    batch = {
+        "log_magnitude": (0.8 * _noise(shape) - 3.7).astype(np.float16),
+        "psm": (255 * _uniform((shape[0], 1, *shape[1:]))).astype(np.uint8),
+        "frame_mask": np.ones(shape[:2], np.uint8),
+    }
+    return model, batch
+
+
+def _policy(case: dict[str, Any]) -> str:
+    return "mixed_bfloat16" if case["precision"] == "bfloat16" else "float32"
+
+
+def _noise(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape, np.float32)
+
+
+def _uniform(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(0).random(shape, np.float32)
+
+
+class _Clock(keras.callbacks.Callback):
+    """When each step had ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: list[float] = []
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.times.append(time.perf_counter())
+
+
+def _seconds_a_step(model: keras.Model, batch: Any, count: int) -> float:
+    """Of `fit`; the step before the first is left out, for what `fit` does when it begins."""
+    same = tf.data.Dataset.from_tensors(batch).repeat(count + 1)
+    clock = _Clock()
+    model.fit(same, epochs=1, verbose=0, callbacks=[clock])
+    return (clock.times[-1] - clock.times[0]) / count
+
+
+def _matmul(m: int, k: int, n: int, seconds: float) -> float:
+    a, b = tf.random.normal((m, k)), tf.random.normal((k, n))
+    return children.fastest(lambda: tf.linalg.matmul(a, b), seconds)
+
+
+def _tanh(rows: int, columns: int, seconds: float) -> float:
+    a = tf.random.normal((rows, columns))
+    return children.fastest(lambda: tf.tanh(a), seconds)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

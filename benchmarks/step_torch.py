@@ -1,0 +1,83 @@
+"""The training step on PyTorch that `benchmarks.step` measures; it starts this program by itself.
+
+It runs in the environment of the alternatives, and so imports nothing of this project that needs
+more than the standard library.
+"""
+
+import json
+import sys
+import time
+from typing import Any
+
+import torch
+
+from benchmarks import children
+
+
+class Network(torch.nn.Module):
+    """`torch.nn.LSTM`, which runs oneDNN's or its own fused cells, and a dense layer."""
+
+    def __init__(self, case: dict[str, Any]) -> None:
+        super().__init__()
+        both = case["network"] == "blstm"
+        self.recurrent = torch.nn.LSTM(
+            case["bins"], case["units"], case["layers"], batch_first=True, bidirectional=both
+        )
+        self.dense = torch.nn.Linear(case["units"] * (1 + both), 2 * case["bins"])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[batch, frame, bin]` to masks `[batch, frame, output · bin]`."""
+        return torch.sigmoid(self.dense(self.recurrent(x)[0]).float())
+
+
+def main(case: dict[str, Any]) -> None:
+    """`case` is a `benchmarks.step.Case`."""
+    torch.manual_seed(0)
+    model = Network(case)
+    # Fused is the fastest that it has for processors.
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+    x = torch.randn(case["batch"], case["frames"], case["bins"])
+    y = torch.rand(case["batch"], case["frames"], 2 * case["bins"])
+    narrow = case["precision"] == "bfloat16"
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            masks = model(x)
+        torch.nn.functional.mse_loss(masks, y).backward()
+        optimizer.step()
+
+    def steps(count: int) -> float:
+        step()
+        start = time.perf_counter()
+        for _ in range(count):
+            step()
+        return (time.perf_counter() - start) / count
+
+    children.serve(
+        {
+            "steps": steps,
+            "about": lambda: {
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "torch": torch.__version__,
+                "threads": torch.get_num_threads(),
+                "capability": torch.backends.cpu.get_cpu_capability(),
+            },
+            "matmul": _matmul,
+            "tanh": _tanh,
+        }
+    )
+
+
+def _matmul(m: int, k: int, n: int, seconds: float) -> float:
+    a, b = torch.randn(m, k), torch.randn(k, n)
+    return children.fastest(lambda: torch.mm(a, b), seconds)
+
+
+def _tanh(rows: int, columns: int, seconds: float) -> float:
+    a = torch.randn(rows, columns)
+    return children.fastest(lambda: torch.tanh(a), seconds)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
