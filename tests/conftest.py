@@ -21,6 +21,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
+# Before xdist reads the marks.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """With several workers a file's tests stay together, and so do those of the whole path."""
     for item in items:
