@@ -74,6 +74,21 @@ class NextEpoch(keras.callbacks.Callback):
         self.batches.epoch = epoch
 
 
+class SetSeeds(keras.callbacks.Callback):
+    """Makes what layers draw at random, such as dropout, a function of the seed and the epoch.
+
+    The file of the weights does not hold the state of their generators, so that a resumed run
+    would otherwise draw something else than the same run undisturbed.
+    """
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        for variable in self.model.variables:
+            if variable.name == "seed_generator_state":
+                state = keras.ops.convert_to_numpy(variable)
+                # A layer draws far less often than that in an epoch.
+                variable.assign(np.array([state[0], epoch * 1_000_003 % 2**32], state.dtype))
+
+
 class SwapAverages(keras.callbacks.Callback):
     """Exchanges the weights and their exponential moving averages at the end of each epoch.
 

@@ -167,7 +167,7 @@ def _callbacks(
     state: run_folder.State,
 ) -> list[keras.callbacks.Callback]:
     """In the order in which each needs what the one before it did."""
-    chosen: list[keras.callbacks.Callback] = [callbacks.StopAtNaN()]
+    chosen: list[keras.callbacks.Callback] = [callbacks.SetSeeds(), callbacks.StopAtNaN()]
     if not sys.stdout.isatty():
         chosen.append(callbacks.Say())
     if config.ema:

@@ -1,14 +1,25 @@
 """Whole runs in this process."""
 
 import csv
+import dataclasses
+import shutil
 
 import keras
 import numpy as np
 import pytest
+import soundfile
 
 from models import separator
-from pipeline import errors
-from trainer import config, training
+from pipeline import dataset, errors
+from trainer import (
+    callbacks,
+    config,
+    learner,
+    objectives,
+    splits,
+    training,
+    whole_mixtures,
+)
 
 
 def _config(data_dir, **changes):
@@ -101,3 +112,139 @@ def test_refusals_leave_nothing_behind(small_dataset, make_dataset, tmp_path):
         with pytest.raises(errors.UserError, match=message):
             training.train(settings, run)
         assert not run.exists()
+
+
+def _dynamic(data_dir, **changes):
+    """A network with dropout on mixtures that are made anew, everything switched on."""
+    settings = {
+        "units": 8,
+        "layers": 1,
+        "dropout": 0.1,
+        "loss": "sisdr",
+        "mixing": "dynamic",
+        "batch_size": 4,
+        "steps_per_epoch": 3,
+        "speed": 0.1,
+        "noise": 0.5,
+        "rooms": 0.5,
+        "ema": 0.8,
+        "weight_decay": 0.01,
+    }
+    return _config(data_dir, **{**settings, **changes})
+
+
+def _weights(folder):
+    return keras.saving.load_model(folder / "best.keras").get_weights()
+
+
+def test_a_dynamic_run_in_pieces_is_the_run_in_one(small_dataset, tmp_path, monkeypatch):
+    settings = _dynamic(small_dataset, epochs=3, schedule="cosine", warmup_steps=4)
+    whole = training.train(settings, tmp_path / "whole")
+
+    def cut(self, epoch, logs=None):
+        raise KeyboardInterrupt
+
+    # As by a power cut, within the warm-up: the schedule is that of all epochs.
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.Draw, "on_epoch_end", cut)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(settings, tmp_path / "pieces")
+    pieces = training.train(settings, tmp_path / "pieces")
+    assert len(pieces.history) == len(whole.history) == 3
+    for row, again in zip(whole.history, pieces.history, strict=True):
+        assert row.keys() == again.keys()
+        for name in row.keys() - {"seconds"}:
+            np.testing.assert_allclose(row[name], again[name], rtol=1e-3, err_msg=name)
+    for one, other in zip(*map(_weights, (tmp_path / "whole", tmp_path / "pieces")), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def averaged(small_dataset, tmp_path_factory):
+    """A run of one epoch: its folder, settings and state."""
+    folder = tmp_path_factory.mktemp("averaged")
+    settings = _dynamic(small_dataset, epochs=1)
+    return folder, settings, training.train(settings, folder)
+
+
+def test_the_average_is_validated_and_kept_and_the_weights_themselves_go_on(
+    averaged, small_dataset
+):
+    folder, settings, state = averaged
+    info = dataset.read(str(small_dataset))
+    model = training.make_learner(training.resolve(settings, info), info, 1)
+    training._compile(model, settings, 3)
+    model.load_weights(folder / "last" / state.weights)
+    weights = [v.numpy() for v in model.trainable_variables]
+    averages = [v.numpy() for v in model.optimizer._model_variables_moving_average]
+    # After three steps of about the learning rate, 0.01, the average lags behind.
+    lags = [np.abs(a - w).max() for a, w in zip(averages, weights, strict=True)]
+    assert 1e-3 < max(lags) < 0.03
+    best = keras.saving.load_model(folder / "best.keras")
+    for one, two in zip(best.trainable_variables, averages, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-6)
+    whole = learner.WholeMixtures(best, objectives.Objective("sisdr"))
+    voices = whole_mixtures.read(splits.Split(str(small_dataset), "valid", info))
+    figures = callbacks.validate(whole, whole_mixtures.Batches(voices))
+    assert {name: pytest.approx(value, abs=1e-4) for name, value in figures.items()} == {
+        name.removeprefix("val_"): value
+        for name, value in state.history[0].items()
+        if name.startswith("val_")
+    }
+
+
+def test_starts_from_another_run_and_goes_on_for_more_epochs(
+    averaged, small_dataset, tmp_path, capsys
+):
+    folder, _, before = averaged
+    tuned = _dynamic(
+        small_dataset, epochs=1, init_from=str(folder), learning_rate=1e-9, seed=7, ema=0.0
+    )
+    state = training.train(tuned, tmp_path)
+    # Nothing was learnt, so that it is as good as what it started from.
+    assert state.history[0]["val_si_sdr_improvement"] == pytest.approx(
+        before.history[0]["val_si_sdr_improvement"], abs=1e-3
+    )
+    longer = training.train(dataclasses.replace(tuned, epochs=2), tmp_path)
+    assert "going on after epoch 1" in capsys.readouterr().out
+    assert [row["epoch"] for row in longer.history] == [1, 2]
+    with pytest.raises(errors.UserError, match=r"--init_from .* choose another --model_dir"):
+        training.train(dataclasses.replace(tuned, init_from=""), tmp_path)
+
+
+def test_mixes_recordings_where_a_dataset_has_its_info_alone(
+    small_dataset, tmp_path, capsys, caplog
+):
+    rng = np.random.default_rng(0)
+    rows = ["path,speaker,split"]
+    for speaker in "abc":
+        soundfile.write(tmp_path / f"{speaker}.wav", rng.uniform(-0.1, 0.1, 48000), 16000)
+        rows.append(f"{speaker}.wav,{speaker},train")
+    rows.append("gone.wav,v,valid")
+    (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("dataset_info.json", "_SUCCESS"):
+        shutil.copy(small_dataset / name, data)
+    manifest = (str(tmp_path / "manifest.csv"),)
+    settings = _dynamic(data, epochs=1, utterances_manifest=manifest, steps_per_epoch=None)
+    with caplog.at_level("WARNING", "absl"):
+        state = training.train(settings, tmp_path / "run")
+    assert "windows of 0.4 s mixed from 0.0 h of 3 speakers" in capsys.readouterr().out
+    assert f"{data} has no shard of the split valid" in caplog.text
+    assert "val_loss" not in state.history[0]
+    assert (tmp_path / "run" / "best.keras").is_file()
+
+
+def test_three_voices_mixed_anew_without_stored_masks(make_dataset, tmp_path):
+    make_dataset(tmp_path / "data", {"train": 2, "valid": 1}, num_sources=3, masks=())
+    settings = _dynamic(tmp_path / "data", loss="mask", epochs=1, steps_per_epoch=1, ema=0.0)
+    state = training.train(settings, tmp_path / "run")
+    assert np.isfinite(list(state.history[0].values())).all()
+    assert keras.saving.load_model(tmp_path / "run" / "best.keras").num_sources == 3
+
+
+def test_static_mixing_learns_waveforms_too(small_dataset, tmp_path):
+    settings = _config(small_dataset, loss="sisdr", mixing="static", epochs=2)
+    history = training.train(settings, tmp_path).history
+    assert history[1]["loss"] < history[0]["loss"] < 30

@@ -33,7 +33,13 @@ def run(tmp_path_factory):
         path = os.pathsep.join(map(str, (folder, ROOT, pathlib.Path(__file__).parent)))
         return subprocess.run(
             [sys.executable, *map(str, arguments)],
-            env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": path},
+            env={
+                **os.environ,
+                "KERAS_BACKEND": "jax",
+                "PYTHONPATH": path,
+                # What is run a few times need not be compiled well.
+                "XLA_FLAGS": "--xla_backend_optimization_level=0",
+            },
             cwd=ROOT,
             capture_output=True,
             text=True,
