@@ -1,8 +1,8 @@
 """Programs that are measured side by side: each in a process of its own, asked one after the other.
 
 The one that asks has a `Child` for each; a child calls `serve`. What passes between them is a line
-of JSON each way, so that a child may run in another environment: this module needs the standard
-library alone. Who is not asked waits for a line, and takes nothing of the processor.
+of JSON each way, so that a child may run in another environment: this module needs nothing but the
+standard library and NumPy. Who is not asked waits for a line, and takes nothing of the processor.
 """
 
 import contextlib
@@ -127,6 +127,20 @@ def alternatives() -> str:
 def _lines() -> Iterator[str]:
     while line := sys.stdin.readline():
         yield line
+
+
+def babble(seconds: float, rate: int = 8000) -> Any:
+    """Noise whose level changes as syllables do: silence would be too easy on the processor.
+
+    Returns:
+        float32 `[sample]`.
+    """
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    samples = 0.05 * random.standard_normal(round(seconds * rate), np.float32)
+    swell = np.abs(np.sin(np.arange(samples.size) * (2 * np.pi / rate))) + 0.01
+    return (samples * swell).astype(np.float32)
 
 
 def fastest(work: Callable[[], object], seconds: float) -> float:

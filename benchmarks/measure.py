@@ -14,9 +14,11 @@ from typing import Any
 RESULTS = pathlib.Path(__file__).resolve().parent / "results"
 _PACKAGES = ("numpy", "scipy", "soundfile", "soxr", "apache-beam", "tensorflow", "keras", "librosa")
 
+_LOAD = [round(load, 2) for load in os.getloadavg()]
+
 
 def machine() -> dict[str, Any]:
-    """Processor, usable cores, memory and versions."""
+    """Processor, usable cores, memory, versions, and what else the machine had to do."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -28,6 +30,8 @@ def machine() -> dict[str, Any]:
         "cores": num_cores(),
         "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
         "system": platform.platform(terse=True),
+        # Of the minutes before the benchmark: near 0 where nothing else ran.
+        "load_before": _LOAD,
         "versions": versions,
     }
 
@@ -64,7 +68,7 @@ def interleave(jobs: Mapping[str, Callable[[], float]], repeats: int) -> dict[st
 
 def report(
     name: str,
-    unit: str,
+    unit: str | Mapping[str, str],
     figures: Mapping[str, list[float]],
     ratios: Mapping[str, tuple[str, str]],
     facts: Mapping[str, Any],
@@ -74,7 +78,7 @@ def report(
 
     Args:
         name: of the benchmark, and of the file.
-        unit: of the figures.
+        unit: of the figures, of all or by job.
         figures: by job, one a round.
         ratios: by name, which job's median is divided by which.
         facts: what else is worth knowing of this run.
@@ -85,12 +89,14 @@ def report(
     about = machine()
     versions = ", ".join(f"{package} {v}" for package, v in about["versions"].items())
     print(f"{about['processor']}, {about['cores']} cores, {about['memory_gb']} GB; {versions}")
+    print(f"load average before: {about['load_before']}")
     for key, value in facts.items():
         print(f"{key}: {value}")
     width = max(map(len, [*medians, *quotients]))
+    units = unit if isinstance(unit, Mapping) else dict.fromkeys(medians, unit)
     for job, median in medians.items():
         spread = f"{min(figures[job]):.4g} to {max(figures[job]):.4g}"
-        print(f"{job:{width}}  {median:10.4g} {unit} ({spread} in {len(figures[job])} runs)")
+        print(f"{job:{width}}  {median:10.4g} {units[job]} ({spread} in {len(figures[job])} runs)")
     for title, quotient in quotients.items():
         print(f"{title:{width}}  {quotient:10.3g}")
     if save:
@@ -101,7 +107,7 @@ def report(
             "command": " ".join(["python -m", f"benchmarks.{name}", *sys.argv[1:]]),
             "machine": about,
             "facts": dict(facts),
-            "unit": unit,
+            "unit": unit if isinstance(unit, str) else dict(unit),
             "medians": medians,
             "runs": dict(figures),
             "ratios": quotients,

@@ -8,10 +8,8 @@ default loss and mixing, and evaluated on the dataset's test split; a second cal
 first was stopped. The table is Markdown; docs/networks.md holds the one of this repository.
 """
 
-import concurrent.futures
 import csv
 import json
-import multiprocessing
 import os
 import pathlib
 import subprocess
@@ -23,7 +21,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from benchmarks import measure
+from benchmarks import fresh, measure
 from pipeline import command
 
 _NETWORKS = flags.DEFINE_list("networks", None, "Names of networks (default: all).")
@@ -48,8 +46,8 @@ def main(arguments: list[str]) -> None:
     for name in names:
         print(name, file=sys.stderr, flush=True)
         # A process each: no network's graph or memory is in another's way.
-        row = {"network": name, **_in_a_process(_cost, name)}
-        row |= _in_a_process(_speed, name, _SECONDS.value)
+        row = {"network": name, **fresh.in_a_process(_cost, name)}
+        row |= fresh.in_a_process(_speed, name, _SECONDS.value)
         if _MINUTES.value:
             row |= _trained(name)
         rows.append(row)
@@ -74,12 +72,6 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _in_a_process(function: Any, *arguments: Any) -> dict[str, Any]:
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
-        return dict(pool.submit(function, *arguments).result())
-
-
 def _cost(name: str) -> dict[str, Any]:
     from models import operations, registry
 
@@ -93,19 +85,11 @@ def _cost(name: str) -> dict[str, Any]:
 def _speed(name: str, seconds: float) -> dict[str, Any]:
     """Times real time of the exported model on one core, the median of three."""
     measure.use_one_core()
-    from export import loading, saved_model
+    from export import loading
 
-    loading.import_keras()
-    from models import registry, separator
-
-    fresh = separator.wrap(
-        registry.create(name), mean=-3.7, deviation=0.8, active_level_db=-23.0,
-        sample_rate=8000, num_sources=2,
-    )  # fmt: skip
-    fresh.build(None)
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         exported = pathlib.Path(folder) / name
-        saved_model.write(fresh, exported)
+        fresh.export(name, str(exported))
         model = loading.load(exported)
         noise = np.random.default_rng(0).standard_normal((1, round(seconds * 8000)), np.float32)
         times = []

@@ -1,91 +1,119 @@
-"""Separation of one minute of audio on one core, in times real time.
+"""Separation with every exported network, beside models of asteroid, speechbrain and PyTorch.
 
-    python -m benchmarks.separation --model=exported/lstm --save
+    python -m benchmarks.separation --save
+    python -m benchmarks.separation --networks=lstm,conv_tasnet --rounds=3
+    python -m benchmarks.separation --model=exported/lstm
 
-Without --model an LSTM of the trainer's size with random weights is exported first: speed does not
-depend on what the weights are. `SavedModel` is its function `serving_default` over the whole
-minute; `export.separate` is the same with what the command does besides: chunks, seams, order.
+`make alternatives` first, or --noalternatives. All have random weights: speed does not depend on
+them. For each network and number of cores: times real time on --seconds of audio, how long it takes
+to separate one second of it, and peak memory, in a process of its own that has been warmed up. An
+alternative is measured in turn with the network that it is an alternative to. `as command` is what
+`export.separate` does besides: chunks, seams, order.
 """
 
 import contextlib
-import os
 import pathlib
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
-import numpy as np
 from absl import flags
 
-from benchmarks import measure
+from benchmarks import children, fresh, measure
 from pipeline import command
 
-_MODEL = flags.DEFINE_string("model", None, "Folder of a SavedModel or of a training run.")
-_SECONDS = flags.DEFINE_float("seconds", 60, "Length of the recording.", lower_bound=1)
-_REPEATS = flags.DEFINE_integer("repeats", 5, "Rounds.", lower_bound=1)
+_MODEL = flags.DEFINE_string("model", None, "Folder of a SavedModel, instead of fresh networks.")
+_NETWORKS = flags.DEFINE_list("networks", None, "Names of networks (default: all).")
+_CORES = flags.DEFINE_list("cores", None, "Numbers of cores (default: 1 and all).")
+_ALTERNATIVES = flags.DEFINE_bool("alternatives", True, "Measure those, too.")
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds.", lower_bound=1)
+_SECONDS = flags.DEFINE_float("seconds", 10, "Length of the recording.", lower_bound=1)
 _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/separation.json.")
+
+# What each network is an alternative to; sizes are the same, but for SepFormer's.
+RIVALS = {
+    "lstm": ["PyTorch LSTM"],
+    "blstm": ["PyTorch BLSTM"],
+    "conv_tasnet": ["asteroid ConvTasNet", "speechbrain ConvTasNet"],
+    "sepreformer": ["speechbrain SepFormer"],
+}
+_SPEED, _LATENCY = "times real time", "s"
 
 
 def main(arguments: list[str]) -> None:
     if arguments:
         raise flags.Error(f"unexpected argument {arguments[0]!r}")
-    measure.use_one_core()
-    from export import loading, separate
+    from models import registry
 
-    with _model_folder() as folder:
-        start = time.perf_counter()
-        model = loading.load(folder)
-        loaded = time.perf_counter() - start
-    # Noise whose level changes from syllable to syllable: silence would be too easy on the CPU.
-    random = np.random.default_rng(0)
-    samples = 0.05 * random.standard_normal(int(_SECONDS.value * model.sample_rate), np.float32)
-    samples *= np.abs(np.sin(np.arange(samples.size) * (2 * np.pi / model.sample_rate))) + 0.01
+    cores = [int(n) for n in _CORES.value or sorted({1, measure.num_cores()})]
+    names = [""] if _MODEL.value else _NETWORKS.value or list(registry.names())
+    figures: dict[str, list[float]] = {}
+    facts: dict[str, Any] = {"seconds of audio": _SECONDS.value}
+    ratios: dict[str, tuple[str, str]] = {}
+    for name in names:
+        rivals = RIVALS.get(name, []) if _ALTERNATIVES.value else []
+        with _folder(name) as folder:
+            for count in cores:
+                _measure(name or "model", folder, rivals, count, figures, facts, ratios)
+    units = {job: _LATENCY if "one second" in job else _SPEED for job in figures}
+    measure.report("separation", units, figures, ratios, facts, _SAVE.value)
 
-    def times_real_time(job: Callable[[], np.ndarray]) -> float:
-        start = time.perf_counter()
-        job()
-        return _SECONDS.value / (time.perf_counter() - start)
 
-    jobs = {
-        "SavedModel": lambda: times_real_time(lambda: model.separate(samples[np.newaxis])),
-        "export.separate": lambda: times_real_time(
-            lambda: separate.separate(samples, model.sample_rate, model)
-        ),
-    }
-    for job in jobs.values():
-        job()  # Traces, allocates.
-    facts = {
-        "network": model.name,
-        "seconds of audio": _SECONDS.value,
-        "seconds to load": round(loaded, 2),
-    }
-    figures = measure.interleave(jobs, _REPEATS.value)
-    ratios = {"export.separate / SavedModel": ("export.separate", "SavedModel")}
-    measure.report("separation", "times real time", figures, ratios, facts, _SAVE.value)
+def _measure(
+    name: str,
+    folder: str,
+    rivals: list[str],
+    cores: int,
+    figures: dict[str, list[float]],
+    facts: dict[str, Any],
+    ratios: dict[str, tuple[str, str]],
+) -> None:
+    audio, on = _SECONDS.value, f"on {cores} core{'s' if cores > 1 else ''}"
+    with contextlib.ExitStack() as stack:
+        running = {
+            name: stack.enter_context(
+                children.Child("benchmarks.separation_ours", folder, threads=cores)
+            )
+        }
+        for rival in rivals:
+            running[rival] = stack.enter_context(
+                children.Child(
+                    "benchmarks.separation_torch", rival, python=children.alternatives(),
+                    threads=cores,
+                )
+            )  # fmt: skip
+        jobs = {}
+        for who, child in running.items():
+            child.ask("seconds", 1.0)
+            child.ask("seconds", audio)
+            jobs[f"{who}, {on}"] = lambda child=child: audio / child.ask("seconds", audio)
+            jobs[f"{who}, one second, {on}"] = lambda child=child: child.ask("seconds", 1.0)
+        ours = running[name]
+        ours.ask("seconds as command", audio)
+        jobs[f"{name} as command, {on}"] = lambda: audio / ours.ask("seconds as command", audio)
+        figures |= measure.interleave(jobs, _ROUNDS.value)
+        for who, child in running.items():
+            facts[f"{who}, {on}"] = child.ask("about")
+    for rival in rivals:
+        for what in ("", "one second, "):
+            pair = (f"{name}, {what}{on}", f"{rival}, {what}{on}")
+            ratios[f"{name} / {rival}, {what}{on}"] = pair
+    ratios[f"{name} as command / SavedModel, {on}"] = (
+        f"{name} as command, {on}", f"{name}, {on}",
+    )  # fmt: skip
 
 
 @contextlib.contextmanager
-def _model_folder() -> Iterator[str]:
-    """The folder that the flag names, or one with a fresh LSTM while the context lasts."""
-    if _MODEL.value:
+def _folder(name: str) -> Iterator[str]:
+    """The folder that the flag names, or one with a fresh network while the context lasts."""
+    if not name:
         yield _MODEL.value
         return
-    from export import loading, saved_model
-
-    loading.import_keras()
-    from models import registry, separator
-
-    fresh = separator.wrap(
-        registry.create("lstm"), mean=-3.7, deviation=0.8, active_level_db=-23.0,
-        sample_rate=8000, num_sources=2,
-    )  # fmt: skip
-    fresh.build(None)
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        exported = pathlib.Path(folder) / "lstm"
-        saved_model.write(fresh, exported)
+        exported = pathlib.Path(folder) / name
+        fresh.in_a_process(fresh.export, name, str(exported))
         yield str(exported)
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     command.run(main, __doc__)

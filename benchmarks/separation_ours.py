@@ -1,0 +1,49 @@
+"""An exported model that `benchmarks.separation` measures; it starts this program by itself."""
+
+import os
+import resource
+import sys
+import time
+
+import numpy as np
+
+from benchmarks import children
+
+
+def main(folder: str) -> None:
+    """`folder` is a SavedModel's."""
+    # As in the command: then TensorFlow does not import Keras.
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    start = time.perf_counter()
+    from export import loading, separate
+
+    model = loading.load(folder)
+    loaded = time.perf_counter() - start
+
+    def seconds(length: float) -> float:
+        samples = children.babble(length)
+        start = time.perf_counter()
+        model.separate(samples[np.newaxis])
+        return time.perf_counter() - start
+
+    def seconds_as_command(length: float) -> float:
+        samples = children.babble(length)
+        start = time.perf_counter()
+        separate.separate(samples, model.sample_rate, model)
+        return time.perf_counter() - start
+
+    children.serve(
+        {
+            "seconds": seconds,
+            "seconds as command": seconds_as_command,
+            "about": lambda: {
+                "network": model.name,
+                "seconds to load": round(loaded, 2),
+                "peak MB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+            },
+        }
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
