@@ -18,6 +18,8 @@ BEST_FILE = "best.keras"
 _GRAPH_FILE = "saved_model.pb"
 
 _Function = Callable[[np.ndarray], np.ndarray]
+# Named inputs of a signature to its named outputs, NumPy's or TensorFlow's.
+_Step = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class LoadedModel:
@@ -34,6 +36,7 @@ class LoadedModel:
         path: str,
         separate: _Function,
         masks: _Function | None = None,
+        stream: _Step | None = None,
     ) -> None:
         """Puts a model together; `load` is what people call.
 
@@ -42,11 +45,13 @@ class LoadedModel:
             path: where it came from.
             separate: float32 `[batch, sample]` to float32 `[batch, source, sample]`.
             masks: float32 `[batch, frame, bin]` to `[batch, source, frame, bin]`, if it has masks.
+            stream: the signature `stream`, if its network is causal.
         """
         self.info = info
         self.path = path
         self._separate = separate
         self._masks = masks
+        self._stream = stream
 
     @property
     def sample_rate(self) -> int:
@@ -91,19 +96,62 @@ class LoadedModel:
             raise errors.UserError(f"{self.path}: the network {self.name} has no masks")
         return self._masks(_of_rank(log_magnitude, 3))
 
+    def initial_state(self) -> dict[str, Any]:
+        """What `stream` starts from.
+
+        Raises:
+            UserError: the network was not trained causally.
+        """
+        if self._stream is None or self.info.stream is None:
+            raise errors.UserError(
+                f"{self.path}: this network ({self.name}) hears what comes later and cannot follow "
+                "a stream; train with --model=lstm, or causally with --model=tcn or "
+                "--model=conv_tasnet and --network=causal=true"
+            )
+        tensors = self.info.stream.state.items()
+        return {name: np.zeros(tensor.shape, tensor.dtype) for name, tensor in tensors}
+
+    def stream(
+        self, waveform: np.ndarray, length: int, gain_db: float, state: dict[str, Any]
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """The next samples of a stream; `export.stream.Stream` is what people use.
+
+        Args:
+            waveform: float32 `[1, k · info.stream.hop]`, full scale 1.
+            length: how many of them are the signal's: all, but at its end.
+            gain_db: what the mixture is changed by before the network sees it.
+            state: `initial_state`, or that of the call before.
+
+        Returns:
+            float32 `[1, source, k · hop]`, `info.stream.delay` samples behind the waveform, and the
+            new state.
+        """
+        assert self._stream is not None, "initial_state raises"
+        inputs = {
+            "waveform": _of_rank(waveform, 2),
+            "length": np.int32(length),
+            "gain_db": np.float32(gain_db),
+        }
+        outputs = dict(self._stream({**inputs, **state}))
+        return outputs.pop("sources").numpy(), outputs
+
 
 def load(path: str | os.PathLike[str]) -> LoadedModel:
     """Loads a model.
 
     Args:
         path: folder of a SavedModel that `export.saved_model` wrote, a trainer's `model_dir` (its
-            best weights are taken), or a `.keras` file.
+            best weights are taken), a `.keras` file, or a file of `export.lite` or `export.onnx`.
 
     Raises:
         UserError: no such model, or it is damaged.
     """
     if is_saved_model(path):
         return _load_saved_model(pathlib.Path(path))
+    if is_portable(path):
+        from export import portable
+
+        return portable.load(path)
     return from_separator(load_separator(path), os.fspath(path))
 
 
@@ -111,6 +159,11 @@ def is_saved_model(path: str | os.PathLike[str]) -> bool:
     """Whether `load` will treat `path` as a SavedModel, for which it needs no Keras."""
     folder = pathlib.Path(path)
     return (folder / _GRAPH_FILE).is_file() or (folder / model_info.FILE).is_file()
+
+
+def is_portable(path: str | os.PathLike[str]) -> bool:
+    """Whether `load` will treat `path` as a file of LiteRT or ONNX, without TensorFlow."""
+    return pathlib.Path(path).suffix in (".tflite", ".onnx") and not pathlib.Path(path).is_dir()
 
 
 def load_separator(path: str | os.PathLike[str]) -> Any:
@@ -146,11 +199,19 @@ def from_separator(separator: Any, path: str = "") -> LoadedModel:
     separator = signatures.in_float32(separator)
     functions = signatures.functions(separator)
     masks = functions.get(signatures.MASKS)
+    stream = functions.get(signatures.STREAM)
+
+    def step(inputs: dict[str, Any]) -> dict[str, Any]:
+        assert stream is not None
+        own = [inputs.pop(name) for name in ("waveform", "length", "gain_db")]
+        return stream(*own, inputs)
+
     return LoadedModel(
         signatures.describe(separator),
         path,
         lambda waveform: functions[signatures.WAVEFORM](waveform)["sources"].numpy(),
         None if masks is None else lambda magnitude: masks(magnitude)["masks"].numpy(),
+        None if stream is None else step,
     )
 
 
@@ -216,6 +277,7 @@ def _load_saved_model(folder: pathlib.Path) -> LoadedModel:
         module = tf.saved_model.load(str(folder))
         separate = module.signatures["serving_default"]
         masks = module.signatures["masks"] if "masks" in info.signatures else None
+        stream = module.signatures["stream"] if "stream" in info.signatures else None
     except Exception as error:  # OSError, ValueError, KeyError, and all of tf.errors.
         raise errors.UserError(
             f"{folder} is damaged ({_first_line(error)}); export the model again"
@@ -225,11 +287,16 @@ def _load_saved_model(folder: pathlib.Path) -> LoadedModel:
     def run(function: Any, name: str, values: np.ndarray, output: str, _: Any = module) -> Any:
         return function(**{name: tf.constant(values)})[output].numpy()
 
+    def step(inputs: dict[str, Any], _: Any = module) -> dict[str, Any]:
+        assert stream is not None
+        return stream(**{name: tf.convert_to_tensor(value) for name, value in inputs.items()})
+
     return LoadedModel(
         info,
         str(folder),
         lambda waveform: run(separate, "waveform", waveform, "sources"),
         None if masks is None else lambda values: run(masks, "log_magnitude", values, "masks"),
+        None if stream is None else step,
     )
 
 

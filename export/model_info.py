@@ -7,7 +7,44 @@ from typing import Any
 from pipeline import errors
 
 FILE = "voices_apart.json"
-FORMAT = 1
+FORMAT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A tensor by its shape and the name of its dtype."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamInfo:
+    """What a program needs to know to use the signature `stream`.
+
+    Attributes:
+        hop: in samples: the signature takes multiples of it.
+        delay: in samples, by which its voices lag behind its waveform.
+        state: its further inputs, which are also outputs; before the first call all are zeros.
+    """
+
+    hop: int
+    delay: int
+    state: dict[str, Tensor]
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> "StreamInfo":
+        """The info from what JSON has of it."""
+        state = {
+            name: Tensor(tuple(tensor["shape"]), tensor["dtype"])
+            for name, tensor in fields["state"].items()
+        }
+        info = cls(**{**fields, "state": state})
+        for name in ("hop", "delay"):
+            value = getattr(info, name)
+            if not (isinstance(value, int) and value > 0):
+                raise ValueError(f"the stream's {name} is {value!r}")
+        return info
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +61,7 @@ class ModelInfo:
         num_parameters: of the network.
         signatures: of the SavedModel, sorted.
         versions: of this package and of the libraries that wrote it.
+        stream: of a network that can follow a stream; format 1 has none.
         format: of this file.
     """
 
@@ -35,6 +73,7 @@ class ModelInfo:
     num_parameters: int
     signatures: tuple[str, ...]
     versions: dict[str, str]
+    stream: StreamInfo | None = None
     format: int = FORMAT
 
     def to_json(self) -> str:
@@ -55,11 +94,18 @@ class ModelInfo:
                     f"{FILE} has format {fields['format']}, this program reads up to {FORMAT}; "
                     "install a newer voices-apart"
                 )
-            info = cls(**{**fields, "signatures": tuple(fields["signatures"])})
+            stream = fields.get("stream")
+            info = cls(
+                **{
+                    **fields,
+                    "signatures": tuple(fields["signatures"]),
+                    "stream": None if stream is None else StreamInfo.from_fields(stream),
+                }
+            )
             if not (isinstance(info.sample_rate, int) and info.sample_rate > 0):
                 raise ValueError(f"sample_rate is {info.sample_rate!r}")
             if not (isinstance(info.num_sources, int) and info.num_sources > 0):
                 raise ValueError(f"num_sources is {info.num_sources!r}")
             return info
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise errors.UserError(f"{FILE} is damaged ({error})") from error

@@ -10,29 +10,35 @@ import keras
 import tensorflow as tf
 
 from export import model_info
-from models import registry
+from models import registry, streaming
 from pipeline import version
 
 WAVEFORM = "serving_default"
 MASKS = "masks"
+STREAM = "stream"
 
 
-def functions(separator: Any) -> dict[str, Any]:
+def functions(separator: Any, batch: int | None = None) -> dict[str, Any]:
     """The TensorFlow functions of a separator, by the name of their signature.
 
     Args:
         separator: `models.separator.Separator`, or another Keras model that takes waveforms and
             has `num_sources`, `sample_rate` and `network`; without a method `masks` it gets no
             signature of that name.
+        batch: mixtures in a call, where it is fixed.
 
     Returns:
         `serving_default`, from `waveform` float32 `[batch, sample]` to `{"sources": [batch,
-        source, sample]}`, and `masks`, from `log_magnitude` float32 `[batch, frame, bin]` to
-        `{"masks": [batch, source, frame, bin]}`. Each is a `tf.function` with a fixed signature.
+        source, sample]}`; `masks`, from `log_magnitude` float32 `[batch, frame, bin]` to
+        `{"masks": [batch, source, frame, bin]}`; and, of a causal network, `stream`: from
+        `waveform` float32 `[1, k · hop]`, `length` int32, `gain_db` float32 and a dict of the
+        state to `{"sources": [1, source, k · hop]}` with the new state, as
+        `models.streaming.StreamingSeparator.step` has them. Each is a `tf.function` with a fixed
+        signature.
     """
     num_sources = separator.num_sources
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32, name="waveform")])
+    @tf.function(input_signature=[tf.TensorSpec([batch, None], tf.float32, name="waveform")])
     def separate(waveform: Any) -> dict[str, Any]:
         length = tf.shape(waveform)[1]
         # Nothing has no level and no spectrogram: one zero is separated instead, and cut off.
@@ -43,7 +49,7 @@ def functions(separator: Any) -> dict[str, Any]:
     by_name = {WAVEFORM: separate}
     if hasattr(separator, "masks"):
         bins = getattr(separator.network, "num_bins", None)
-        spec = tf.TensorSpec([None, None, bins], tf.float32, name="log_magnitude")
+        spec = tf.TensorSpec([batch, None, bins], tf.float32, name="log_magnitude")
 
         @tf.function(input_signature=[spec])
         def masks(log_magnitude: Any) -> dict[str, Any]:
@@ -51,7 +57,45 @@ def functions(separator: Any) -> dict[str, Any]:
             return {"masks": tf.ensure_shape(values, [None, num_sources, None, bins])}
 
         by_name[MASKS] = masks
+    follower = _follower(separator)
+    if follower is not None:
+        state_specs = {
+            name: tf.TensorSpec(tensor.shape, tensor.dtype, name=name)
+            for name, tensor in _stream_info(follower).state.items()
+        }
+
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec([1, None], tf.float32, name="waveform"),
+                tf.TensorSpec([], tf.int32, name="length"),
+                tf.TensorSpec([], tf.float32, name="gain_db"),
+                state_specs,
+            ],
+            autograph=False,
+        )
+        def stream(waveform: Any, length: Any, gain_db: Any, state: Any) -> dict[str, Any]:
+            sources, state = follower.step(waveform, length, gain_db, state)
+            state = {name: tf.ensure_shape(state[name], state_specs[name].shape) for name in state}
+            return {"sources": tf.ensure_shape(sources, [1, num_sources, None]), **state}
+
+        by_name[STREAM] = stream
     return by_name
+
+
+def _follower(separator: Any) -> streaming.StreamingSeparator | None:
+    """What follows a stream, if the separator's network can."""
+    try:
+        return streaming.wrap(separator)
+    except streaming.NotCausalError:
+        return None
+
+
+def _stream_info(follower: streaming.StreamingSeparator) -> model_info.StreamInfo:
+    state = {
+        name: model_info.Tensor(tuple(tensor.shape), keras.backend.standardize_dtype(tensor.dtype))
+        for name, tensor in follower.initial_state(1).items()
+    }
+    return model_info.StreamInfo(follower.hop, follower.delay, state)
 
 
 def in_float32(separator: Any) -> Any:
@@ -76,6 +120,7 @@ def describe(separator: Any) -> model_info.ModelInfo:
     names = {kind: name for name, kind in registry.NETWORKS.items()}
     config = separator.get_config()
     packages = ("keras", "tensorflow")
+    follower = _follower(separator)
     return model_info.ModelInfo(
         name=names.get(type(network), type(network).__name__),
         sample_rate=separator.sample_rate,
@@ -88,6 +133,7 @@ def describe(separator: Any) -> model_info.ModelInfo:
             "voices_apart": version.VERSION,
             **{package: importlib.metadata.version(package) for package in packages},
         },
+        stream=None if follower is None else _stream_info(follower),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from models import normalisation, spectral
+from models import normalisation, spectral, streaming
 
 Tensor = Any
 
@@ -148,6 +148,63 @@ class ConvTasNet(keras.Model):
         samples = ops.shape(waveform)[1]
         return spectral.overlap_add(frames, half)[..., half : half + samples]
 
+    @property
+    def hop(self) -> int:
+        """Samples from frame to frame; `step` takes multiples of it."""
+        return self.filter_length // 2
+
+    @property
+    def delay(self) -> int:
+        """Samples by which what `step` gives lags behind what it takes."""
+        return self.filter_length // 2
+
+    def initial_state(self, batch: int) -> dict[str, Tensor]:
+        """What `step` starts from: zeros, as before the first sample."""
+        state = {
+            "frames": ops.zeros((), "int64"),
+            "samples": ops.zeros((batch, self.hop)),
+            "decoded": ops.zeros((batch, self.num_outputs, self.hop)),
+            "norms": ops.zeros((batch, 1 + 2 * len(self.stack), 2)),
+        }
+        for i, block in enumerate(self.stack):
+            shape = (batch, block.reach, self.hidden)
+            state[f"context_{i}"] = ops.zeros(shape, self.compute_dtype)
+        return state
+
+    def step(self, waveform: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The next samples of a stream, if the network is causal; see `models.streaming`.
+
+        Args:
+            waveform: float32 `[batch, k · hop]`.
+            state: of the call before, or `initial_state`.
+
+        Returns:
+            Float32 `[batch, output, k · hop]`, `delay` samples behind the waveform, and the new
+            state.
+        """
+        half, frames = self.hop, state["frames"]
+        heard = ops.concatenate([state["samples"], waveform], axis=1)
+        halves = ops.reshape(heard, (ops.shape(heard)[0], -1, half))
+        encoded = self.encoder(ops.concatenate([halves[:, :-1], halves[:, 1:]], axis=-1))
+        new = {
+            "samples": heard[:, -half:],
+            "frames": frames + ops.cast(ops.shape(encoded)[1], frames.dtype),
+        }
+        x, statistics = self.norm.step(encoded, state["norms"][:, 0], frames)
+        norms, x, skip = [statistics], self.entry(x), 0
+        for i, block in enumerate(self.stack):
+            own = state["norms"][:, 2 * i + 1 : 2 * i + 3]
+            x, more, own, context = block.step(x, own, state[f"context_{i}"], frames)
+            skip = skip + more
+            norms.append(own[:, 0])
+            norms.append(own[:, 1])
+            new[f"context_{i}"] = context
+        new["norms"] = ops.stack(norms, axis=1)
+        masks = self._masks(ops.cast(self.mask_head(self.slope(skip)), "float32"))
+        decoded = spectral.overlap_add(self.decoder(masks * encoded[:, None]), half)
+        given, new["decoded"] = streaming.continue_sum(decoded, state["decoded"])
+        return given, new
+
     def _masks(self, x: Tensor) -> Tensor:
         """`[batch, frame, output · filter]` to `[batch, output, frame, filter]`."""
         batch, frames = ops.shape(x)[:2]
@@ -240,10 +297,40 @@ class Block(keras.layers.Layer):
             return inputs, x
         return inputs + x[..., : self.width], x[..., self.width :]
 
+    @property
+    def reach(self) -> int:
+        """Frames beside the present one that the convolution spans."""
+        return (self.kernel_size - 1) * self.dilation
+
+    def step(
+        self, inputs: Tensor, norms: Tensor, context: Tensor, frames: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The next frames of a stream, if the block is causal.
+
+        Args:
+            inputs: `[batch, frame, channel]`.
+            norms: state of the two norms, float32 `[batch, 2, 2]`.
+            context: what the convolution has heard last, `[batch, reach, hidden]`.
+            frames: how many frames came before.
+
+        Returns:
+            The two that a call gives, and the new `norms` and `context`.
+        """
+        x, first = self.first_norm.step(self.first_slope(self.widen(inputs)), norms[:, 0], frames)
+        x = ops.concatenate([context, x], axis=1)
+        context = streaming.last(x, self.reach)
+        kernel, bias = (ops.cast(w, self.compute_dtype) for w in (self.kernel, self.bias))
+        x = streaming.dilated(x, kernel, self.dilation) + bias
+        x, second = self.second_norm.step(self.second_slope(x), norms[:, 1], frames)
+        x, norms = self.out(x), ops.stack([first, second], axis=1)
+        if not self.width:
+            return inputs, x, norms, context
+        return inputs + x[..., : self.width], x[..., self.width :], norms, context
+
     def _convolve(self, x: Tensor) -> Tensor:
         """The dilated convolution of each channel."""
         kernel = ops.cast(self.kernel, self.compute_dtype)
-        reach = (self.kernel_size - 1) * self.dilation
+        reach = self.reach
         before = reach if self.causal else reach // 2
         frames = ops.shape(x)[1]
         x = ops.pad(x, [(0, 0), (before, reach - before), (0, 0)])

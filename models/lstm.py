@@ -71,6 +71,22 @@ class LongShortTermMemory(keras.Model):
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         return self.mask_head(self.recurrent(inputs, training=training))
 
+    @property
+    def causal(self) -> bool:
+        """Whether it hears the past alone, and so can follow a stream (`models.streaming`)."""
+        return not self.bidirectional
+
+    def initial_state(self, batch: int) -> dict[str, Tensor]:
+        """The state of `Recurrent.step` before the first frame."""
+        return self.recurrent.initial_state(batch)
+
+    def step(
+        self, inputs: Tensor, state: dict[str, Tensor], valid: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The masks of the next frames of a stream, and the new state; see `models.streaming`."""
+        x, state = self.recurrent.step(inputs, state, valid)
+        return self.mask_head(x), state
+
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),

@@ -93,3 +93,22 @@ class CumulativeLayerNorm(_LayerNorm):
             for y in (x, ops.square(x))
         )
         return self._apply(x, mean, square)
+
+    def step(self, inputs: Tensor, state: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for the next frames of a stream.
+
+        Args:
+            inputs: `[batch, frame, channel]`.
+            state: mean and mean square of all frames before, float32 `[batch, 2]`; at first zeros.
+            frames: how many frames came before, an integer.
+
+        Returns:
+            The inputs normalised, in the compute dtype, and the new state. Means instead of sums:
+            those would lose the digits of what is added to them within hours.
+        """
+        x = ops.cast(inputs, "float32")
+        count = ops.cast(ops.arange(1, ops.shape(x)[1] + 1, dtype=frames.dtype) + frames, "float32")
+        now = ops.stack([ops.mean(y, axis=-1) for y in (x, ops.square(x))], axis=-1)
+        before = state[:, None]
+        means = before + ops.cumsum(now - before, axis=1) / count[:, None]
+        return self._apply(x, means[..., :1], means[..., 1:]), means[:, -1]

@@ -83,6 +83,45 @@ class Recurrent(keras.layers.Layer):
             x = self.drop(y, training=training)
         return x
 
+    def initial_state(self, batch: int) -> dict[str, Tensor]:
+        """What `step` starts from: zeros, as a call does."""
+        shape = (batch, self.num_layers, self.units)
+        return {name: ops.zeros(shape, self.compute_dtype) for name in ("hidden", "cell")}
+
+    def step(
+        self, inputs: Tensor, state: dict[str, Tensor], valid: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The next frames of a stream; see `models.streaming`. For one direction only.
+
+        Args:
+            inputs: `[batch, frame, bin]`.
+            state: `hidden` and `cell`, `[batch, layer, unit]`.
+            valid: 0 for frames that leave no trace, else 1, float32 `[frame]`.
+
+        Returns:
+            `[batch, frame, unit]`, and the new state.
+        """
+        x = ops.transpose(ops.cast(inputs, self.compute_dtype), (1, 0, 2))
+        valid = ops.cast(valid, self.compute_dtype)[:, None, None] * ops.ones_like(x[..., :1])
+        hidden, cell = [], []
+        for i, layer in enumerate(self.forward):
+
+            def advance(carry: Any, now: Any, layer: Any = layer) -> tuple[Any, Any]:
+                _, carry = layer.cell(now[:, :-1], list(carry), training=False)
+                carry = tuple(now[:, -1:] * number for number in carry)
+                return carry, carry
+
+            start = (state["hidden"][:, i], state["cell"][:, i])
+            # In one tensor: on TensorFlow, Keras 3.15 fails over several of unknown length.
+            now = ops.concatenate([x, valid], axis=-1)
+            last, (x, _) = ops.scan(advance, start, now)
+            hidden.append(last[0])
+            cell.append(last[1])
+        return ops.transpose(x, (1, 0, 2)), {
+            "hidden": ops.stack(hidden, axis=1),
+            "cell": ops.stack(cell, axis=1),
+        }
+
     def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
         return (*input_shape[:-1], self.width)
 

@@ -3,8 +3,14 @@
 Complex numbers are pairs of float32 tensors (real, imaginary). Lengths may be unknown until a
 graph runs. Everything is float32 whatever the layers around it use: log-magnitudes and sums of
 squares lose too much in half precision.
+
+Runtimes that a model is exported to lack one operation or another; `transform` has the spectrogram
+written without them, to the same values up to rounding.
 """
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +19,28 @@ from keras import ops
 from pipeline import schema
 
 Tensor = Any
+
+# What the sum of squared windows is held above.
+WEIGHT_FLOOR = 1e-10
+
+# How Fourier transforms are written: see `transform`.
+_BOTH, FORWARD, PRODUCTS = "both", "forward", "products"
+_kind = contextvars.ContextVar("kind", default=_BOTH)
+
+
+@contextlib.contextmanager
+def transform(kind: str) -> Iterator[None]:
+    """Has Fourier transforms in what is computed, or traced to a graph, within it written so.
+
+    Args:
+        kind: `FORWARD`, with no operation but the transform of real numbers, of which the inverse
+            is made by symmetry; or `PRODUCTS`, with products of matrices alone.
+    """
+    token = _kind.set(kind)
+    try:
+        yield
+    finally:
+        _kind.reset(token)
 
 
 def window(frame_length: int = schema.FRAME_LENGTH) -> np.ndarray:
@@ -37,6 +65,9 @@ def stft(
     half, weights = frame_length // 2, window(frame_length)
     # These widths give the right number of frames for every length, so that it need not be known.
     widths = [(0, 0)] * (len(waveform.shape) - 1) + [(half, half + hop - 1)]
+    if _kind.get() != _BOTH:
+        frames = _frames(ops.pad(waveform, widths), frame_length, hop)
+        return _rfft(frames * ops.convert_to_tensor(weights / weights.sum(), "float32"))
     return ops.stft(
         ops.pad(waveform, widths),
         sequence_length=frame_length,
@@ -66,15 +97,47 @@ def inverse_stft(
     Returns:
         float32 `[..., sample]`.
     """
-    real, imaginary = ops.cast(real, "float32"), ops.cast(imaginary, "float32")
-    half, weights = frame_length // 2, window(frame_length)
-    frames = ops.irfft((real, imaginary), frame_length)
-    frames = frames * ops.convert_to_tensor(weights * weights.sum(), "float32")
-    squares = ops.convert_to_tensor(weights**2, "float32")
+    half = frame_length // 2
+    frames, squares = inverse_frames(real, imaginary, frame_length)
     weight = overlap_add(ops.ones_like(real[..., :1]) * squares, hop)
     # The weight nears zero only within the padding, which is cut off.
-    signal = overlap_add(frames, hop) / ops.maximum(weight, 1e-10)
+    signal = overlap_add(frames, hop) / ops.maximum(weight, WEIGHT_FLOOR)
     return signal[..., half : half + num_samples]
+
+
+def forward_frames(frames: Tensor) -> tuple[Tensor, Tensor]:
+    """The spectra of frames that have been cut out, as `stft` has them.
+
+    Args:
+        frames: `[..., frame, sample]`.
+
+    Returns:
+        Real and imaginary part, float32 `[..., frame, bin]`.
+    """
+    weights = window(frames.shape[-1])
+    weights = ops.convert_to_tensor(weights / weights.sum(), "float32")
+    return _rfft(ops.cast(frames, "float32") * weights)
+
+
+def inverse_frames(
+    real: Tensor, imaginary: Tensor, frame_length: int = schema.FRAME_LENGTH
+) -> tuple[Tensor, Tensor]:
+    """What `inverse_stft` adds up.
+
+    Args:
+        real: real part, `[..., frame, bin]`.
+        imaginary: imaginary part, likewise.
+        frame_length: samples of a frame.
+
+    Returns:
+        Frames, float32 `[..., frame, sample]`, and the weight that each has, `[sample]`: the
+        signal is the sum of the frames by the sum of the weights (at least `WEIGHT_FLOOR`).
+    """
+    real, imaginary = ops.cast(real, "float32"), ops.cast(imaginary, "float32")
+    weights = window(frame_length)
+    frames = _irfft(real, imaginary, frame_length)
+    frames = frames * ops.convert_to_tensor(weights * weights.sum(), "float32")
+    return frames, ops.convert_to_tensor(weights**2, "float32")
 
 
 def overlap_add(frames: Tensor, hop: int) -> Tensor:
@@ -101,6 +164,49 @@ def overlap_add(frames: Tensor, hop: int) -> Tensor:
         total = total + ops.pad(block, [*leading, (j, num_blocks - 1 - j), (0, 0)])
     shape = ops.shape(total)
     return ops.reshape(total, (*shape[:-2], shape[-2] * shape[-1]))
+
+
+def _frames(padded: Tensor, frame_length: int, hop: int) -> Tensor:
+    """`[..., sample]` to `[..., frame, frame_length]`; what is less than a frame is left over."""
+    num_blocks, rest = divmod(frame_length, hop)
+    if rest:
+        raise ValueError(f"frames of {frame_length} samples are no multiple of {hop}")
+    shape = ops.shape(padded)
+    count = shape[-1] // hop
+    blocks = ops.reshape(padded[..., : count * hop], (*shape[:-1], count, hop))
+    frames = count - num_blocks + 1
+    # Block j of frame t is t + j.
+    return ops.concatenate([blocks[..., j : j + frames, :] for j in range(num_blocks)], axis=-1)
+
+
+def _rfft(frames: Tensor) -> tuple[Tensor, Tensor]:
+    """`[..., sample]` to real and imaginary part, `[..., bin]`."""
+    if _kind.get() != PRODUCTS:
+        return ops.rfft(frames)
+    length = frames.shape[-1]
+    num_bins = length // 2 + 1
+    angles = 2 * np.pi / length * (np.outer(np.arange(length), np.arange(num_bins)) % length)
+    matrix = np.concatenate([np.cos(angles), -np.sin(angles)], axis=1)
+    found = ops.matmul(frames, ops.convert_to_tensor(matrix, "float32"))
+    return found[..., :num_bins], found[..., num_bins:]
+
+
+def _irfft(real: Tensor, imaginary: Tensor, length: int) -> Tensor:
+    """`[..., bin]` to `[..., sample]`."""
+    if _kind.get() == _BOTH:
+        return ops.irfft((real, imaginary), length)
+    # The first and last bin of real signals are real, and the inverse takes them for that.
+    inner = np.ones(length // 2 + 1, np.float32)
+    inner[[0, -1]] = 0
+    # The transform of Hartley is its own inverse, but for the factor.
+    spectrum = _rfft(_hartley(real, imaginary * inner))
+    return _hartley(*spectrum) / length
+
+
+def _hartley(real: Tensor, imaginary: Tensor) -> Tensor:
+    """Real part less imaginary of all bins, of which half is given: `[..., 2 · (bin - 1)]`."""
+    mirrored = ops.flip((real + imaginary)[..., 1:-1], axis=-1)
+    return ops.concatenate([real - imaginary, mirrored], axis=-1)
 
 
 def magnitude(real: Tensor, imaginary: Tensor) -> Tensor:

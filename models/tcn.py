@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from models import heads
+from models import heads, streaming
 from pipeline import schema
 
 Tensor = Any
@@ -103,12 +103,46 @@ class TemporalConvolution(keras.Model):
         x = self.entry(ops.cast(x, self.compute_dtype))
         for block in self.blocks:
             x = block(x, training=training)
+        return self._masks(x)[:, :, :frames]
+
+    @property
+    def frames_per_step(self) -> int:
+        """`step` takes multiples of so many frames."""
+        return self.stack
+
+    def initial_state(self, batch: int) -> dict[str, Tensor]:
+        """What `step` starts from: zeros, as before the first frame."""
+        shapes = ((batch, block.reach, self.units) for block in self.blocks)
+        return {
+            f"context_{i}": ops.zeros(shape, self.compute_dtype) for i, shape in enumerate(shapes)
+        }
+
+    def step(
+        self, inputs: Tensor, state: dict[str, Tensor], valid: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The masks of the next frames of a stream, if the network is causal, and the new state.
+
+        See `models.streaming`. A step leaves no trace unless all of its frames are valid.
+        """
+        batch, frames = ops.shape(inputs)[:2]
+        steps = frames // self.stack
+        x = ops.reshape(inputs, (batch, steps, self.stack * self.num_bins))
+        x = self.entry(ops.cast(x, self.compute_dtype))
+        valid = ops.min(ops.reshape(valid, (steps, self.stack)), axis=1)
+        new = {}
+        for i, block in enumerate(self.blocks):
+            x, new[f"context_{i}"] = block.step(x, state[f"context_{i}"], valid)
+        return self._masks(x), new
+
+    def _masks(self, x: Tensor) -> Tensor:
+        """`[batch, step, width]` to `[batch, output, frame, bin]`."""
+        batch, steps = ops.shape(x)[:2]
         x = self.mask_head(ops.cast(self.norm(x), self.compute_dtype))
         # [batch, output · stack, step, bin] to [batch, output, frame, bin].
         x = ops.reshape(x, (batch, self.num_outputs, self.stack, steps, self.num_bins))
         x = ops.transpose(x, (0, 1, 3, 2, 4))
         x = ops.reshape(x, (batch, self.num_outputs, steps * self.stack, self.num_bins))
-        return heads.activate(x[:, :, :frames], self.head)
+        return heads.activate(x, self.head)
 
     def get_config(self) -> dict[str, Any]:
         names = (
@@ -182,6 +216,30 @@ class Block(keras.layers.Layer):
             x = ops.pad(x, [(0, 0), ((self.kernel - 1) * self.dilation, 0), (0, 0)])
         x = self.narrow(self.convolve(x))
         return inputs + self.drop(x, training=training)
+
+    @property
+    def reach(self) -> int:
+        """Steps beside the present one that the convolution spans."""
+        return (self.kernel - 1) * self.dilation
+
+    def step(self, inputs: Tensor, context: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """The next steps of a stream, if the block is causal.
+
+        Args:
+            inputs: `[batch, step, width]`.
+            context: what the convolution has heard last, `[batch, reach, units]`.
+            valid: 0 for steps that leave no trace, else 1, float32 `[step]`.
+
+        Returns:
+            The same shape as the inputs, and the new context.
+        """
+        x = ops.cast(self.norm(ops.cast(inputs, "float32")), self.compute_dtype)
+        x = self.widen(x) * ops.cast(valid, self.compute_dtype)[:, None]
+        x = ops.concatenate([context, x], axis=1)
+        convolve = self.convolve
+        kernel, bias = (ops.cast(w, self.compute_dtype) for w in (convolve.kernel, convolve.bias))
+        y = streaming.dilated(x, kernel[..., 0], self.dilation) + bias
+        return inputs + self.narrow(convolve.activation(y)), streaming.last(x, self.reach)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
