@@ -1,102 +1,125 @@
-"""What tf.data delivers against what the LSTM trains on: examples (windows) a second.
+"""Windows a second that tf.data delivers, beside a PyTorch DataLoader, training, and the floor.
 
     python -m benchmarks.input --data_dir=/data/mix --save
 
-Both with the trainer's defaults: windows of 100 frames, batches of 64, the network `lstm`. The
-training figure is for one batch that lies in memory, so that no input is waited for.
+With the trainer's defaults: shuffled windows of 100 frames, batches of 64, the network `lstm`. The
+DataLoader reads the same windows from .npy files that are mapped into memory, which is the fastest
+that it has; `make alternatives` first, or --noalternatives. The training figure is for one batch
+that lies in memory, so that no input is waited for. All but the disk's figure are with files that
+the system holds in memory.
+
+The floor is one window's share of the dataset's bytes over the bandwidth of reading them (disk: the
+cache is dropped first, as far as the system lets itself be told; memory: read again), and the bytes
+of a window over the bandwidth of copying them. What a GPU needs is reckoned from the operations of
+a training step of `lstm` and the rate that its maker publishes: it cannot train on more.
 """
 
-import itertools
+import contextlib
+import json
 import os
+import tempfile
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from absl import flags
 
-from benchmarks import measure
-from pipeline import command, dataset
+from benchmarks import children, floor, measure
+from pipeline import command
 
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the dataset.")
 _MODEL = flags.DEFINE_string("model", "lstm", "The network.")
-_STEPS = flags.DEFINE_integer("steps", 30, "Steps of training in a round.", lower_bound=2)
+_ALTERNATIVES = flags.DEFINE_bool("alternatives", True, "Measure those, too.")
+_STEPS = flags.DEFINE_integer("steps", 20, "Steps of training in a round.", lower_bound=2)
 _SECONDS = flags.DEFINE_float("seconds", 10, "Time that the input is read for.", lower_bound=0.1)
-_REPEATS = flags.DEFINE_integer("repeats", 3, "Rounds.", lower_bound=1)
+_WINDOWS = flags.DEFINE_integer("windows", 8192, "Windows in .npy files, at most.", lower_bound=64)
+_ROUNDS = flags.DEFINE_integer("rounds", 3, "Rounds.", lower_bound=1)
 _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/input.json.")
+
+_BATCH = 64
+# NVIDIA's data sheet of the H200 (SXM), dense: bfloat16 and TF32, operations a second.
+_H200 = {"bfloat16": 989e12, "TF32": 494e12}
+_BUFFER = 4 << 20
 
 
 def main(arguments: list[str]) -> None:
     if arguments or not _DATA_DIR.value:
         raise flags.Error("--data_dir is needed, and no other argument")
-    info = dataset.read(_DATA_DIR.value)
-    from trainer import config as config_lib
-    from trainer import input as input_lib
-    from trainer import splits, training
-
-    config = training.resolve(
-        config_lib.Config(data_dir=_DATA_DIR.value, model=_MODEL.value, loss="mask"), info
-    )
-    config.check(info)
-    split = splits.Split(config.data_dir, "train", info)
-
-    def batches() -> Any:
-        return input_lib.windows(
-            split,
-            ("log_magnitude", config.target),
-            frames=config.frames,
-            batch_size=config.batch_size,
-            shuffle_buffer=config.shuffle_buffer,
-        )
-
-    model = _compiled(config, info)
-    batch = next(iter(batches()))
-    jobs = {
-        "tf.data": lambda: _delivered(batches(), config.batch_size),
-        "training": lambda: _trained(model, batch, config.batch_size),
+    cores = measure.num_cores()
+    facts: dict[str, Any] = {"network": _MODEL.value}
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-"))
+        given = json.dumps([os.path.abspath(_DATA_DIR.value), _MODEL.value])
+        ours = stack.enter_context(children.Child("benchmarks.input_ours", given, threads=cores))
+        about = ours.ask("about")
+        shards = about.pop("shards")
+        facts |= about
+        jobs: dict[str, Callable[[], float]] = {}
+        jobs["tf.data"] = lambda: ours.ask("deliver", _SECONDS.value)
+        jobs["tf.data, --cache"] = lambda: ours.ask("deliver cached", _SECONDS.value)
+        jobs["training"] = lambda: ours.ask("train", _STEPS.value)
+        if cores > 1:
+            one = stack.enter_context(children.Child("benchmarks.input_ours", given, threads=1))
+            jobs["tf.data, one core"] = lambda: one.ask("deliver", _SECONDS.value)
+        if _ALTERNATIVES.value:
+            facts["windows in .npy files"] = ours.ask("write npy", folder, _WINDOWS.value)
+            there = stack.enter_context(
+                children.Child("benchmarks.input_torch", folder, python=children.alternatives())
+            )
+            facts["alternatives"] = there.ask("about")
+            jobs["DataLoader, in its process"] = lambda: there.ask(
+                "deliver", _SECONDS.value, 0, _BATCH
+            )
+            jobs[f"DataLoader, {cores} workers"] = lambda: there.ask(
+                "deliver", _SECONDS.value, cores, _BATCH
+            )
+        share = sum(map(os.path.getsize, shards)) / about["windows"]
+        facts["bytes of the dataset for a window"] = round(share)
+        jobs["floor: disk"] = lambda: _read(shards, forget=True) / share
+        jobs["floor: memory"] = lambda: _read(shards, forget=False) / share
+        jobs["floor: copying"] = lambda: _copy() / about["bytes of a window"]
+        figures = measure.interleave(jobs, _ROUNDS.value)
+    facts |= _needed()
+    ratios = {
+        f"tf.data / {other}": ("tf.data", other) for other in figures if not other.startswith("tf")
     }
-    _trained(model, batch, config.batch_size)  # Compiles the step.
-    measure.report(
-        "input",
-        "examples/s",
-        measure.interleave(jobs, _REPEATS.value),
-        {"tf.data / training": ("tf.data", "training")},
-        {"network": config.model, "windows": split.num_windows(config.frames)},
-        _SAVE.value,
-    )
+    measure.report("input", "windows/s", figures, ratios, facts, _SAVE.value)
 
 
-def _compiled(config: Any, info: dataset.DatasetInfo) -> Any:
-    """The trainer's model around the network, with fresh weights."""
-    import keras
-
-    from trainer import training
-
-    model = training.make_learner(config, info, replicas=1)
-    model.compile(keras.optimizers.Adam(config.learning_rate, global_clipnorm=config.clip_norm))
-    return model
-
-
-def _delivered(batches: Any, batch_size: int) -> float:
-    """Examples a second once the shuffle buffer is full and the reader warm."""
-    iterator = iter(batches)
-    next(iterator)
-    start = time.perf_counter()
-    for count in itertools.count(1):
-        next(iterator)
-        took = time.perf_counter() - start
-        if took > _SECONDS.value:
-            return count * batch_size / took
-    raise AssertionError
+def _needed() -> dict[str, Any]:
+    """Windows a second that a GPU could train on if all of its rate were used."""
+    sizes = {"batch": _BATCH, "frames": 100, "bins": 129, "units": 300, "layers": 2}
+    step = floor.operations(floor.products(**sizes, directions=1))
+    facts: dict[str, Any] = {"G operations of training lstm on a window": step / _BATCH / 1e9}
+    for precision, rate in _H200.items():
+        facts[f"windows/s that an H200 trains lstm on at most, {precision}"] = round(
+            rate / (step / _BATCH)
+        )
+    return facts
 
 
-def _trained(model: Any, batch: Any, batch_size: int) -> float:
-    import tensorflow as tf
+def _read(paths: Sequence[str], forget: bool) -> float:
+    """Bytes a second of reading files one after the other."""
+    for path in paths:
+        with open(path, "rb") as file:
+            if forget:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    count, start, buffer = 0, time.perf_counter(), bytearray(_BUFFER)
+    for path in paths:
+        with open(path, "rb", buffering=0) as file:
+            while got := file.readinto(buffer):
+                count += got
+    return count / (time.perf_counter() - start)
 
-    same = tf.data.Dataset.from_tensors(batch).repeat(_STEPS.value)
-    start = time.perf_counter()
-    model.fit(same, epochs=1, verbose=0)
-    return _STEPS.value * batch_size / (time.perf_counter() - start)
+
+def _copy() -> float:
+    """Bytes a second of copying what no cache holds."""
+    source = np.ones(256 << 20, np.uint8)
+    target = np.zeros_like(source)
+    return source.size / children.fastest(lambda: np.copyto(target, source), 0.5)
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     command.run(main, __doc__)
