@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import children
-from models import registry
+from models import fused_lstm, registry
 from trainer import config as config_lib
 from trainer import training
 
@@ -43,6 +43,7 @@ def _network(case: dict[str, Any]) -> tuple[keras.Model, Any]:
     )  # fmt: skip
     shape = (case["batch"], case["frames"], case["bins"])
     model.build(shape)
+    fused_lstm.set_fused(model, not case["jit"])
     return _compiled(model, case), (_noise(shape), _uniform((shape[0], 2, *shape[1:])))
 
 

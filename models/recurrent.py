@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from models import fused_lstm
+
 Tensor = Any
 
 # The logarithm of one number may differ in its last bit from bin to bin, as vector units have it.
@@ -55,7 +57,7 @@ class Recurrent(keras.layers.Layer):
         self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
 
     def _lstm(self, name: str) -> keras.layers.Layer:
-        return keras.layers.LSTM(
+        return fused_lstm.LSTM(
             self.units, return_sequences=True, dtype=self.dtype_policy, name=name
         )
 

@@ -17,6 +17,11 @@ def describe() -> str:
     return f"CPU ({cores} core{'s' if cores != 1 else ''})"
 
 
+def has_gpu() -> bool:
+    """Whether the backend computes on one."""
+    return _count("gpu") > 0
+
+
 def use_all() -> tuple[Callable[[], contextlib.AbstractContextManager[Any]], int]:
     """Spreads each batch over all GPUs.
 

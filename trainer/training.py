@@ -7,7 +7,7 @@ import sys
 
 import keras
 
-from models import registry, separator
+from models import fused_lstm, registry, separator
 from pipeline import dataset, errors
 from trainer import (
     callbacks,
@@ -156,6 +156,7 @@ def _objective(config: config_lib.Config) -> objectives.Objective:
 
 def _compile(model: keras.Model, config: config_lib.Config, steps: int) -> None:
     jit = "auto" if keras.backend.backend() == "jax" else config.jit_compile
+    fused_lstm.set_fused(model, not (jit or devices.has_gpu()))
     model.compile(optimizer.make(config, steps, model.trainable_variables), jit_compile=jit)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from models import separator
+from models import fused_lstm, separator
 from pipeline import dataset, errors
 from trainer import (
     callbacks,
@@ -248,3 +248,13 @@ def test_static_mixing_learns_waveforms_too(small_dataset, tmp_path):
     settings = _config(small_dataset, loss="sisdr", mixing="static", epochs=2)
     history = training.train(settings, tmp_path).history
     assert history[1]["loss"] < history[0]["loss"] < 30
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_lstms_learn_the_fast_way_unless_xla_compiles_them(small_dataset, jit):
+    info = dataset.read(str(small_dataset))
+    settings = training.resolve(_config(small_dataset, model="lstm", jit_compile=jit), info)
+    model = training.make_learner(settings, info, 1)
+    training._compile(model, settings, 3)
+    layers = [x for x in model._flatten_layers() if isinstance(x, fused_lstm.LSTM)]
+    assert [layer.fused for layer in layers] == [not jit] * len(layers) != []
