@@ -155,4 +155,8 @@ def _turned(inputs: Tensor) -> Tensor:
 
 def _take(x: Tensor, frames: Tensor) -> Tensor:
     """The frames of `[batch, frame, feature]` in the order of the indices `[batch, frame]`."""
-    return ops.take_along_axis(x, frames[:, :, None], axis=1)
+    batch, length = ops.shape(x)[0], ops.shape(x)[1]
+    # Whole rows of one table: `take_along_axis` would look every number up by itself.
+    rows = frames + length * ops.arange(batch, dtype="int32")[:, None]
+    taken = ops.take(ops.reshape(x, (batch * length, x.shape[-1])), rows, axis=0)
+    return ops.reshape(taken, (batch, length, x.shape[-1]))
