@@ -18,6 +18,16 @@ grow with its length; where they meet, the voices are put in the order that fits
 
 WAV, FLAC, OGG, MP3, AIFF, SPHERE and what else libsndfile reads. One recording that cannot be
 separated does not stop the others; the exit code is then 1.
+
+    arecord -f S16_LE -r 8000 | python -m export.separate --stream --model=exported/lstm | aplay
+
+separates standard input as it comes, in memory that does not grow, with a causal model. Voice 1 is
+the left channel of what is written and voice 2 the right; with --output_dir each is a file. Several
+channels are mixed into one. Other rates than the model's are resampled, there and back. The level
+of what is to come is not known: --gain_db, fixed, brings the speech to the level that the model was
+trained at, and a note at the end says which gain would have fitted. Voices lag behind by 192
+samples (24 ms, 3 frames) with lstm, 256 (32 ms) with tcn, 20 (2.5 ms, half a frame) with
+conv_tasnet, and by what a block takes to fill (--block_ms). docs/streaming.md has more.
 """
 
 import contextlib
@@ -33,7 +43,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from absl import flags
 
-from export import loading, plots, pretrained, recording
+from export import live, loading, plots, pretrained, recording
 from pipeline import audio, command, containers, corpus, errors, storage
 
 # Codings whose samples have more than 16 bits.
@@ -314,6 +324,7 @@ def _define_flags() -> None:
         "overlap_seconds", recording.OVERLAP_SECONDS,
         "that two pieces share at least, up to half of a piece", lower_bound=0.5,
     )  # fmt: skip
+    live.define_flags()
 
 
 def main(arguments: list[str]) -> int:
@@ -321,7 +332,8 @@ def main(arguments: list[str]) -> int:
     options = flags.FLAGS
     # Ended by SIGTERM, too, the command takes what it has half written with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    if not arguments:
+    live.check_flags(arguments)
+    if not options.stream and not arguments:
         raise flags.Error("name at least one recording or folder of recordings")
     if options.overlap_seconds > options.chunk_seconds / 2:
         raise flags.Error("--overlap_seconds is more than half of --chunk_seconds")
@@ -329,7 +341,10 @@ def main(arguments: list[str]) -> int:
     if loading.is_saved_model(model_path):
         # This process needs no Keras; else TensorFlow would import it, for two seconds.
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    _check_folder(pathlib.Path(options.output_dir))
+    if not options.stream or options["output_dir"].present:
+        _check_folder(pathlib.Path(options.output_dir))
+    if options.stream:
+        return live.run_flags(model_path)
     # Names are checked before the seconds that loading a model takes, as if for two voices.
     jobs, problems = plan(arguments, options.output_dir, 2)
     if jobs:
