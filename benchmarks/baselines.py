@@ -63,8 +63,8 @@ def bare_loop(pairs: Sequence[Pair], folder: pathlib.Path, processes: int) -> Ou
 def bare_shard(pairs: Sequence[Pair], path: pathlib.Path) -> Output:
     """One shard of our records: two decodes, levels, spectrograms, all masks, checksums, framing.
 
-    What the Beam job does besides: it decodes each recording once more beforehand, to inspect it,
-    and counts the histogram that mean and deviation come from.
+    What the Beam job does besides: it decodes each recording once more beforehand, to inspect it
+    (`bare_shard_inspected`), and counts the histogram that mean and deviation come from.
     """
     # Heavier than the rest; the spawned processes pay for it, as Beam's workers do.
     from pipeline import shards, tfrecord
@@ -107,6 +107,21 @@ def bare_shard(pairs: Sequence[Pair], path: pathlib.Path) -> Output:
             writer.write(tfrecord.example_bytes({f.name: (f.kind, lists[f.name]) for f in stored}))
             seconds += length / rate
     return Output(seconds, seconds, writer.bytes, time.perf_counter() - start)
+
+
+def bare_shard_inspected(pairs: Sequence[Pair], path: pathlib.Path) -> Output:
+    """The same after the first recording of each pair was inspected, as the Beam job inspects each.
+
+    Each recording is the first of one pair.
+    """
+    from pipeline import inspection
+
+    start = time.perf_counter()
+    for first, _ in pairs:
+        inspection.inspect(first, schema.DEFAULT_SAMPLE_RATE)
+    inspected = time.perf_counter() - start
+    output = bare_shard(pairs, path)
+    return dataclasses.replace(output, took=output.took + inspected)
 
 
 def original(pairs: Sequence[Pair], path: pathlib.Path) -> Output:

@@ -2,17 +2,19 @@
 
     python -m benchmarks.preprocess --manifest=speech/manifest.csv --save
 
-The bare loop writes mixtures and nothing else, and so does the job that it is compared with
-(`--noutterances`); what the clean utterances cost, which the job writes as well unless told not to,
-is a figure of its own. All runs are over the same recordings, on as many processes as there are
-cores (taskset narrows them down) where the name does not say «one core». Times are of the whole
-command, with its start.
+All are over the same recordings. The job inspects each recording before it plans, so there is a
+bare loop with and one without that; it writes mixtures and nothing else (`--noutterances`) but
+where the name says so. Its figures are of its steps, as it prints them; what the command takes
+besides, for imports, plans and worker processes that end, is told apart as its start. Processes of
+one machine share its memory and its turbo: what a bare loop gains from more of them is beside what
+the job gains.
 """
 
 import json
 import multiprocessing
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -22,14 +24,17 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks import baselines, measure
+from benchmarks import baselines, children, measure
 from pipeline import command, corpus, schema
 
 _MANIFESTS = flags.DEFINE_multi_string("manifest", [], "CSV manifest of a corpus.")
 _FOLDERS = flags.DEFINE_multi_string("input_dir", [], "Folder of a corpus.")
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Rounds.", lower_bound=1)
 _ONE_CORE_PAIRS = flags.DEFINE_integer(
-    "one_core_pairs", 400, "Mixtures that the runs on one core make.", lower_bound=1
+    "one_core_pairs", 400, "Mixtures that loop and generator make on one core.", lower_bound=1
+)
+_TIMES = flags.DEFINE_integer(
+    "mixtures_per_utterance", 1, "More give a small corpus enough to do.", lower_bound=1
 )
 _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/preprocess.json.")
 
@@ -38,55 +43,90 @@ def main(arguments: list[str]) -> None:
     if arguments:
         raise flags.Error(f"unexpected argument {arguments[0]!r}")
     utterances = corpus.read(_FOLDERS.value, _MANIFESTS.value).utterances
-    pairs = baselines.pair(utterances)
+    pairs = baselines.pair(utterances) * _TIMES.value
     few = pairs[:: max(1, len(pairs) // _ONE_CORE_PAIRS.value)]
-    facts: dict[str, Any] = {"recordings": len(utterances)}
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+    cores = measure.num_cores()
+    facts: dict[str, Any] = {"recordings": len(utterances), "mixtures on one core": len(few)}
+    counts = sorted({1, cores})
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
+        folder = pathlib.Path(name)
         jobs = {
-            "Beam job": lambda: _beam_job(pathlib.Path(folder), facts, "--noutterances"),
-            "Beam job, utterances too": lambda: _beam_job(pathlib.Path(folder), facts),
-            "bare loop": lambda: _bare_loop(pairs, pathlib.Path(folder), facts),
-            "bare loop, one core": lambda: (
-                _on_one_core(baselines.bare_shard, few, pathlib.Path(folder)).speed
+            "original, one core": lambda: _original(few, folder, facts),
+            "bare loop, one core": lambda: _on_one_core(baselines.bare_shard, few, folder).speed,
+            "bare loop with inspection, one core": lambda: (
+                _on_one_core(baselines.bare_shard_inspected, few, folder).speed
             ),
-            "original, one core": lambda: _original(few, pathlib.Path(folder), facts),
         }
+        for count in counts:
+            title = _beam(count)
+            jobs[title] = lambda n=count, title=title: _beam_job(
+                folder, facts, title, n, "--noutterances"
+            )
+            jobs[f"bare loop, {count} at a time"] = lambda n=count: (
+                baselines.bare_loop(pairs, folder, n).speed
+            )
+        title = f"{_beam(cores)}, utterances too"
+        jobs[title] = lambda: _beam_job(folder, facts, title, cores)
         figures = measure.interleave(jobs, _REPEATS.value)
+    most = _beam(cores)
     ratios = {
-        "Beam job / bare loop": ("Beam job", "bare loop"),
-        "Beam job, utterances too / Beam job": ("Beam job, utterances too", "Beam job"),
         "bare loop / original, one core": ("bare loop, one core", "original, one core"),
+        f"{_beam(1)} / original, one core": (_beam(1), "original, one core"),
+        f"{_beam(1)} / bare loop with inspection": (
+            _beam(1),
+            "bare loop with inspection, one core",
+        ),
+        f"{_beam(1)} / bare loop": (_beam(1), "bare loop, one core"),
+        f"{most} / {_beam(1)}": (most, _beam(1)),
+        f"bare loop, {cores} at a time / 1 at a time": (
+            f"bare loop, {cores} at a time",
+            "bare loop, 1 at a time",
+        ),
+        f"{title} / without": (title, most),
     }
     unit = "times real time"
     measure.report("preprocess", unit, figures, ratios, facts, _SAVE.value)
 
 
-def _beam_job(folder: pathlib.Path, facts: dict[str, Any], *more: str) -> float:
+def _beam(processes: int) -> str:
+    return f"Beam job, {processes} process{'es' if processes > 1 else ''}"
+
+
+def _beam_job(
+    folder: pathlib.Path, facts: dict[str, Any], title: str, processes: int, *more: str
+) -> float:
+    """The speed of its steps, on as many cores as processes; the rest goes into `facts`."""
     output = folder / "dataset"
-    arguments = [f"--output_dir={output}", "--overwrite", *more]
-    arguments += [f"--manifest={path}" for path in _MANIFESTS.value]
-    arguments += [f"--input_dir={path}" for path in _FOLDERS.value]
+    arguments = [
+        f"--output_dir={output}", "--overwrite", f"--direct_num_workers={processes}",
+        f"--mixtures_per_utterance={_TIMES.value}", *more,
+        *(f"--manifest={path}" for path in _MANIFESTS.value),
+        *(f"--input_dir={path}" for path in _FOLDERS.value),
+    ]  # fmt: skip
     start = time.perf_counter()
     job = subprocess.run(
-        [sys.executable, "-m", "pipeline.preprocess", *arguments], capture_output=True, text=True
-    )
+        [sys.executable, "-m", "pipeline.preprocess", *arguments],
+        capture_output=True, text=True, env=children.environment(),
+        preexec_fn=lambda: children.keep_on_cores(processes),
+    )  # fmt: skip
     took = time.perf_counter() - start
     command.require(job.returncode == 0, f"pipeline.preprocess failed: {job.stderr[-500:]}")
+    steps = {
+        step: float(seconds)
+        for step, seconds in re.findall(r"(\w+) ([\d.]+) s\b", job.stdout.splitlines()[-1])
+    }
     splits = json.loads((output / schema.INFO_FILE).read_text(encoding="utf-8"))["splits"].values()
     seconds = sum(split["seconds"] for split in splits)
     size = sum(shard["bytes"] for split in splits for shard in split["shards"])
-    facts["Beam job: mixtures, hours, KB a second"] = [
+    facts[f"{title}: seconds of start and steps"] = {
+        "start": round(took - sum(steps.values()), 1), **steps
+    }  # fmt: skip
+    facts["mixtures, hours, KB a second"] = [
         sum(split["mixtures"] for split in splits),
         round(seconds / 3600, 2),
         round(size / seconds / 1000, 1),
     ]
-    return seconds / took
-
-
-def _bare_loop(pairs: list[baselines.Pair], folder: pathlib.Path, facts: dict[str, Any]) -> float:
-    output = baselines.bare_loop(pairs, folder, measure.num_cores())
-    facts["bare loop: mixtures, hours"] = [len(pairs), round(output.read / 3600, 2)]
-    return output.speed
+    return seconds / sum(steps.values())
 
 
 def _original(pairs: list[baselines.Pair], folder: pathlib.Path, facts: dict[str, Any]) -> float:
