@@ -43,8 +43,11 @@ def functions(separator: Any, batch: int | None = None) -> dict[str, Any]:
         length = tf.shape(waveform)[1]
         # Nothing has no level and no spectrogram: one zero is separated instead, and cut off.
         missing = tf.cast(tf.equal(length, 0), tf.int32)
-        sources = separator(tf.pad(waveform, [[0, 0], [0, missing]]), training=False)
-        return {"sources": tf.ensure_shape(sources[..., :length], [None, num_sources, None])}
+        padded = tf.pad(waveform, [[0, 0], [0, missing]])
+        padded.set_shape([batch, None])
+        sources = separator(padded, training=False)[..., :length]
+        sources.set_shape([batch, num_sources, None])
+        return {"sources": sources}
 
     by_name = {WAVEFORM: separate}
     if hasattr(separator, "masks"):
@@ -54,7 +57,8 @@ def functions(separator: Any, batch: int | None = None) -> dict[str, Any]:
         @tf.function(input_signature=[spec])
         def masks(log_magnitude: Any) -> dict[str, Any]:
             values = separator.masks(log_magnitude, training=False)
-            return {"masks": tf.ensure_shape(values, [None, num_sources, None, bins])}
+            values.set_shape([batch, num_sources, None, bins])
+            return {"masks": values}
 
         by_name[MASKS] = masks
     follower = _follower(separator)

@@ -58,7 +58,7 @@ def find_centres(points: Tensor, weights: Tensor, count: int, iterations: int) -
     points = ops.stop_gradient(ops.cast(points, "float32"))
 
     def step(_: Any, centres: Tensor) -> Tensor:
-        nearest = ops.argmin(distances(points, centres), axis=-1)
+        nearest = _argmax(-distances(points, centres))
         members = ops.one_hot(nearest, count, dtype="float32") * weights[..., None]
         sums = ops.matmul(ops.transpose(members, (0, 2, 1)), points)
         totals = ops.sum(members, axis=1)[..., None]
@@ -105,6 +105,17 @@ def _spread(points: Tensor, weights: Tensor, count: int) -> Tensor:
     for i in range(count):
         away = distances(points, chosen[-1])[..., 0]
         nearest = away if i < 2 else ops.minimum(nearest, away)
-        index = ops.argmax(ops.where(seen, nearest, -1.0), axis=1)
+        index = _argmax(ops.where(seen, nearest, -1.0))
         chosen.append(ops.take_along_axis(points, index[:, None, None], axis=1))
     return ops.concatenate(chosen[1:], axis=1)
+
+
+def _argmax(x: Tensor) -> Tensor:
+    """The first of the largest along the last axis, int32.
+
+    Keras' own tells zeros apart by their bits, for which runtimes of phones have no operation.
+    """
+    count = ops.shape(x)[-1]
+    places = ops.arange(count, dtype="int32")
+    largest = ops.max(x, axis=-1, keepdims=True)
+    return ops.min(ops.where(x >= largest, places, count - 1), axis=-1)

@@ -97,3 +97,21 @@ def test_overlap_add_is_a_loop():
     np.testing.assert_allclose(np.asarray(spectral.overlap_add(frames, 4)), expected, atol=1e-6)
     with pytest.raises(ValueError, match="multiple"):
         spectral.overlap_add(frames, 5)
+
+
+@pytest.mark.parametrize("kind", [spectral.FORWARD, spectral.PRODUCTS])
+@pytest.mark.parametrize(("frame_length", "hop"), [(256, 64), (128, 64)])
+@pytest.mark.parametrize("length", [1, 65, 1000])
+def test_written_for_other_runtimes_it_is_the_same(kind, frame_length, hop, length):
+    waveform = noise(2, length)
+    real, imaginary = map(np.asarray, spectral.stft(waveform, frame_length, hop))
+    # A spectrogram of no signal, with imaginary parts where real signals have none.
+    masked = (real * noise(*real.shape), imaginary + noise(*real.shape))
+    expected = np.asarray(spectral.inverse_stft(*masked, length, frame_length, hop))
+    with spectral.transform(kind):
+        found = spectral.stft(waveform, frame_length, hop)
+        signal = np.asarray(spectral.inverse_stft(*masked, length, frame_length, hop))
+    np.testing.assert_allclose(found, (real, imaginary), atol=3e-7)
+    np.testing.assert_allclose(signal, expected, atol=1e-6 * (3 + np.abs(expected).max()))
+    # It ends with the context.
+    np.testing.assert_array_equal(spectral.stft(waveform, frame_length, hop)[0], real)
