@@ -7,7 +7,7 @@ DEMO ?= demo
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo flink experiments bench alternatives fuzz test test-latest lint format clean
+.PHONY: help install demo flink experiments bench benchmark alternatives fuzz test test-latest lint format clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,10 +39,23 @@ flink: $(VENV)/.installed  ## A local Flink cluster; ARGS='--input_dir=… --out
 experiments: $(VENV)/.installed  ## Fixed assignment beside permutation-invariant training, in half an hour
 	@BIN=$(BIN) sh tools/experiments.sh
 
-bench: $(VENV)/.tests  ## Speeds, as ratios, on what the demo made
-	$(BIN)/python -m benchmarks.preprocess --input_dir=$(DEMO)/corpus
-	$(BIN)/python -m benchmarks.input --data_dir=$(DEMO)/dataset
-	$(BIN)/python -m benchmarks.separation --model=$(DEMO)/model
+# What is measured on: the demo's, unless told otherwise, as in CORPUS=--manifest=speech.csv.
+CORPUS ?= --input_dir=$(DEMO)/corpus
+DATASET ?= $(DEMO)/dataset
+
+bench: $(VENV)/.tests  ## Speeds in some minutes, as ratios, and which have moved; on what the demo made
+	$(BIN)/python -m benchmarks.preprocess $(CORPUS) --repeats=1
+	$(BIN)/python -m benchmarks.input --data_dir=$(DATASET) --noalternatives --rounds=1
+	$(BIN)/python -m benchmarks.separation --networks=lstm,tcn --noalternatives --rounds=3
+	$(BIN)/python -m benchmarks.cold_start --noalternatives --rounds=1
+
+benchmark: $(VENV)/.tests alternatives  ## All of docs/speed.md, beside PyTorch, asteroid and speechbrain; an hour, idle
+	$(BIN)/python -m benchmarks.step --save
+	$(BIN)/python -m benchmarks.cold_start --save
+	$(BIN)/python -m benchmarks.separation --save
+	$(BIN)/python -m benchmarks.input --data_dir=$(DATASET) --save
+	$(BIN)/python -m benchmarks.preprocess $(CORPUS) --mixtures_per_utterance=4 --save
+	$(BIN)/python -m benchmarks.tables
 
 # PyTorch and toolkits of the field, which benchmarks compare with; nothing else needs them.
 .venv-alternatives/.installed: benchmarks/constraints-alternatives.txt

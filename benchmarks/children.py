@@ -16,11 +16,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from pipeline import errors
+
 ALTERNATIVES = pathlib.Path(".venv-alternatives/bin/python")
+# The environment variable with the number of the pipe.
+_ANSWERS = "BENCHMARK_ANSWERS"
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
-class ChildError(Exception):
+class ChildError(errors.UserError):
     """A child has failed; the message is what it said last."""
 
 
@@ -42,16 +46,21 @@ class Child:
         threads: int | None = None,
     ) -> None:
         self._said = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115
+        # Not stdout, where libraries have a word to say.
+        answers, theirs = os.pipe()
+        self._answers = os.fdopen(answers, encoding="utf-8")
         self._process = subprocess.Popen(
             [os.fspath(python), "-m", module, *arguments],
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=self._said,
             stderr=self._said,
+            pass_fds=[theirs],
             text=True,
             cwd=_ROOT,
-            env=environment(threads),
+            env={**environment(threads), _ANSWERS: str(theirs)},
             preexec_fn=None if threads is None else lambda: keep_on_cores(threads),
         )
+        os.close(theirs)
 
     def ask(self, job: str, *arguments: Any) -> Any:
         """What a job of the child gives.
@@ -60,12 +69,11 @@ class Child:
             ChildError: it failed, or its process has ended.
         """
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         answer = ""
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps([job, *arguments]) + "\n")
             self._process.stdin.flush()
-            answer = self._process.stdout.readline()
+            answer = self._answers.readline()
         if not answer:
             self._said.seek(0)
             lines = self._said.read().strip().splitlines() or ["no word"]
@@ -78,6 +86,7 @@ class Child:
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         self._process.wait()
+        self._answers.close()
         self._said.close()
 
     def __enter__(self) -> "Child":
@@ -101,9 +110,7 @@ def keep_on_cores(count: int) -> None:
 
 def serve(jobs: Mapping[str, Callable[..., Any]]) -> None:
     """Does what is asked on stdin until it ends; `jobs` by name, each gives what JSON can hold."""
-    answers = os.fdopen(os.dup(1), "w")
-    # What libraries print there is no answer.
-    os.dup2(2, 1)
+    answers = os.fdopen(int(os.environ[_ANSWERS]), "w", encoding="utf-8")
     for line in _lines():
         name, *arguments = json.loads(line)
         print(json.dumps(jobs[name](*arguments)), file=answers, flush=True)
@@ -115,9 +122,6 @@ def alternatives() -> str:
     Raises:
         UserError: there is none.
     """
-    # Not known in that environment, which never asks.
-    from pipeline import errors
-
     path = _ROOT / ALTERNATIVES
     if not path.exists():
         raise errors.UserError("the alternatives are not installed; run: make alternatives")

@@ -1,4 +1,7 @@
-"""What all benchmarks share: the machine they run on, interleaved runs, medians, a results file."""
+"""What all benchmarks share: the machine they run on, interleaved runs, medians, a results file.
+
+Whoever measures again is told which ratios have moved since the results that are committed.
+"""
 
 import datetime
 import importlib.metadata
@@ -14,6 +17,8 @@ from typing import Any
 RESULTS = pathlib.Path(__file__).resolve().parent / "results"
 _PACKAGES = ("numpy", "scipy", "soundfile", "soxr", "apache-beam", "tensorflow", "keras", "librosa")
 
+# Ratios that change by more are worth a look.
+_MOVED = 0.2
 _LOAD = [round(load, 2) for load in os.getloadavg()]
 
 
@@ -99,12 +104,15 @@ def report(
         print(f"{job:{width}}  {median:10.4g} {units[job]} ({spread} in {len(figures[job])} runs)")
     for title, quotient in quotients.items():
         print(f"{title:{width}}  {quotient:10.3g}")
+    path = RESULTS / f"{name}.json"
+    if path.exists():
+        for line in moved(json.loads(path.read_text(encoding="utf-8"))["ratios"], quotients):
+            print(line)
     if save:
-        path = RESULTS / f"{name}.json"
         path.parent.mkdir(exist_ok=True)
         result = {
             "date": datetime.date.today().isoformat(),
-            "command": " ".join(["python -m", f"benchmarks.{name}", *sys.argv[1:]]),
+            "command": " ".join(["python -m", f"benchmarks.{name}", *map(_short, sys.argv[1:])]),
             "machine": about,
             "facts": dict(facts),
             "unit": unit if isinstance(unit, str) else dict(unit),
@@ -115,6 +123,21 @@ def report(
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         temporary.rename(path)
+
+
+def moved(before: Mapping[str, float], now: Mapping[str, float]) -> list[str]:
+    """A line for each ratio that has changed by more than a fifth."""
+    return [
+        f"moved: {title} was {before[title]:.3g}, is {value:.3g}"
+        for title, value in now.items()
+        if title in before and not 1 / (1 + _MOVED) < value / before[title] < 1 + _MOVED
+    ]
+
+
+def _short(argument: str) -> str:
+    """Without folders, which are this machine's own."""
+    name, equals, value = argument.partition("=")
+    return f"{name}{equals}{os.path.basename(value.rstrip('/'))}" if equals else argument
 
 
 def _processor() -> str:

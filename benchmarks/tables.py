@@ -1,0 +1,73 @@
+"""Writes the tables of docs/speed.md anew from benchmarks/results.
+
+    python -m benchmarks.tables
+
+On the page a table stands between `<!-- NAME -->` and `<!-- end of NAME -->`, which takes all of
+NAME.json, or between `<!-- NAME: TEXT -->` and its end, which takes the rows that begin with TEXT.
+"""
+
+import json
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from absl import flags
+
+from benchmarks import measure
+from pipeline import command
+
+_PAGE = flags.DEFINE_string("page", "docs/speed.md", "The page.")
+_PLACE = re.compile(r"<!-- (\w+)(?:: ([^>]*?))? -->\n.*?<!-- end of \1(?:: \2)? -->", re.DOTALL)
+
+
+def main(arguments: list[str]) -> None:
+    if arguments:
+        raise flags.Error(f"unexpected argument {arguments[0]!r}")
+    page = pathlib.Path(_PAGE.value)
+    results = {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        for path in measure.RESULTS.glob("*.json")
+    }
+    page.write_text(fill(page.read_text(encoding="utf-8"), results), encoding="utf-8")
+
+
+def fill(text: str, results: Mapping[str, Mapping[str, Any]]) -> str:
+    """The page's text with its tables written anew."""
+
+    def table(place: re.Match[str]) -> str:
+        name, beginning = place[1], place[2] or ""
+        label = f"{name}: {beginning}" if beginning else name
+        body = markdown(results[name], beginning) if name in results else "Not measured yet.\n"
+        return f"<!-- {label} -->\n{body}<!-- end of {label} -->"
+
+    return _PLACE.sub(table, text)
+
+
+def markdown(result: Mapping[str, Any], beginning: str = "") -> str:
+    """What `measure.report` saved, as two tables: medians and ratios."""
+    machine = result["machine"]
+    when = [f"{result['date']}, {machine['processor']}, {machine['cores']} cores"]
+    load = machine.get("load_before", [0.0])[0]
+    when.append(f"load before {load:.2g}")
+    if load > 0.3 * machine["cores"]:
+        when.append("**a busy machine: for its kind of figures alone**")
+    lines = ["; ".join(when) + f". `{result['command']}`", ""]
+    units = result["unit"]
+    rows = [
+        (job, median, units if isinstance(units, str) else units[job], result["runs"][job])
+        for job, median in result["medians"].items()
+        if job.startswith(beginning)
+    ]
+    lines += ["| | median | | lowest to highest |", "|:--|--:|:--|--:|"]
+    for job, median, unit, runs in rows:
+        lines.append(f"| {job} | {median:.3g} | {unit} | {min(runs):.3g} to {max(runs):.3g} |")
+    ratios = {k: v for k, v in result["ratios"].items() if k.startswith(beginning)}
+    if ratios:
+        lines += ["", "| ratio | |", "|:--|--:|"]
+        lines += [f"| {title} | {value:.3g} |" for title, value in ratios.items()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    command.run(main, __doc__)
