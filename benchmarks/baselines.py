@@ -110,15 +110,15 @@ def bare_shard(pairs: Sequence[Pair], path: pathlib.Path) -> Output:
 
 
 def bare_shard_inspected(pairs: Sequence[Pair], path: pathlib.Path) -> Output:
-    """The same after the first recording of each pair was inspected, as the Beam job inspects each.
+    """The same after each recording was inspected once, as the Beam job does.
 
-    Each recording is the first of one pair.
+    Those that are the first of a pair are taken: each is, once for each time that it is mixed.
     """
     from pipeline import inspection
 
     start = time.perf_counter()
-    for first, _ in pairs:
-        inspection.inspect(first, schema.DEFAULT_SAMPLE_RATE)
+    for utterance in {first.id: first for first, _ in pairs}.values():
+        inspection.inspect(utterance, schema.DEFAULT_SAMPLE_RATE)
     inspected = time.perf_counter() - start
     output = bare_shard(pairs, path)
     return dataclasses.replace(output, took=output.took + inspected)

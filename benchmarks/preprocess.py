@@ -43,8 +43,9 @@ def main(arguments: list[str]) -> None:
     if arguments:
         raise flags.Error(f"unexpected argument {arguments[0]!r}")
     utterances = corpus.read(_FOLDERS.value, _MANIFESTS.value).utterances
-    pairs = baselines.pair(utterances) * _TIMES.value
-    few = pairs[:: max(1, len(pairs) // _ONE_CORE_PAIRS.value)]
+    once = baselines.pair(utterances)
+    pairs = once * _TIMES.value
+    few = once[:: max(1, len(pairs) // _ONE_CORE_PAIRS.value)] * _TIMES.value
     cores = measure.num_cores()
     facts: dict[str, Any] = {"recordings": len(utterances), "mixtures on one core": len(few)}
     counts = sorted({1, cores})
