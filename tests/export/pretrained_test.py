@@ -68,3 +68,56 @@ def test_it_takes_voices_apart_that_it_never_heard(recordings):
         before = np.mean(bss.si_sdr(references, np.stack([mixture] * 2), zero_mean=True))
         improvements.append(after - before)
     assert np.mean(improvements) > 4
+
+
+def _talk(folder, pair, seconds):
+    """Two speakers who take turns, talk at once and pause; float32 `[voice, sample]` at 8 kHz."""
+    random = np.random.default_rng(0)
+    truth = np.zeros((2, seconds * 8000), np.float32)
+    for row, speaker in zip(truth, pair, strict=True):
+        files = sorted(folder.rglob(f"{speaker}/*.WAV"))
+        place = 0
+        while place < row.size:
+            samples, rate = audio.decode(random.choice(files).read_bytes())
+            samples = audio.resample(samples, rate, 8000)[: row.size - place]
+            row[place : place + samples.size] = samples
+            place += samples.size + round(random.exponential(2.0) * 8000)
+    return truth
+
+
+@pytest.mark.parametrize("chunk_seconds", [10, 30])
+def test_a_woman_and_a_man_keep_their_sides_for_two_minutes(recordings, chunk_seconds):
+    """In pieces that are separated by themselves, of which nobody knows whose voice comes first."""
+    truth = _talk(recordings / "timit_sample", ("FVMH0", "MCPM0"), 120)
+    voices = separate.separate(truth.sum(axis=0), 8000, chunk_seconds=chunk_seconds)
+    np.testing.assert_allclose(voices.sum(axis=0), truth.sum(axis=0), atol=1e-5)
+    # In every second in which somebody speaks: is each voice where the first second has it?
+    seconds = [x.reshape(2, -1, 8000).transpose(1, 0, 2) for x in (truth, voices)]
+    energy = np.square(seconds[0]).sum(axis=2)
+    likeness = np.einsum("tis,tjs->tij", *seconds)
+    straight = np.trace(likeness, axis1=1, axis2=2) >= np.trace(likeness[:, ::-1], axis1=1, axis2=2)
+    straight = straight[energy.max(axis=1) > 0.01 * energy.max()]
+    assert straight.size > 90
+    wrong = min(straight.mean(), 1 - straight.mean())
+    assert wrong < 0.05
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate"), [("short", 8000), ("silence", 48000), ("one", 16000), ("clipped", 44100)]
+)
+def test_odd_recordings_give_voices_that_add_up(kind, rate, speechlike):
+    samples = {
+        "short": lambda: speechlike(rate // 10),
+        "silence": lambda: np.zeros(3 * rate, np.float32),
+        "one": lambda: speechlike(3 * rate),
+        "clipped": lambda: np.clip(40 * speechlike(3 * rate), -1, 1),
+    }[kind]()
+    stereo = np.stack([samples, 0.5 * samples[::-1]], axis=1).astype(np.float32)
+    voices = separate.separate(stereo, rate)
+    assert voices.shape == (2, *stereo.shape)
+    assert np.isfinite(voices).all()
+    # Well below half the model's rate, near which resampling begins to cut.
+    wanted, found = (np.fft.rfft(x, axis=0) for x in (stereo, voices.sum(axis=0)))
+    low = np.fft.rfftfreq(len(stereo), 1 / rate) < 3500
+    difference = np.abs(found - wanted)[low].max()
+    assert difference <= 0.01 * np.abs(wanted).max()
