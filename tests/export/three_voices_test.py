@@ -1,0 +1,51 @@
+"""Three voices at once, from shards to figures and to files of one voice each."""
+
+import csv
+
+import keras
+import numpy as np
+import pytest
+import soundfile
+
+from export import evaluate, saved_model, separate
+from export import loading as loading_lib
+from trainer import config, training
+
+
+@pytest.fixture(scope="module")
+def exported(make_dataset, tmp_path_factory):
+    """The dataset and a network that was trained on it for an epoch, as a SavedModel."""
+    folder = tmp_path_factory.mktemp("three")
+    make_dataset(folder / "data", {"train": 3, "valid": 2, "test": 2}, num_sources=3)
+    settings = config.Config(
+        data_dir=str(folder / "data"), model="lstm", units=16, layers=1, loss="sisdr",
+        frames=50, batch_size=4, epochs=1, steps_per_epoch=3, mixing="dynamic", tensorboard=False,
+    )  # fmt: skip
+    training.train(settings, folder / "run")
+    separator = keras.saving.load_model(folder / "run" / "best.keras", compile=False)
+    saved_model.write(separator, folder / "exported")
+    return folder
+
+
+def test_evaluation_finds_the_best_of_six_orders(exported, tmp_path):
+    summary = evaluate.evaluate(
+        [str(exported / "exported")], [str(exported / "data")], str(tmp_path), split="test",
+        metric_names=["si_sdr"], workers=1, examples=0,
+    )  # fmt: skip
+    systems = summary["datasets"][0]["systems"]
+    oracle = systems["oracle IBM"]["si_sdr_improvement"]["all"]["mean"]
+    assert oracle > systems["exported"]["si_sdr_improvement"]["all"]["mean"]
+    assert oracle > 3
+    with open(tmp_path / "results.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["system"] == "exported"]
+    assert len(rows) == 2
+
+
+def test_a_recording_becomes_three_files_that_add_up(exported, tmp_path, speechlike):
+    source = tmp_path / "talk.wav"
+    soundfile.write(source, speechlike(20001), 8000, subtype="FLOAT")
+    model = loading_lib.load(exported / "exported")
+    made = separate.separate_file(separate.Job(source, tmp_path / "out" / "talk"), model)
+    assert [path.name for path in made.files] == [f"talk_voice{i}.wav" for i in (1, 2, 3)]
+    voices = [soundfile.read(path)[0] for path in made.files]
+    np.testing.assert_allclose(sum(voices), soundfile.read(source)[0], atol=1e-5)
