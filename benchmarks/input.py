@@ -82,7 +82,10 @@ def main(arguments: list[str]) -> None:
         figures = measure.interleave(jobs, _ROUNDS.value)
     facts |= _needed()
     ratios = {
-        f"tf.data / {other}": ("tf.data", other) for other in figures if not other.startswith("tf")
+        f"{ours} / {other}": (ours, other)
+        for ours in ("tf.data", "tf.data, --cache")
+        for other in figures
+        if not other.startswith("tf")
     }
     measure.report("input", "windows/s", figures, ratios, facts, _SAVE.value)
 

@@ -106,8 +106,11 @@ def report(
         print(f"{title:{width}}  {quotient:10.3g}")
     path = RESULTS / f"{name}.json"
     if path.exists():
-        for line in moved(json.loads(path.read_text(encoding="utf-8"))["ratios"], quotients):
+        before = json.loads(path.read_text(encoding="utf-8"))
+        for line in moved(before["ratios"], quotients):
             print(line)
+        if busy(before["machine"]):
+            print("what is committed was measured on a busy machine")
     if save:
         path.parent.mkdir(exist_ok=True)
         result = {
@@ -123,6 +126,11 @@ def report(
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         temporary.rename(path)
+
+
+def busy(about: Mapping[str, Any]) -> bool:
+    """Whether a machine, as `machine` tells of it, had other things to do."""
+    return bool(about.get("load_before", [0.0])[0] > 0.3 * about["cores"])
 
 
 def moved(before: Mapping[str, float], now: Mapping[str, float]) -> list[str]:

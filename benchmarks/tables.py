@@ -50,8 +50,8 @@ def markdown(result: Mapping[str, Any], beginning: str = "") -> str:
     when = [f"{result['date']}, {machine['processor']}, {machine['cores']} cores"]
     load = machine.get("load_before", [0.0])[0]
     when.append(f"load before {load:.2g}")
-    if load > 0.3 * machine["cores"]:
-        when.append("**a busy machine: for its kind of figures alone**")
+    if measure.busy(machine):
+        when.append("**the machine was busy: what these figures are, not how large**")
     lines = ["; ".join(when) + f". `{result['command']}`", ""]
     units = result["unit"]
     rows = [

@@ -6,7 +6,6 @@ two against each other and against SciPy.
 """
 
 import numpy as np
-import scipy.fft
 
 from pipeline import schema
 
@@ -26,6 +25,9 @@ def stft(signals: np.ndarray) -> np.ndarray:
     Returns:
         complex64 `[..., frame, bin]` with `ceil(sample / 64) + 1` frames and 129 bins.
     """
+    # Half of what --help of a command would take that imports this module.
+    import scipy.fft
+
     signals = np.asarray(signals, np.float32)
     num_samples = signals.shape[-1]
     num_frames = schema.num_frames(num_samples)
@@ -52,6 +54,8 @@ def inverse_stft(spectrograms: np.ndarray, num_samples: int) -> np.ndarray:
     Raises:
         ValueError: the number of frames is not that of `num_samples` samples.
     """
+    import scipy.fft
+
     num_frames = spectrograms.shape[-2]
     if num_frames != schema.num_frames(num_samples):
         raise ValueError(
