@@ -55,6 +55,7 @@ benchmark: $(VENV)/.tests alternatives  ## All of docs/speed.md, beside PyTorch,
 	$(BIN)/python -m benchmarks.separation --save
 	$(BIN)/python -m benchmarks.input --data_dir=$(DATASET) --save
 	$(BIN)/python -m benchmarks.preprocess $(CORPUS) --mixtures_per_utterance=4 --save
+	$(BIN)/python -m benchmarks.quality --data_dir=$(DATASET) --save
 	$(BIN)/python -m benchmarks.tables
 
 # PyTorch and toolkits of the field, which benchmarks compare with; nothing else needs them.
