@@ -1,0 +1,150 @@
+"""How long a causal model takes for a frame of a stream, on one core, against the frame's length.
+
+    python -m benchmarks.stream --save
+    python -m benchmarks.stream --model=exported/lstm --hops=1 --hops=2
+
+Without --model the three networks that can follow a stream are exported first, in their default
+size (the TCN and Conv-TasNet causal) and with random weights: speed does not depend on what the
+weights are. Each call hands `export.stream.Stream` as many samples as it needs for one call of the
+model, as they would come in real time, and no faster than the call before has ended; a figure above
+1 would fall behind. The times are of the 50th and the 99th of a hundred calls; memory is what the
+process has grown by from the tenth part of the run on, and its peak.
+"""
+
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from benchmarks import measure
+from pipeline import command
+
+_MODELS = flags.DEFINE_multi_string("model", [], "Folder of a SavedModel with a stream.")
+_HOPS = flags.DEFINE_multi_integer("hops", [], "Hops of the model in one call (1, and 16 ms).")
+_SECONDS = flags.DEFINE_float("seconds", 60, "Of audio in a run.", lower_bound=1)
+_REPEATS = flags.DEFINE_integer("repeats", 3, "Rounds.", lower_bound=1)
+_SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/stream.json.")
+_ONE = flags.DEFINE_string("one", "", "One run of MODEL:HOPS, printed: the benchmark's own child.")
+
+_BLOCK_SECONDS = 0.016
+_NETWORKS: dict[str, dict[str, Any]] = {
+    "lstm": {},
+    "tcn": {"causal": True},
+    "conv_tasnet": {"causal": True},
+}
+
+
+def main(arguments: list[str]) -> None:
+    if arguments:
+        raise flags.Error(f"unexpected argument {arguments[0]!r}")
+    measure.use_one_core()
+    if _ONE.value:
+        folder, _, hops = _ONE.value.rpartition(":")
+        print(*_run(folder, int(hops)))
+        return
+    facts: dict[str, Any] = {"seconds of audio": _SECONDS.value}
+    figures: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as place:
+        jobs = {}
+        for folder in _MODELS.value or _export(place):
+            for name, hops, about in _cases(folder):
+                jobs[name] = f"{folder}:{hops}"
+                facts[name] = about
+        for number in range(_REPEATS.value):
+            for name, job in jobs.items():
+                print(f"round {number + 1} of {_REPEATS.value}: {name}", file=sys.stderr)
+                half, most, first, growth, peak = _child(job)
+                for title, value in (("50 %", half), ("99 %", most), ("the first call", first)):
+                    figures.setdefault(f"{name}, {title}", []).append(value)
+                facts[f"{name}, MB of memory: peak, growth"] = [round(peak), round(growth, 1)]
+    measure.report("stream", "of the block's length", figures, {}, facts, _SAVE.value)
+
+
+def _export(place: str) -> list[str]:
+    """Fresh models, by processes of their own: TensorFlow stays out of this one."""
+    code = (
+        "import sys, json; from export import loading, saved_model; loading.import_keras();"
+        "from models import registry, separator; name, settings, folder = sys.argv[1:];"
+        "network = registry.create(name, **json.loads(settings));"
+        "whole = separator.wrap(network, mean=-3.7, deviation=0.8, active_level_db=-23.0,"
+        " sample_rate=8000, num_sources=2); whole.build(None); saved_model.write(whole, folder)"
+    )
+    folders = []
+    for name, settings in _NETWORKS.items():
+        folders.append(os.path.join(place, name))
+        text = str(settings).replace("'", '"').replace("True", "true")
+        subprocess.run([sys.executable, "-c", code, name, text, folders[-1]], check=True)
+    return folders
+
+
+def _cases(folder: str) -> list[tuple[str, int, str]]:
+    """Name, hops in a call, and a few words, of each run of a model."""
+    from export import model_info
+
+    text = pathlib.Path(folder, model_info.FILE).read_text(encoding="utf-8")
+    info = model_info.ModelInfo.from_json(text)
+    if info.stream is None:
+        raise flags.Error(f"{folder} has no stream: it is not causal")
+    ms = 1000 / info.sample_rate
+    several = max(1, round(_BLOCK_SECONDS * info.sample_rate / info.stream.hop))
+    return [
+        (
+            f"{info.name}, {hops * info.stream.hop * ms:g} ms a call",
+            hops,
+            f"{info.num_parameters:,} parameters; hop {info.stream.hop * ms:g} ms, delay "
+            f"{info.stream.delay * ms:g} ms",
+        )
+        for hops in _HOPS.value or sorted({1, several})
+    ]
+
+
+def _child(job: str) -> list[float]:
+    """One run in a process of its own, so that none begins warm, or with another's memory."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.stream", f"--one={job}", f"--seconds={_SECONDS.value}"],
+        check=True, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    return [float(word) for word in done.stdout.split()]
+
+
+def _run(folder: str, hops: int) -> tuple[float, ...]:
+    """Times of a call by the block's length (half, 99 of 100, the first), growth and peak in MB."""
+    from export import loading, stream
+
+    model = loading.load(folder)
+    assert model.info.stream is not None
+    seconds = hops * model.info.stream.hop / model.sample_rate
+    follower = stream.Stream(model, gain_db=0, block_seconds=seconds)
+    random = np.random.default_rng(0)
+    calls = max(20, int(_SECONDS.value / seconds))
+    # Noise in syllables: silence would be too easy on the CPU.
+    levels = 0.05 * np.abs(np.sin(np.arange(calls) * seconds * 6)) + 0.001
+    times = np.zeros(calls)
+    for i in range(calls):
+        block = levels[i] * random.standard_normal(follower.block, np.float32)
+        start = time.perf_counter()
+        follower.feed(block.astype(np.float32))
+        times[i] = time.perf_counter() - start
+        if i == calls // 10:
+            before = _resident_mb()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # The first calls set the graph up.
+    half, most = np.percentile(times[10:], [50, 99]) / seconds
+    return float(half), float(most), times[0] / seconds, _resident_mb() - before, peak
+
+
+def _resident_mb() -> float:
+    pages = int(pathlib.Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    command.run(main, __doc__)
