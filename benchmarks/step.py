@@ -91,10 +91,15 @@ def _measure(
         running = {
             name: stack.enter_context(_start(name, case, threads)) for name in _VARIANTS.value
         }
-        for name, child in running.items():
+        for name, child in list(running.items()):
             print(f"{label}: {_TITLES[name]} starts", file=sys.stderr, flush=True)
-            facts[f"{label}, {_TITLES[name]}"] = child.ask("about")
-            child.ask("steps", 1)  # Traces, allocates, warms up.
+            try:
+                child.ask("steps", 1)  # Traces, allocates, warms up.
+                facts[f"{label}, {_TITLES[name]}"] = child.ask("about")
+            except children.ChildError as error:
+                # Such as PyTorch's LSTM in bfloat16 on a processor that has no instructions for it.
+                facts[f"{label}, {_TITLES[name]}"] = str(error).partition("}: ")[2]
+                del running[name]
         jobs = {
             f"{label}, {_TITLES[name]}": lambda child=child: child.ask("steps", _STEPS.value)
             for name, child in running.items()
