@@ -2,9 +2,10 @@
 
     python -m export.saved_model --model_dir=runs/lstm --output_dir=exported/lstm
 
-The folder holds two signatures. `serving_default` takes `waveform`, float32 [batch, samples] at the
-model's rate, of any length and level, and gives `sources` [batch, voice, samples], which add up to
-it. `masks` takes `log_magnitude` [batch, frame, bin] and gives `masks` [batch, voice, frame, bin].
+The folder holds two signatures, or three. `serving_default` takes `waveform`, float32 [batch,
+samples] at the model's rate, of any length and level, and gives `sources` [batch, voice, samples],
+which add up to it. `masks` takes `log_magnitude` [batch, frame, bin] and gives `masks` [batch,
+voice, frame, bin]. `stream`, of causal networks alone, separates block by block: docs/streaming.md.
 Rate, number of voices and the network's settings are in voices_apart.json beside them, and the
 run's log.csv.
 """

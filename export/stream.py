@@ -71,6 +71,8 @@ class Stream:
         self.delay = -(-self._lag * self.rate // model.sample_rate)
         self.block = hop * max(1, round(block_seconds * model.sample_rate / hop))
         self._gain_db = gain_db
+        # The first call sets the graph up, for a second or more: before there are samples to wait.
+        model.stream(np.zeros((1, self.block), np.float32), 0, gain_db, self._state)
         self._waiting = np.zeros(0, np.float32)
         self._taken = self._given = 0  # At `rate`.
         self._heard = 0  # At the model's.
