@@ -139,13 +139,14 @@ def _floor(
         seconds, library = fastest("matmul", m, k, n)
         by_shape += count * seconds
         rate = floor.operations({(m, k, n): 1}) / seconds
+        peak = max(peak, rate)  # On a busy machine it is the small ones that get through.
         rates[f"[{m}, {k}] · [{k}, {n}], {count} times"] = f"{rate / 1e9:.0f} ({library})"
     rows = 5 * case.units
     seconds, _ = fastest("tanh", case.batch, rows)
     gates = seconds * floor.activations(**sizes) / (case.batch * rows)
     label = f"{case.network} {case.precision}"
     facts[f"{label}: operations, G"] = round(operations / 1e9, 1)
-    facts[f"{label}: rate of a large product, G operations/s"] = round(peak / 1e9)
+    facts[f"{label}: best rate of a product, G operations/s"] = round(peak / 1e9)
     facts[f"{label}: rates in its shapes, G operations/s"] = rates
     facts[f"{label}: activations of gates, s"] = round(gates, 4)
     return {
