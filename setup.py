@@ -17,12 +17,18 @@ EXTRAS = {
     # eSpeak NG speaks the embedded corpus; the library is GPL-3.0, so it is asked for by name.
     "demo": ["espeakng-loader"],
     "serve": ["starlette>=0.46", "uvicorn>=0.30"],
+    # LiteRT runs .tflite files; TensorFlow writes them.
+    "lite": ["ai-edge-litert>=2"],
+    # onnx 1.19 and later need ml-dtypes that TensorFlow 2.17 excludes, and do not say so.
+    "onnx": ["onnx<1.19", "onnxruntime>=1.20", "tf2onnx>=1.17"],
     "aws": ["apache-beam[aws]"],
     # What Beam's file system for gs:// needs; all of apache-beam[gcp] excludes TensorFlow 2.17.
     "gcp": ["google-cloud-storage", "google-apitools", "google-auth-httplib2"],
     "evaluate": ["pystoi", "pesq", "scikit-learn"],
 }
 EXTRAS["test"] = [
+    *EXTRAS["lite"],
+    *EXTRAS["onnx"],
     "build",
     # pytest-xdist 3.8 groups tests through what pytest 9.2 has no more, and says nothing.
     "pytest<9.2",

@@ -44,7 +44,9 @@ def functions(separator: Any, batch: int | None = None) -> dict[str, Any]:
         # Nothing has no level and no spectrogram: one zero is separated instead, and cut off.
         missing = tf.cast(tf.equal(length, 0), tf.int32)
         padded = tf.pad(waveform, [[0, 0], [0, missing]])
-        padded.set_shape([batch, None])
+        if batch is not None:
+            # Converters do not see through padding of unknown width.
+            padded = tf.reshape(padded, [batch, -1])
         sources = separator(padded, training=False)[..., :length]
         sources.set_shape([batch, num_sources, None])
         return {"sources": sources}

@@ -356,7 +356,7 @@ def _draw(one: Recording, mixture: np.ndarray, voices: np.ndarray) -> dict[str, 
             "voice": voice,
             "note": "",
             "picture": add(f"{file}.png", pictures.spectrogram_png(signal, peak)),
-            "alt": f"Spectrogram of {about}",
+            "alt": f"Spectrogram of {about}, brighter where louder",
             "wave": charts.waveform(signal, full, f"Waveform of {about}"),
             "sound": f"recordings/{one.key}/{file}.wav",
             "label": f"Play {about}",
@@ -373,9 +373,10 @@ def _draw(one: Recording, mixture: np.ndarray, voices: np.ndarray) -> dict[str, 
         {
             "title": "all voices",
             "voice": 0,
-            "note": "hue: whose, brightness: how loud",
+            "note": "hue: whose; brighter where louder",
             "picture": add("who.png", pictures.assignment_png(shares, mixture, peak)),
-            "alt": f"Which voice each bin of {one.name} is given to, a colour a voice",
+            "alt": f"Which voice each bin of {one.name} is given to, a colour a voice, "
+            "brighter where louder",
         }
     ]
     masks += [

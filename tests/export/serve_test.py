@@ -789,7 +789,7 @@ def started(*arguments, **env):
     process = subprocess.Popen(
         [sys.executable, "-m", "export.serve", "--port=0", *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-        env={**os.environ, **env},
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **env},
     )  # fmt: skip
     line = process.stdout.readline()
     assert "is open" in line, process.stderr.read()

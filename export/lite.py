@@ -1,0 +1,99 @@
+"""Writes a model for phones and small boards: a file that LiteRT (TensorFlow Lite) runs.
+
+    python -m export.lite --model=exported/lstm --output=lstm.tflite
+    python -m export.lite --model=runs/tcn --output=tcn.tflite --int8
+    python -m export.separate mixture.wav --model=tcn.tflite
+
+The file has the SavedModel's signatures, for one mixture at a time: `serving_default` takes
+`waveform` [1, samples], of any length and level, and gives `sources` [1, voice, samples], which add
+up to it; `masks` takes `log_magnitude` [1, frame, bin]. It holds LiteRT's own operations alone, and
+what voices_apart.json says. With --int8 weights have eight bits, and what they are multiplied with
+is rounded to eight bits as well: a quarter of the size, and voices that differ audibly little.
+
+Before it gets its name, the file is run and held to the model. What LiteRT has no operations for is
+said in one line, and leaves no file.
+"""
+
+import dataclasses
+import os
+import pathlib
+import tempfile
+from typing import Any
+
+from absl import flags
+
+from export import conversion, model_info, portable, pretrained
+from pipeline import command, errors
+
+
+def write(
+    separator: Any, output: str | os.PathLike[str], *, int8: bool = False
+) -> conversion.Written:
+    """Writes a separator as a LiteRT file.
+
+    Args:
+        separator: `models.separator.BaseSeparator`, in float32.
+        output: the file, `*.tflite`; one that is there is replaced.
+        int8: weights of eight bits (dynamic range).
+
+    Raises:
+        UserError: the network cannot be converted, or LiteRT is not installed.
+    """
+    allowed_db = conversion.COARSE_DB if int8 else conversion.EXACT_DB
+    return conversion.write(separator, output, lambda: _convert(separator, int8), allowed_db)
+
+
+def _convert(separator: Any, int8: bool) -> tuple[bytes, model_info.ModelInfo]:
+    import tensorflow as tf
+
+    from export import signatures
+    from models import spectral
+
+    info = signatures.describe(separator)
+    module = tf.Module()
+    module.weights = [variable.value for variable in separator.variables]
+    with tempfile.TemporaryDirectory() as folder:
+        # LiteRT has no inverse of the Fourier transform of real numbers.
+        with spectral.transform(spectral.FORWARD):
+            by_name = signatures.functions(separator, batch=1)
+            functions = {
+                name: by_name[name].get_concrete_function()
+                for name in (signatures.WAVEFORM, signatures.MASKS)
+                if name in by_name
+            }
+            tf.saved_model.save(module, folder, signatures=functions)
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            folder, signature_keys=sorted(functions)
+        )
+        if int8:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        data = converter.convert()
+    info = dataclasses.replace(info, signatures=tuple(sorted(functions)), stream=None)
+    return portable.with_info(data, info), info
+
+
+def _define_flags() -> None:
+    flags.DEFINE_string(
+        "model", "",
+        "folder of export.saved_model, folder of trainer.task (its best weights), .keras file, or "
+        "name of a model that comes with the package (default: the one that does)",
+    )  # fmt: skip
+    flags.DEFINE_string("output", None, "the file to write, *.tflite", required=True)
+    flags.DEFINE_bool("int8", False, "weights of eight bits: a quarter of the size")
+
+
+def main(arguments: list[str]) -> None:
+    """The command."""
+    if arguments:
+        raise flags.Error(f"unknown argument {arguments[0]!r}")
+    output = pathlib.Path(flags.FLAGS.output)
+    if output.suffix != portable.LITE:
+        raise errors.UserError(f"{output}: the ending of LiteRT files is {portable.LITE}")
+    portable.require(portable.LITE)
+    separator = conversion.load_separator(pretrained.resolve(flags.FLAGS.model))
+    print(conversion.describe(output, write(separator, output, int8=flags.FLAGS.int8)))
+
+
+if __name__ == "__main__":
+    _define_flags()
+    command.run(main, __doc__)

@@ -1,0 +1,168 @@
+"""Files for LiteRT and ONNX Runtime: what they hold, run without TensorFlow, and refuse."""
+
+import os
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import soundfile
+
+from export import conversion, lite, loading, model_info, onnx, portable
+from pipeline import errors
+
+pytest.importorskip("ai_edge_litert")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("tf2onnx")
+
+RATE = 8000
+# Python runs it before anything else where it is found on the path.
+_WITHOUT = """
+import sys
+
+for name in ("tensorflow", "keras", "apache_beam", "tf2onnx"):
+    sys.modules[name] = None
+"""
+
+
+@pytest.fixture(scope="module")
+def files(saved, tmp_path_factory):
+    """The small LSTM, as each command writes it."""
+    folder = tmp_path_factory.mktemp("portable")
+    separator = conversion.load_separator(saved.saved_model)
+    for name, settings in (("float", {}), ("int8", {"int8": True})):
+        lite.write(separator, folder / f"{name}.tflite", **settings)
+    onnx.write(separator, folder / "model.onnx")
+    return folder
+
+
+def test_a_saved_model_is_built_again(saved, speechlike):
+    found = conversion.load_separator(saved.saved_model)
+    mixture = speechlike(RATE)[np.newaxis]
+    np.testing.assert_array_equal(found(mixture), saved.separator(mixture))
+
+
+@pytest.mark.parametrize("name", ["float.tflite", "model.onnx"])
+@pytest.mark.parametrize("length", [0, 1, 63, 1000, 20000])
+def test_any_length_level_and_number(files, saved, speechlike, name, length):
+    model = loading.load(files / name)
+    mixtures = np.stack([speechlike(length, 1), 1e-3 * speechlike(length, 2), np.zeros(length)])
+    mixtures = mixtures.astype(np.float32)
+    found = model.separate(mixtures)
+    expected = loading.load(saved.saved_model).separate(mixtures)
+    assert found.shape == expected.shape == (3, 2, length)
+    assert found.dtype == np.float32
+    for voices, others in zip(found, expected, strict=True):
+        np.testing.assert_allclose(voices, others, atol=2e-5 * (np.abs(others).max(initial=0)))
+
+
+def test_masks(files, saved):
+    magnitudes = np.random.default_rng(1).normal(-3, 1, (2, 30, 129)).astype(np.float32)
+    found = loading.load(files / "float.tflite").masks(magnitudes)
+    expected = loading.load(saved.saved_model).masks(magnitudes)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    with pytest.raises(errors.UserError, match="has no masks"):
+        loading.load(files / "model.onnx").masks(magnitudes)
+
+
+def test_eight_bits_are_smaller_and_nearly_the_same(files, saved, speechlike):
+    assert (files / "int8.tflite").stat().st_size < (files / "float.tflite").stat().st_size
+    mixture = speechlike(2 * RATE)[np.newaxis]
+    found = loading.load(files / "int8.tflite").separate(mixture)
+    expected = loading.load(saved.saved_model).separate(mixture)
+    assert -70 < conversion.difference_db(found, expected) < -15
+    np.testing.assert_allclose(found.sum(axis=1), mixture, atol=1e-5)
+
+
+def test_what_the_files_say_of_the_model(files, saved):
+    import onnx as onnx_library
+
+    said = loading.load(saved.saved_model).info
+    for name in ("float.tflite", "int8.tflite", "model.onnx"):
+        info = loading.load(files / name).info
+        assert (info.name, info.sample_rate, info.num_sources) == ("lstm", RATE, 2)
+        assert info.constants == said.constants
+        assert info.stream is None
+    # In the ways that the two formats have for it.
+    with zipfile.ZipFile(files / "float.tflite") as archive:
+        assert archive.namelist() == [model_info.FILE]
+    model = onnx_library.load(files / "model.onnx")
+    onnx_library.checker.check_model(model)
+    assert {node.domain for node in model.graph.node} == {""}
+    assert [i.name for i in model.graph.input] == ["waveform"]
+    assert [o.name for o in model.graph.output] == ["sources"]
+
+
+@pytest.mark.parametrize("name", ["int8.tflite", "model.onnx"])
+def test_the_command_separates_without_tensorflow(files, saved, speechlike, tmp_path, name):
+    (tmp_path / "sitecustomize.py").write_text(_WITHOUT)
+    soundfile.write(tmp_path / "talk.wav", speechlike(RATE, level=0.1), RATE, subtype="FLOAT")
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "export.separate", str(tmp_path / "talk.wav"),
+            f"--model={files / name}", f"--output_dir={tmp_path / 'out'}",
+        ],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    mixture = soundfile.read(tmp_path / "talk.wav", dtype="float32")[0]
+    expected = loading.load(files / name).separate(mixture[np.newaxis])[0]
+    for number in (1, 2):
+        voice, rate = soundfile.read(tmp_path / "out" / f"talk_voice{number}.wav")
+        assert rate == RATE
+        np.testing.assert_allclose(voice, expected[number - 1], atol=1e-6)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("name", ["float.tflite", "model.onnx"])
+    def test_damaged(self, files, tmp_path, name):
+        data = (files / name).read_bytes()
+        for damaged in (b"", data[: len(data) // 2], bytes(1000)):
+            path = tmp_path / name
+            path.write_bytes(damaged)
+            with pytest.raises(errors.UserError, match="is damaged") as caught:
+                loading.load(path)
+            assert "\n" not in str(caught.value)
+            assert name in str(caught.value)
+
+    @pytest.mark.parametrize("suffix", portable.SUFFIXES)
+    def test_not_there(self, tmp_path, suffix):
+        with pytest.raises(errors.UserError, match="no such model"):
+            loading.load(tmp_path / f"nothing{suffix}")
+
+    @pytest.mark.parametrize(
+        ("write", "ending", "module"),
+        [(lite.write, "tflite", "ai_edge_litert.interpreter"), (onnx.write, "onnx", "onnxruntime")],
+    )
+    def test_a_runtime_that_is_missing(self, saved, tmp_path, monkeypatch, write, ending, module):
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(errors.UserError, match=r"pip install 'voices-apart\["):
+            write(saved.separator, tmp_path / f"model.{ending}")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_an_operation_that_there_is_not(self, make_separator, tmp_path, capfd):
+        import keras
+        import tensorflow as tf
+
+        separator = make_separator()
+        inner = type(separator.network).call
+
+        class Strange(type(separator.network)):
+            def call(self, inputs, training=None):
+                masks = inner(self, inputs, training=training)
+                return masks * tf.bitcast(tf.bitwise.invert(tf.bitcast(masks, tf.int32)), "float32")
+
+        network = Strange.from_config(separator.network.get_config())
+        copy = type(separator)(network, -3.5, 0.8, -26.0, RATE, 2)
+        copy(np.zeros((1, 500), np.float32))
+        assert keras.backend.backend() == "tensorflow"
+        for write, ending in ((lite.write, "tflite"), (onnx.write, "onnx")):
+            with pytest.raises(errors.UserError, match=r"Strange cannot.*no operation for "):
+                write(copy, tmp_path / f"model.{ending}")
+            assert list(tmp_path.iterdir()) == []
+        # What the converters have to say is for nobody.
+        assert capfd.readouterr() == ("", "")
