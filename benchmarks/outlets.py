@@ -1,0 +1,125 @@
+"""One model in every place that it can go to: difference, size, speed and memory.
+
+    python -m benchmarks.outlets --model=runs/lstm --model=runs/conv_tasnet --save
+
+Each outlet is loaded in a process of its own, on one core, and separates the same mixture; its
+voices are held to those of the SavedModel. A model that comes with the package needs no --model.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+from absl import flags
+
+from benchmarks import measure
+from export import conversion, lite, loading, model_info, onnx, pretrained, saved_model
+from pipeline import command, errors
+
+_MODELS = flags.DEFINE_multi_string("model", [""], "As export.separate takes it; may be repeated.")
+_SECONDS = flags.DEFINE_float("seconds", 20, "Of the mixture.", lower_bound=1)
+_REPEATS = flags.DEFINE_integer("repeats", 3, "Rounds.", lower_bound=1)
+_SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/outlets.json.")
+_RUN = flags.DEFINE_string("run", "", "Used by the command itself: the outlet to measure.")
+
+
+def main(arguments: list[str]) -> None:
+    if arguments:
+        raise flags.Error(f"unexpected argument {arguments[0]!r}")
+    measure.use_one_core()
+    if _RUN.value:
+        _run(_RUN.value)
+        return
+    jobs, facts, names = {}, {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        for given in dict.fromkeys(_MODELS.value):
+            path = pretrained.resolve(given)
+            label = pathlib.Path(path).name
+            for outlet, file in _outlets(path, pathlib.Path(folder) / label, facts).items():
+                names[f"{label}, {outlet}"] = file
+        references: dict[str, np.ndarray] = {}
+        for name, file in names.items():
+            jobs[name] = lambda name=name, file=file: _measure(name, file, facts, references)
+        figures = measure.interleave(jobs, _REPEATS.value)
+    measure.report("outlets", "times real time", figures, {}, facts, _SAVE.value)
+
+
+def _outlets(path: str, folder: pathlib.Path, facts: dict) -> dict[str, str]:
+    """The files of each outlet, by name, the SavedModel first."""
+    folder.mkdir(parents=True)
+    separator = conversion.load_separator(path)
+    saved_model.write(separator, folder / "exported")
+    found = {"SavedModel": str(folder / "exported")}
+    for outlet, write, file in (
+        ("LiteRT", lite.write, "float.tflite"),
+        ("LiteRT, int8", lambda s, f: lite.write(s, f, int8=True), "int8.tflite"),
+        ("ONNX", onnx.write, "model.onnx"),
+    ):
+        try:
+            write(separator, folder / file)
+            found[outlet] = str(folder / file)
+        except errors.UserError as error:
+            facts[f"{folder.name}, {outlet}"] = str(error)
+    return found
+
+
+def _measure(name: str, file: str, facts: dict, references: dict[str, np.ndarray]) -> float:
+    """Times real time of one outlet, in a new process."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = pathlib.Path(folder) / "voices.npy"
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "benchmarks.outlets", f"--run={file}:{output}",
+                f"--seconds={_SECONDS.value}",
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        )  # fmt: skip
+        said = json.loads(done.stdout.splitlines()[-1])
+        voices = np.load(output)
+    # SavedModels stand first.
+    reference = references.setdefault(name.partition(",")[0], voices)
+    facts[f"{name}: dB, MB, MB of memory"] = [
+        round(conversion.difference_db(voices, reference)),
+        round(_size(pathlib.Path(file)) / 1e6, 2),
+        said["memory_mb"],
+    ]
+    return said["speed"]
+
+
+def _size(path: pathlib.Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    return sum(p.stat().st_size for p in path.rglob("*") if p.name != model_info.FILE)
+
+
+def _run(what: str) -> None:
+    """Separates once to warm up and once to be timed; writes the voices."""
+    file, _, output = what.rpartition(":")
+    model = loading.load(file)
+    samples = round(_SECONDS.value * model.sample_rate)
+    random = np.random.default_rng(0)
+    envelope = np.repeat(random.uniform(0, 0.3, -(-samples // 800)), 800)[:samples]
+    mixture = (envelope * random.standard_normal(samples)).astype(np.float32)[np.newaxis]
+    model.separate(mixture)
+    start = time.process_time()
+    voices = model.separate(mixture)
+    seconds = time.process_time() - start
+    np.save(output, voices)
+    print(json.dumps({"speed": _SECONDS.value / seconds, "memory_mb": _peak_megabytes()}))
+
+
+def _peak_megabytes() -> int:
+    """Of this program alone: `getrusage` counts what the process was before it, too."""
+    status = pathlib.Path("/proc/self/status").read_text(encoding="ascii")
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
+    return round(int(line.split()[1]) * 1024 / 1e6)
+
+
+if __name__ == "__main__":
+    command.run(main, __doc__)
