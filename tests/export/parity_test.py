@@ -1,32 +1,81 @@
-"""One checkpoint, four ways to its figure: trainer, SavedModel, chunked command, evaluator.
+"""One checkpoint, and every place that its voices come from: they are the same voices.
 
-A network that is added later joins by a line in `NETWORKS`.
+Trainer, SavedModel, chunked command, evaluator, stream, LiteRT, ONNX and the page. A network that
+is added later joins by a line in `NETWORKS`; what cannot go somewhere is listed in `REFUSED`.
 """
 
 import csv
 import dataclasses
+import importlib.util
 import pathlib
+import time
 
 import numpy as np
 import pytest
 import soundfile
 
-from export import evaluate, loading, records, saved_model, separate
+from export import conversion, evaluate, lite, loading, onnx, records, saved_model, separate, stream
 from export import metrics as export_metrics
+from export.serving import choice, work
 from pipeline import dataset
 
 RATE = 8000
 
 # Small settings of each network, and how far the chunked separation of a long recording may be
 # from that in one piece: relative to the latter, in dB. A network that has no memory sees the same
-# in a chunk as in the whole, but for the level, which is each chunk's own.
+# in a chunk as in the whole, but for the level, which is each chunk's own. Networks with attention
+# over time have few frames here: what a minute in one piece costs them grows with their square.
 NETWORKS = {
     "ffn": ({"units": 16, "num_layers": 1}, -20.0),
     "lstm": ({"units": 16, "num_layers": 1}, -15.0),
     "blstm": ({"units": 16, "num_layers": 1}, -15.0),
+    "tcn": ({"width": 16, "units": 24, "num_layers": 2, "repeats": 1, "causal": True}, -15.0),
     "deep_clustering": ({"units": 16, "num_layers": 1, "dimension": 4}, -10.0),
     "chimera": ({"units": 16, "num_layers": 1, "dimension": 4}, -15.0),
     "conv_tasnet": ({"filters": 32, "bottleneck": 16, "hidden": 24, "blocks": 2}, -15.0),
+    "sepreformer": (
+        {
+            "channels": 16,
+            "num_stages": 1,
+            "kernel": 128,
+            "stride": 64,
+            "filters": 32,
+            "heads": 2,
+            "local_kernel": 9,
+            "encoder_repeats": 1,
+            "decoder_repeats": 1,
+            "auxiliary": False,
+        },
+        -15.0,
+    ),
+    "tf_locoformer": (
+        {
+            "channels": 8,
+            "num_blocks": 1,
+            "hidden": 8,
+            "attention_channels": 8,
+            "heads": 1,
+            "frame_length": 1024,
+            "hop": 512,
+        },
+        -15.0,
+    ),
+}
+
+# Where voices differ by rounding alone, in dB below them.
+EXACT_DB = -60.0
+
+# What cannot go where, and why.
+_HEARS_THE_FUTURE = "a stream has none"
+REFUSED = {
+    ("sepreformer", "lite"): "its attention is a loop over blocks, of which LiteRT has no lists",
+    ("sepreformer", "stream"): _HEARS_THE_FUTURE,
+    ("tf_locoformer", "stream"): _HEARS_THE_FUTURE,
+    ("ffn", "stream"): _HEARS_THE_FUTURE,
+    ("blstm", "stream"): _HEARS_THE_FUTURE,
+    ("deep_clustering", "stream"): _HEARS_THE_FUTURE,
+    ("chimera", "stream"): _HEARS_THE_FUTURE,
+    ("conv_tasnet", "stream"): _HEARS_THE_FUTURE,
 }
 
 
@@ -34,6 +83,7 @@ NETWORKS = {
 class Ways:
     """A checkpoint in the trainer's hands, on the disk, and as a SavedModel."""
 
+    name: str
     separator: object
     run: pathlib.Path
     exported: pathlib.Path
@@ -58,6 +108,8 @@ def ways(request, tmp_path_factory):
         # Masks far from one half, so that a wrong one shows.
         for variable in network.trainable_variables:
             variable.assign(3 * variable)
+            if variable.name == "kernel" and not np.any(variable):
+                variable.assign(np.random.default_rng(2).normal(0, 0.2, variable.shape))
     if request.param == "deep_clustering":
         # What a network that has learned has: clusters, low bins and high ones.
         bias = np.where(np.arange(129)[:, None] < 30, [2.0, 0, 0, 0], [0, 2.0, 0, 0])
@@ -65,7 +117,7 @@ def ways(request, tmp_path_factory):
     (folder / "run").mkdir()
     model.save(folder / "run" / "best.keras")
     saved_model.write(model, folder / "exported")
-    return Ways(model, folder / "run", folder / "exported", allowed_db)
+    return Ways(request.param, model, folder / "run", folder / "exported", allowed_db)
 
 
 def test_trainer_and_evaluator_agree_to_a_hundredth_of_a_db(ways, small_dataset, tmp_path):
@@ -105,6 +157,65 @@ def test_saved_model_and_keras_give_the_same_samples(ways, speechlike):
     expected = np.asarray(ways.separator(mixture))
     for path in (ways.run, ways.exported):
         np.testing.assert_allclose(loading.load(path).separate(mixture), expected, atol=2e-5)
+
+
+def page(path, samples, folder):
+    """The voices that the page gives for a file."""
+    one = work.Recording(folder, "mixture.wav", "model")
+    soundfile.write(one.source, samples, RATE, format="WAV", subtype="FLOAT")
+    queue = work.Queue(
+        choice.Models({"model": loading.load(path)}), work.Limits(10**7, 60), at_once=1, waiting=1
+    )
+    queue.submit(one)
+    while one.active:
+        time.sleep(0.01)
+    assert one.state == work.DONE, one.message
+    voices = np.stack([soundfile.read(one.files[f"voice{s}.wav"].path)[0] for s in (1, 2)])
+    assert queue.close(60)
+    return voices
+
+
+def test_every_outlet_gives_the_same_voices(ways, small_dataset, tmp_path, record_property):
+    info = dataset.read(str(small_dataset))
+    mixtures = [mixture.waveform for mixture in records.read(str(small_dataset), info, "valid")][:2]
+    # Of another level, which must come back.
+    mixtures[1] = mixtures[1] / 20
+    expected = [np.asarray(ways.separator(mixture[np.newaxis]))[0] for mixture in mixtures]
+    outlets = {
+        "SavedModel": loading.load(ways.exported).separate,
+        "page": lambda mixture: page(ways.exported, mixture[0], tmp_path)[np.newaxis],
+    }
+    for name, write, ending, runtime in (
+        ("lite", lite.write, "tflite", "ai_edge_litert"),
+        ("onnx", onnx.write, "onnx", "onnxruntime"),
+    ):
+        if importlib.util.find_spec(runtime) is None:
+            print(f"{name} is left out: {runtime} is not installed")
+        elif (ways.name, name) not in REFUSED:
+            write(ways.separator, tmp_path / f"model.{ending}")
+            outlets[name] = loading.load(tmp_path / f"model.{ending}").separate
+    for name, run in outlets.items():
+        differences = [
+            conversion.difference_db(run(mixture[np.newaxis])[0], voices)
+            for mixture, voices in zip(mixtures, expected, strict=True)
+        ]
+        record_property(name, round(max(differences), 1))
+        print(f"{ways.name}, {name}: {max(differences):.0f} dB")
+        assert max(differences) < EXACT_DB, (name, differences)
+
+
+def test_a_stream_is_the_whole_at_that_gain(ways, small_dataset):
+    info = dataset.read(str(small_dataset))
+    mixture = next(iter(records.read(str(small_dataset), info, "valid"))).waveform
+    exported = loading.load(ways.exported)
+    if (ways.name, "stream") in REFUSED:
+        assert exported.info.stream is None
+        return
+    live = stream.Stream(exported, gain_db=3.0)
+    pieces = [live.feed(part) for part in np.split(mixture, [1, 1000, 1700, 9000])]
+    found = np.concatenate([*pieces, live.finish()], axis=1)
+    expected = np.asarray(ways.separator(mixture[np.newaxis], gain_db=3.0))[0]
+    assert conversion.difference_db(found, expected) < EXACT_DB
 
 
 def test_chunks_of_a_long_recording_agree_with_the_whole(ways, small_dataset):
