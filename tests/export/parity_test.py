@@ -109,7 +109,7 @@ def ways(request, tmp_path_factory):
         for variable in network.trainable_variables:
             variable.assign(3 * variable)
             if variable.name == "kernel" and not np.any(variable):
-                variable.assign(np.random.default_rng(2).normal(0, 0.2, variable.shape))
+                variable.assign(np.random.default_rng(2).normal(0, 0.05, variable.shape))
     if request.param == "deep_clustering":
         # What a network that has learned has: clusters, low bins and high ones.
         bias = np.where(np.arange(129)[:, None] < 30, [2.0, 0, 0, 0], [0, 2.0, 0, 0])
