@@ -50,16 +50,18 @@ def write(
     import tensorflow as tf
 
     from export import signatures
+    from models import fused_lstm
 
     separator = signatures.in_float32(separator)
     info = signatures.describe(separator)
     module = tf.Module()
     # The plain variables: a Keras layer as attribute would be saved with all its Python state.
     module.weights = [variable.value for variable in separator.variables]
-    functions = {
-        name: function.get_concrete_function()
-        for name, function in signatures.functions(separator).items()
-    }
+    with fused_lstm.fusing(separator):
+        functions = {
+            name: function.get_concrete_function()
+            for name, function in signatures.functions(separator).items()
+        }
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     replaced = target.with_name(f".{target.name}.{os.getpid()}.old")

@@ -1,11 +1,13 @@
-"""Keras' LSTM layer with a training step of fewer, larger operations for processors.
+"""Keras' LSTM layer in fewer, larger operations for processors.
 
 TensorFlow's `BlockLSTM` runs all frames in one operation. The gradient here works out what each
 gate is owed in a loop over the frames backwards, of one product of matrices each, and all that
 does not hang on the frame after it, the gradients of weights and inputs, in one product for all
-frames at once. What Keras does takes a tenth to a third longer (`python -m benchmarks.step`).
+frames at once. `python -m benchmarks.step` measures a step beside that of Keras.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -17,10 +19,9 @@ class LSTM(keras.layers.LSTM):
     """`keras.layers.LSTM`, the same in weights, settings and results, to rounding.
 
     Attributes:
-        fused: whether training takes the fast way. It is for TensorFlow in float32 on a processor,
-            whole sequences without a mask, and not under XLA, which does not know the operations:
-            who compiles a model knows that, and switches it with `set_fused`. Inference always is
-            Keras' own, so that a SavedModel holds nothing that another runtime lacks.
+        fused: whether to take the fast way. It is for TensorFlow in float32 on a processor, whole
+            sequences without a mask, and not for XLA and other runtimes, which do not know the
+            operations: the trainer and `export.saved_model` know that, and use `set_fused`.
     """
 
     fused = False
@@ -32,12 +33,13 @@ class LSTM(keras.layers.LSTM):
         mask: Tensor | None = None,
         training: bool | None = False,
     ) -> Tensor:
-        if not (self.fused and training and self._plain(initial_state, mask)):
+        if not (self.fused and self._plain(initial_state, mask)):
             return super().call(
                 sequences, initial_state=initial_state, mask=mask, training=training
             )
         cell = self.cell
-        return _lstm(sequences, *(v.value for v in (cell.kernel, cell.recurrent_kernel, cell.bias)))
+        weights = (cell.kernel.value, cell.recurrent_kernel.value, cell.bias.value)
+        return _lstm(sequences, weights, with_gradient=bool(training))
 
     def _plain(self, initial_state: Any, mask: Tensor | None) -> bool:
         """Whether the settings are those that TensorFlow's operation has."""
@@ -56,17 +58,30 @@ class LSTM(keras.layers.LSTM):
 
 
 def set_fused(model: keras.layers.Layer, fused: bool) -> None:
-    """Switches `LSTM.fused` of all layers in a model, before it is compiled."""
-    for layer in model._flatten_layers():
-        if isinstance(layer, LSTM):
+    """Switches `LSTM.fused` of all layers in a model, before it is compiled or traced."""
+    for layer in _lstms(model):
+        layer.fused = fused
+
+
+@contextlib.contextmanager
+def fusing(model: keras.layers.Layer) -> Iterator[None]:
+    """Takes the fast way in what is traced inside; afterwards all layers are as they were."""
+    before = [(layer, layer.fused) for layer in _lstms(model)]
+    set_fused(model, True)
+    try:
+        yield
+    finally:
+        for layer, fused in before:
             layer.fused = fused
 
 
-def _lstm(sequences: Tensor, kernel: Tensor, recurrent_kernel: Tensor, bias: Tensor) -> Tensor:
+def _lstms(model: keras.layers.Layer) -> list[LSTM]:
+    return [layer for layer in model._flatten_layers() if isinstance(layer, LSTM)]
+
+
+def _lstm(sequences: Tensor, weights: tuple[Tensor, ...], with_gradient: bool) -> Tensor:
     """`[batch, frame, feature]` to `[batch, frame, unit]`; weights as Keras' cell has them."""
     import tensorflow as tf
-
-    units = recurrent_kernel.shape[0]
 
     # TensorFlow's order of the gates is input, cell, forget, output, and swapping the two in the
     # middle its own inverse.
@@ -74,51 +89,52 @@ def _lstm(sequences: Tensor, kernel: Tensor, recurrent_kernel: Tensor, bias: Ten
         i, f, c, o = tf.split(weights, 4, axis=-1)
         return tf.concat([i, c, f, o], axis=-1)
 
-    @tf.custom_gradient
-    def run(x: Tensor, w: Tensor, u: Tensor, b: Tensor) -> tuple[Tensor, Any]:
-        frames, batch = tf.shape(x)[0], tf.shape(x)[1]
-        zero = tf.zeros([batch, units])
-        peephole = tf.zeros([units])
-        weights = {
-            "w": tf.concat([w, u], axis=0), "b": b,
-            "wci": peephole, "wcf": peephole, "wco": peephole, "use_peephole": False,
-        }  # fmt: skip
-        i, state, f, o, ci, co, h = tf.raw_ops.BlockLSTM(
-            seq_len_max=tf.cast(frames, tf.int64), x=x, cs_prev=zero, h_prev=zero,
-            forget_bias=0.0, cell_clip=-1.0, **weights,
-        )  # fmt: skip
+    x = tf.transpose(sequences, [1, 0, 2])
+    swapped = [swap(values) for values in weights]
+    outputs = tf.custom_gradient(_run)(x, *swapped) if with_gradient else _run(x, *swapped)[0]
+    shape = [*sequences.shape[:2], outputs.shape[-1]]
+    return tf.ensure_shape(tf.transpose(outputs, [1, 0, 2]), shape)
 
-        def gradient(upstream: Tensor) -> tuple[Tensor, ...]:
-            transposed = tf.transpose(u)
 
-            def step(t: Tensor, dh: Tensor, dc: Tensor, gates: Any) -> tuple[Any, ...]:
-                before = state[tf.maximum(t - 1, 0)] * tf.cast(t > 0, tf.float32)
-                found = tf.raw_ops.LSTMBlockCellGrad(
-                    x=x[t], cs_prev=before, h_prev=zero, i=i[t], cs=state[t], f=f[t], o=o[t],
-                    ci=ci[t], co=co[t], cs_grad=dc, h_grad=dh + upstream[t], **weights,
-                )  # fmt: skip
-                return (
-                    t - 1,
-                    tf.matmul(found.dicfo, transposed),
-                    found.cs_prev_grad,
-                    gates.write(t, found.dicfo),
-                )
+def _run(x: Tensor, w: Tensor, u: Tensor, b: Tensor) -> tuple[Tensor, Any]:
+    """`[frame, batch, feature]` to `[frame, batch, unit]`, and its gradient; the gates as there."""
+    import tensorflow as tf
 
-            gates = tf.TensorArray(tf.float32, frames, element_shape=[None, 4 * units])
-            gates = tf.while_loop(
-                lambda t, *_: t >= 0, step, (frames - 1, zero, zero, gates)
-            )[-1].concat()  # fmt: skip
-            inputs = tf.reshape(x, [-1, x.shape[-1]])
-            states = tf.reshape(h[:-1], [-1, units])
-            return (
-                tf.reshape(tf.matmul(gates, w, transpose_b=True), tf.shape(x)),
-                tf.matmul(inputs, gates, transpose_a=True),
-                tf.matmul(states, gates[batch:], transpose_a=True),
-                # A sum over an axis of rows is slow.
-                tf.matmul(tf.ones([1, frames * batch]), gates)[0],
-            )
+    frames, batch, units = tf.shape(x)[0], tf.shape(x)[1], u.shape[0]
+    zero = tf.zeros([batch, units])
+    peephole = tf.zeros([units])
+    weights = {
+        "w": tf.concat([w, u], axis=0), "b": b,
+        "wci": peephole, "wcf": peephole, "wco": peephole, "use_peephole": False,
+    }  # fmt: skip
+    i, state, f, o, ci, co, h = tf.raw_ops.BlockLSTM(
+        seq_len_max=tf.cast(frames, tf.int64), x=x, cs_prev=zero, h_prev=zero,
+        forget_bias=0.0, cell_clip=-1.0, **weights,
+    )  # fmt: skip
 
-        return h, gradient
+    def gradient(upstream: Tensor) -> tuple[Tensor, ...]:
+        transposed = tf.transpose(u)
 
-    outputs = run(tf.transpose(sequences, [1, 0, 2]), *map(swap, (kernel, recurrent_kernel, bias)))
-    return tf.ensure_shape(tf.transpose(outputs, [1, 0, 2]), [*sequences.shape[:2], units])
+        def step(t: Tensor, dh: Tensor, dc: Tensor, gates: Any) -> tuple[Any, ...]:
+            before = state[tf.maximum(t - 1, 0)] * tf.cast(t > 0, tf.float32)
+            found = tf.raw_ops.LSTMBlockCellGrad(
+                x=x[t], cs_prev=before, h_prev=zero, i=i[t], cs=state[t], f=f[t], o=o[t],
+                ci=ci[t], co=co[t], cs_grad=dc, h_grad=dh + upstream[t], **weights,
+            )  # fmt: skip
+            owed = found.dicfo
+            return t - 1, tf.matmul(owed, transposed), found.cs_prev_grad, gates.write(t, owed)
+
+        gates = tf.TensorArray(tf.float32, frames, element_shape=[None, 4 * units])
+        first = (frames - 1, zero, zero, gates)
+        gates = tf.while_loop(lambda t, *_: t >= 0, step, first)[-1].concat()
+        inputs = tf.reshape(x, [-1, x.shape[-1]])
+        states = tf.reshape(h[:-1], [-1, units])
+        return (
+            tf.reshape(tf.matmul(gates, w, transpose_b=True), tf.shape(x)),
+            tf.matmul(inputs, gates, transpose_a=True),
+            tf.matmul(states, gates[batch:], transpose_a=True),
+            # A sum over an axis of rows is slow.
+            tf.matmul(tf.ones([1, frames * batch]), gates)[0],
+        )
+
+    return h, gradient

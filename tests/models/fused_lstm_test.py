@@ -70,13 +70,22 @@ def _operations(layer, training, **arguments):
     return names | {n.op for f in graph.as_graph_def().library.function for n in f.node_def}
 
 
-def test_only_training_that_asks_for_it_leaves_the_operations_of_keras():
+def test_only_who_asks_for_it_leaves_the_operations_of_keras():
     _, fast = _pair((2, 3, 5))
     assert "BlockLSTM" in _operations(fast, True)
-    assert "BlockLSTM" not in _operations(fast, False)
     assert "BlockLSTM" not in _operations(fast, True, mask=tf.ones([2, 3], tf.bool))
     fused_lstm.set_fused(fast, False)
     assert "BlockLSTM" not in _operations(fast, True)
+    with fused_lstm.fusing(fast):
+        assert "BlockLSTM" in _operations(fast, False)
+    assert not fast.fused
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_inference_is_that_of_keras(training):
+    own, fast = _pair((3, 8, 5))
+    x = np.random.default_rng(0).normal(size=(3, 8, 5)).astype(np.float32)
+    np.testing.assert_allclose(fast(x, training=training), own(x), atol=1e-5)
 
 
 @pytest.mark.parametrize(
