@@ -65,6 +65,7 @@ setuptools.setup(
     install_requires=[
         "absl-py",
         "apache-beam>=2.60",
+        "cachetools",
         "fast-bss-eval",
         "google-crc32c",
         "jinja2",

@@ -10,9 +10,11 @@ import dataclasses
 import hashlib
 import io
 import json
+import threading
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+import cachetools
 import numpy as np
 
 from pipeline import (
@@ -31,6 +33,11 @@ from pipeline import (
 
 # A mixture in which a voice is active for less is left out.
 MIN_ACTIVE_SECONDS = 0.5
+
+# Recordings are voices of several mixtures; what a worker keeps of them, decoded, in bytes (an hour
+# at 8 kHz is 115 MB), and the longest that is kept.
+_KEPT_BYTES = 2**27
+_LONGEST_KEPT_SECONDS = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +98,13 @@ class Sidecar:
             return sidecar
         except (AttributeError, IndexError, KeyError, TypeError) as error:
             raise ValueError(f"damaged: {error}") from error
+
+
+_kept: cachetools.LRUCache[tuple[str, int], np.ndarray] = cachetools.LRUCache(
+    _KEPT_BYTES, getsizeof=lambda samples: samples.nbytes
+)
+# Some runners' workers are threads.
+_kept_lock = threading.Lock()
 
 
 class AnySidecar(Protocol):
@@ -263,11 +277,9 @@ def compute(sources: np.ndarray, masks: tuple[str, ...]) -> dict[str, Any]:
         `[source, frame]`, and the masks `[stored mask, frame, bin]`.
     """
     num_sources = len(sources)
-    signals = np.empty((num_sources + 1, sources.shape[1]), np.float32)
-    np.divide(sources, np.float32(schema.FULL_SCALE), out=signals[:-1])
-    signals[-1] = mixed(sources)
-    spectrograms = features.stft(signals)
-    voices, mixture = spectrograms[:-1], spectrograms[-1]
+    voices = features.stft(sources / np.float32(schema.FULL_SCALE))
+    # The transform is linear, so the mixture needs none of its own.
+    mixture = voices.sum(axis=0)
     values: dict[str, Any] = {
         "sources": sources,
         "log_magnitude": features.log_magnitude(mixture).astype(np.float16),
@@ -288,17 +300,25 @@ def compute(sources: np.ndarray, masks: tuple[str, ...]) -> dict[str, Any]:
 def load(recording: plan.Recording, sample_rate: int, num_samples: int) -> np.ndarray:
     """A recording at the dataset's rate, the mean of its channels, cut at its end.
 
+    The last ones are kept in memory, by their SHA-256.
+
     Args:
         recording: which.
         sample_rate: of the dataset, Hz.
         num_samples: that are wanted.
 
     Returns:
-        Float32 `[sample]`, full scale 1: the first `num_samples`, or all where there are fewer.
+        Float32 `[sample]`, full scale 1, read-only: the first `num_samples`, or all where there are
+        fewer.
 
     Raises:
         UserError: it cannot be read, or is not the one that the plan was made for.
     """
+    key = (recording.sha256, sample_rate)
+    with _kept_lock:
+        kept = _kept.get(key)
+    if kept is not None:
+        return kept[:num_samples]
     data = storage.read_bytes(recording.path)
     if hashlib.sha256(data).hexdigest() != recording.sha256:
         raise errors.UserError(
@@ -307,7 +327,9 @@ def load(recording: plan.Recording, sample_rate: int, num_samples: int) -> np.nd
     try:
         # The inspection has compared FLAC's own checksum.
         with audio.Reader(io.BytesIO(data), verify=False) as reader:
-            if reader.rate == sample_rate:
+            length = reader.num_samples
+            short = length is not None and length <= _LONGEST_KEPT_SECONDS * reader.rate
+            if reader.rate == sample_rate and not short:
                 # Nothing is resampled, so that what will be cut off need not be decoded.
                 blocks = [audio.mean_channel(next(reader.blocks(num_samples)))]
             else:
@@ -315,7 +337,13 @@ def load(recording: plan.Recording, sample_rate: int, num_samples: int) -> np.nd
     except audio.AudioError as error:
         raise errors.UserError(f"{recording.path}: {error}") from error
     samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-    return audio.resample(samples, reader.rate, sample_rate)[:num_samples]
+    samples = audio.resample(samples, reader.rate, sample_rate)
+    samples.flags.writeable = False
+    if short:
+        with _kept_lock:
+            # Contiguous: a view would keep all channels.
+            _kept[key] = np.ascontiguousarray(samples)
+    return samples[:num_samples]
 
 
 def _names(mixture: plan.Mixture, shard: plan.ShardPlan) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import soundfile
 import soxr
 import tensorflow as tf
 
-from pipeline import corpus, errors, inspection, plan, schema, shards
+from pipeline import audio, corpus, errors, inspection, plan, schema, shards
 
 RATE = 8000
 
@@ -213,16 +213,40 @@ def test_a_voice_that_is_hardly_there_is_dropped_and_counted(tmp_path, voice):
 
 
 def test_a_recording_that_has_changed_is_named(tmp_path, voice):
-    for speaker in "ab":
+    for seed, speaker in enumerate("ab", 300):
         (tmp_path / "corpus" / speaker).mkdir(parents=True)
-        soundfile.write(tmp_path / "corpus" / speaker / "1.wav", voice(1, 2.0), 16000)
+        soundfile.write(tmp_path / "corpus" / speaker / "1.wav", voice(seed, 2.0), 16000)
     utterances = corpus.read([str(tmp_path / "corpus")]).utterances
     shard = make_plan([inspection.inspect(u, RATE) for u in utterances])
-    soundfile.write(tmp_path / "corpus" / "b" / "1.wav", voice(2, 2.0), 16000)
+    soundfile.write(tmp_path / "corpus" / "b" / "1.wav", voice(302, 2.0), 16000)
     with pytest.raises(errors.UserError, match=r"b/1\.wav: has changed"):
         shards.write(shard, str(tmp_path))
     # Nothing under the shard's name, and no rest of the attempt.
     assert sorted(p.name for p in tmp_path.iterdir()) == ["corpus"]
+
+
+def test_short_recordings_are_decoded_once_and_long_ones_are_not_kept(tmp_path, voice):
+    kept = {}
+    for name, seconds in (("short", 2.0), ("long", 61.0)):
+        path = tmp_path / f"{name}.wav"
+        soundfile.write(path, np.stack([voice(310, seconds), voice(311, seconds)], axis=1), 16000)
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        recording = plan.Recording(str(path), "a", "", sha256)
+        expected = audio.load(str(path), RATE)
+        for length in (1000, len(expected) + 1):
+            found = shards.load(recording, RATE, length)
+            np.testing.assert_array_equal(found, expected[:length])
+            with pytest.raises(ValueError, match="read-only"):
+                found[0] = 1
+        path.unlink()
+        kept[name] = recording, expected
+    recording, expected = kept["short"]
+    np.testing.assert_array_equal(shards.load(recording, RATE, 5000), expected[:5000])
+    # At another rate it is another thing.
+    with pytest.raises(errors.UserError, match=r"short\.wav: no such file"):
+        shards.load(recording, 2 * RATE, 5000)
+    with pytest.raises(errors.UserError, match=r"long\.wav: no such file"):
+        shards.load(kept["long"][0], RATE, 5000)
 
 
 def test_recordings_at_the_datasets_rate_are_cut_exactly(tmp_path, voice):
