@@ -147,6 +147,16 @@ def babble(seconds: float, rate: int = 8000) -> Any:
     return (samples * swell).astype(np.float32)
 
 
+def peak_megabytes() -> int:
+    """The most memory that this program has held, in MB of 1e6 bytes.
+
+    Of it alone: `getrusage` counts what the process was before it became this program, too.
+    """
+    status = pathlib.Path("/proc/self/status").read_text(encoding="ascii")
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
+    return round(int(line.split()[1]) * 1024 / 1e6)
+
+
 def fastest(work: Callable[[], object], seconds: float) -> float:
     """Seconds of the fastest call among as many as fit into `seconds`, five at least.
 

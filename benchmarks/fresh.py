@@ -3,10 +3,11 @@
 import concurrent.futures
 import multiprocessing
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 
-def export(name: str, folder: str) -> dict[str, Any]:
+def export(name: str, folder: str, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Writes the SavedModel of a network with random weights; nothing to tell."""
     from export import loading, saved_model
 
@@ -14,7 +15,7 @@ def export(name: str, folder: str) -> dict[str, Any]:
     from models import registry, separator
 
     whole = separator.wrap(
-        registry.create(name), mean=-3.7, deviation=0.8, active_level_db=-23.0,
+        registry.create(name, **(settings or {})), mean=-3.7, deviation=0.8, active_level_db=-23.0,
         sample_rate=8000, num_sources=2,
     )  # fmt: skip
     whole.build(None)

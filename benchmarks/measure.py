@@ -112,20 +112,28 @@ def report(
         if busy(before["machine"]):
             print("what is committed was measured on a busy machine")
     if save:
-        path.parent.mkdir(exist_ok=True)
         result = {
-            "date": datetime.date.today().isoformat(),
-            "command": " ".join(["python -m", f"benchmarks.{name}", *map(_short, sys.argv[1:])]),
-            "machine": about,
             "facts": dict(facts),
             "unit": unit if isinstance(unit, str) else dict(unit),
             "medians": medians,
             "runs": dict(figures),
             "ratios": quotients,
         }
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        temporary.rename(path)
+        write(name, result)
+
+
+def write(name: str, result: Mapping[str, Any]) -> None:
+    """Writes `results/NAME.json`: date, command and machine, and what was found."""
+    about = {
+        "date": datetime.date.today().isoformat(),
+        "command": " ".join(["python -m", f"benchmarks.{name}", *map(_short, sys.argv[1:])]),
+        "machine": machine(),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps({**about, **result}, indent=2) + "\n", encoding="utf-8")
+    temporary.rename(path)
 
 
 def busy(about: Mapping[str, Any]) -> bool:

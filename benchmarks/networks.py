@@ -9,7 +9,6 @@ first was stopped. The table is Markdown; docs/networks.md holds the one of this
 """
 
 import csv
-import json
 import os
 import pathlib
 import subprocess
@@ -53,12 +52,7 @@ def main(arguments: list[str]) -> None:
         rows.append(row)
     print(markdown(rows))
     if _SAVE.value:
-        path = measure.RESULTS / "networks.json"
-        path.parent.mkdir(exist_ok=True)
-        text = json.dumps({"machine": measure.machine(), "minutes": _MINUTES.value, "rows": rows})
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.rename(path)
+        measure.write("networks", {"minutes": _MINUTES.value, "rows": rows})
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:

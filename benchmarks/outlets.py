@@ -16,7 +16,7 @@ import time
 import numpy as np
 from absl import flags
 
-from benchmarks import measure
+from benchmarks import children, measure
 from export import conversion, lite, loading, model_info, onnx, pretrained, saved_model
 from pipeline import command, errors
 
@@ -102,23 +102,13 @@ def _run(what: str) -> None:
     """Separates once to warm up and once to be timed; writes the voices."""
     file, _, output = what.rpartition(":")
     model = loading.load(file)
-    samples = round(_SECONDS.value * model.sample_rate)
-    random = np.random.default_rng(0)
-    envelope = np.repeat(random.uniform(0, 0.3, -(-samples // 800)), 800)[:samples]
-    mixture = (envelope * random.standard_normal(samples)).astype(np.float32)[np.newaxis]
+    mixture = children.babble(_SECONDS.value, model.sample_rate)[np.newaxis]
     model.separate(mixture)
     start = time.process_time()
     voices = model.separate(mixture)
     seconds = time.process_time() - start
     np.save(output, voices)
-    print(json.dumps({"speed": _SECONDS.value / seconds, "memory_mb": _peak_megabytes()}))
-
-
-def _peak_megabytes() -> int:
-    """Of this program alone: `getrusage` counts what the process was before it, too."""
-    status = pathlib.Path("/proc/self/status").read_text(encoding="ascii")
-    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
-    return round(int(line.split()[1]) * 1024 / 1e6)
+    print(json.dumps({"speed": _SECONDS.value / seconds, "memory_mb": children.peak_megabytes()}))
 
 
 if __name__ == "__main__":

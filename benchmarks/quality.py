@@ -76,6 +76,8 @@ def _train(program: str, folder: pathlib.Path) -> list[tuple[float, float]]:
         while run.poll() is None and not (curve and curve[-1][1] >= _GOAL.value):
             time.sleep(0.5)
             curve = _curve(folder / "log.csv")
+        # 0 is also the exit code of a run whose time is up.
+        command.require(not run.poll(), "the trainer failed; its last lines are above")
     finally:
         run.send_signal(signal.SIGTERM)
         run.wait()

@@ -1,7 +1,6 @@
 """An exported model that `benchmarks.separation` measures; it starts this program by itself."""
 
 import os
-import resource
 import sys
 import time
 
@@ -39,7 +38,7 @@ def main(folder: str) -> None:
             "about": lambda: {
                 "network": model.name,
                 "seconds to load": round(loaded, 2),
-                "peak MB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+                "peak MB": children.peak_megabytes(),
             },
         }
     )

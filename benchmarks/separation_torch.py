@@ -5,7 +5,6 @@ It runs in the environment of the alternatives. All have random weights, take `[
 is one of just that kind; SepFormer has its own.
 """
 
-import resource
 import sys
 import time
 import warnings
@@ -119,7 +118,7 @@ def main(name: str) -> None:
                 "parameters": sum(p.numel() for p in model.parameters()),
                 "torch": torch.__version__,
                 "seconds to load": round(loaded, 2),
-                "peak MB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+                "peak MB": children.peak_megabytes(),
             },
         }
     )

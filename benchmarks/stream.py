@@ -12,7 +12,6 @@ the process's peak, and what it has grown by since a tenth of the run.
 
 import os
 import pathlib
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from benchmarks import measure
+from benchmarks import children, fresh, measure
 from pipeline import command
 
 _MODELS = flags.DEFINE_multi_string("model", [], "Folder of a SavedModel with a stream.")
@@ -70,18 +69,10 @@ def main(arguments: list[str]) -> None:
 
 def _export(place: str) -> list[str]:
     """Fresh models, by processes of their own: TensorFlow stays out of this one."""
-    code = (
-        "import sys, json; from export import loading, saved_model; loading.import_keras();"
-        "from models import registry, separator; name, settings, folder = sys.argv[1:];"
-        "network = registry.create(name, **json.loads(settings));"
-        "whole = separator.wrap(network, mean=-3.7, deviation=0.8, active_level_db=-23.0,"
-        " sample_rate=8000, num_sources=2); whole.build(None); saved_model.write(whole, folder)"
-    )
     folders = []
     for name, settings in _NETWORKS.items():
         folders.append(os.path.join(place, name))
-        text = str(settings).replace("'", '"').replace("True", "true")
-        subprocess.run([sys.executable, "-c", code, name, text, folders[-1]], check=True)
+        fresh.in_a_process(fresh.export, name, folders[-1], settings)
     return folders
 
 
@@ -125,26 +116,23 @@ def _run(folder: str, hops: int) -> tuple[float, ...]:
     start = time.perf_counter()
     follower = stream.Stream(model, gain_db=0, block_seconds=seconds)
     begin = time.perf_counter() - start
-    random = np.random.default_rng(0)
     calls = max(20, int(_SECONDS.value / seconds))
-    # Noise in syllables: silence would be too easy on the CPU.
-    levels = 0.05 * np.abs(np.sin(np.arange(calls) * seconds * 6)) + 0.001
+    blocks = children.babble(calls * seconds + 1, model.sample_rate)[: calls * follower.block]
+    blocks = blocks.reshape(calls, follower.block)
     times = np.zeros(calls)
     for i in range(calls):
-        block = levels[i] * random.standard_normal(follower.block, np.float32)
         start = time.perf_counter()
-        follower.feed(block.astype(np.float32))
+        follower.feed(blocks[i])
         times[i] = time.perf_counter() - start
         if i == calls // 10:
             before = _resident_mb()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     half, most = np.percentile(times, [50, 99]) / seconds
-    return float(half), float(most), begin, _resident_mb() - before, peak
+    return float(half), float(most), begin, _resident_mb() - before, children.peak_megabytes()
 
 
 def _resident_mb() -> float:
     pages = int(pathlib.Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 if __name__ == "__main__":
