@@ -7,12 +7,16 @@ frames at once. `python -m benchmarks.step` measures a step beside that of Keras
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 
 Tensor = Any
+
+# Sequences in a part of the batch: fewer, and the products become too narrow to be fast.
+_SMALLEST_PART = 16
 
 
 class LSTM(keras.layers.LSTM):
@@ -91,9 +95,32 @@ def _lstm(sequences: Tensor, weights: tuple[Tensor, ...], with_gradient: bool) -
 
     x = tf.transpose(sequences, [1, 0, 2])
     swapped = [swap(values) for values in weights]
-    outputs = tf.custom_gradient(_run)(x, *swapped) if with_gradient else _run(x, *swapped)[0]
+    if with_gradient:
+        run = tf.custom_gradient(_run)
+        outputs = tf.concat([run(part, *swapped) for part in _parts(x)], axis=1)
+    else:
+        outputs = _run(x, *swapped)[0]
     shape = [*sequences.shape[:2], outputs.shape[-1]]
     return tf.ensure_shape(tf.transpose(outputs, [1, 0, 2]), shape)
+
+
+def _parts(x: Tensor) -> list[Tensor]:
+    """The batch of `[frame, batch, feature]` in parts that run side by side.
+
+    In each frame the products are too small for several cores; while one part's wait, another's do
+    not.
+    """
+    import tensorflow as tf
+
+    batch = x.shape[1]
+    if batch is None:
+        return [x]
+    parts = min(len(os.sched_getaffinity(0)), batch // _SMALLEST_PART)
+    return [x] if parts < 2 else tf.split(x, _sizes(batch, parts), axis=1)
+
+
+def _sizes(whole: int, parts: int) -> list[int]:
+    return [whole * (k + 1) // parts - whole * k // parts for k in range(parts)]
 
 
 def _run(x: Tensor, w: Tensor, u: Tensor, b: Tensor) -> tuple[Tensor, Any]:
