@@ -13,7 +13,7 @@ import sys
 import numpy as np
 import pytest
 
-from pipeline import dataset, features, schema, tfrecord, utterance_shards
+from pipeline import dataset, features, mixture_list, plan, schema, tfrecord, utterance_shards
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
@@ -177,10 +177,14 @@ def write_dataset(folder, records, masks=schema.MASKS, num_shards=2, **config):
         created="2026-01-01T00:00:00Z",
         utterances=write_utterances(folder, num_shards) if train else None,
     )
-    rows = [
-        f"{r['mixture_id']},{split},{r['num_samples']}" for split in records for r in records[split]
-    ]
-    (folder / schema.MIXTURES_FILE).write_text("\n".join(["mixture_id,split,num_samples", *rows]))
+    mixtures = [
+        plan.Mixture(
+            r["mixture_id"], split, r["num_samples"],
+            tuple(r["utterance_ids"]), tuple(r["speaker_ids"]), tuple(r["gains_db"]),
+        )
+        for split in records for r in records[split]
+    ]  # fmt: skip
+    (folder / schema.MIXTURES_FILE).write_text(mixture_list.to_csv(mixtures))
     (folder / schema.INFO_FILE).write_text(info.to_json())
     (folder / schema.MARKER_FILE).touch()
     return info

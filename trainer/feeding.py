@@ -76,7 +76,7 @@ class Mixed:
         assert config.batch_size
         self._config = config
         if config.utterances_manifest:
-            self._store = recordings.read(config.utterances_manifest, info)
+            self._store = recordings.read(config.utterances_manifest, config.data_dir, info)
         else:
             self._store = utterances.read(config.data_dir, info)
         settings = mixing.Settings(

@@ -1,6 +1,6 @@
 """Clean utterances from the recordings themselves, read once into memory.
 
-For a machine that has the audio and a dataset's info, but not its `utterances/`.
+For a machine that has the audio, a dataset's info and its list of mixtures, but no `utterances/`.
 """
 
 import concurrent.futures
@@ -13,30 +13,35 @@ import numpy as np
 from absl import logging
 
 from pipeline import audio, corpus, dataset, errors, inspection, storage, utterance_shards
-from trainer import utterances
+from trainer import splits, utterances
 
 
-def read(manifests: Sequence[str], info: dataset.DatasetInfo) -> utterances.Utterances:
-    """The recordings of train that manifests list, at the dataset's rate.
+def read(manifests: Sequence[str], folder: str, info: dataset.DatasetInfo) -> utterances.Utterances:
+    """The recordings that manifests list of speakers to learn from, at the dataset's rate.
 
-    Which speakers are of train is decided as the dataset's own job does, so that nobody is learnt
-    from who is validated with. What is too short for the dataset is left out; what cannot be read,
-    too, with a warning.
+    Nobody is learnt from whose voice the dataset validates or tests with: the dataset's own list of
+    mixtures says who that is, by name, whatever the manifests say. Speakers that a manifest
+    declares to be of another split than train are left out, too. So is what is too short for the
+    dataset and, with a warning, what cannot be read.
 
     Args:
         manifests: CSV files.
+        folder: of the dataset.
         info: of the dataset.
 
     Raises:
-        UserError: a manifest is wrong, or none of its recordings of train can be used.
+        UserError: a manifest is wrong, none of its recordings can be used, or who is validated and
+            tested with is not known.
     """
     import tqdm
 
     where = ", ".join(manifests)
     table = corpus.read(manifests=manifests)
-    fraction = info.config.get("valid_fraction", 0.0) if "valid" in info.splits else 0.0
-    split_of = corpus.assign_splits(table.utterances, fraction)
-    wanted = [u for u in table.utterances if split_of[u.speaker] == utterance_shards.SPLIT]
+    kept_apart = _kept_apart(folder, info)
+    split_of = corpus.assign_splits(table.utterances, valid_fraction=0)
+    of_train = [u for u in table.utterances if split_of[u.speaker] == utterance_shards.SPLIT]
+    wanted = [u for u in of_train if u.speaker not in kept_apart]
+    _warn_of_contradictions(where, of_train, kept_apart)
     if not wanted:
         raise errors.UserError(f"{where}: no recording is of the split train")
     least = info.config.get("min_seconds", 0.0) * info.sample_rate
@@ -65,6 +70,33 @@ def read(manifests: Sequence[str], info: dataset.DatasetInfo) -> utterances.Utte
     if not samples:
         raise errors.UserError(f"{where}: no recording of the split train can be used")
     return utterances.Utterances.of(samples, levels, speakers)
+
+
+def _kept_apart(folder: str, info: dataset.DatasetInfo) -> set[str]:
+    """Who is heard in the dataset's mixtures of other splits than train."""
+    speakers: set[str] = set()
+    for name, split in info.splits.items():
+        if name != utterance_shards.SPLIT and split.mixtures:
+            try:
+                speakers |= splits.Split(folder, name, info).speakers()
+            except errors.UserError as error:
+                raise errors.UserError(
+                    f"--utterances_manifest needs the dataset's list of mixtures, to learn from "
+                    f"nobody that it validates or tests with: {error}"
+                ) from error
+    return speakers
+
+
+def _warn_of_contradictions(
+    where: str, of_train: Sequence[corpus.Utterance], kept_apart: set[str]
+) -> None:
+    declared = {u.speaker for u in of_train if u.split} & kept_apart
+    if declared:
+        logging.warning(
+            "%s: the dataset validates or tests with speakers that are declared train there, such "
+            "as %s; %d of them are left out",
+            where, min(declared), len(declared),
+        )  # fmt: skip
 
 
 def _load(utterance: corpus.Utterance, rate: int) -> tuple[np.ndarray, float] | corpus.Rejection:

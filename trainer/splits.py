@@ -9,12 +9,14 @@ import dataclasses
 import io
 import math
 import os
-from collections.abc import Iterator
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, TypeVar
 
 from absl import logging
 
 from pipeline import dataset, errors, schema, storage, tfrecord
+
+T = TypeVar("T")
 
 _REMEDY = "make the dataset anew (pipeline.preprocess --overwrite)"
 REMEDIES = f"{_REMEDY}, or train on the rest (trainer.task --skip_corrupt)"
@@ -123,10 +125,30 @@ class Split:
         Raises:
             UserError: the list is missing or does not belong to the shards.
         """
+        return self._listed(lambda row: int(row["num_samples"]))
+
+    def speakers(self) -> set[str]:
+        """Whose voices are in the mixtures, from the dataset's list of mixtures.
+
+        Raises:
+            UserError: the list is missing or does not belong to the shards.
+        """
+        names = [f"speaker_{voice}" for voice in range(1, self.info.num_sources + 1)]
+
+        def speakers(row: dict[str, str]) -> list[str]:
+            found = [row[name] for name in names]
+            if not all(found):
+                raise ValueError(f"mixture {row['mixture_id']} lacks a speaker")
+            return found
+
+        return {speaker for row in self._listed(speakers) for speaker in row}
+
+    def _listed(self, value: Callable[[dict[str, str]], T]) -> list[T]:
+        """What `value` takes from each of the split's rows in the list of mixtures."""
         path = storage.join(self.folder, schema.MIXTURES_FILE)
         try:
             rows = csv.DictReader(io.StringIO(storage.read_bytes(path).decode(), newline=""))
-            found = [int(row["num_samples"]) for row in rows if row["split"] == self.name]
+            found = [value(row) for row in rows if row["split"] == self.name]
         except (errors.UserError, csv.Error, KeyError, TypeError, ValueError) as error:
             raise errors.UserError(f"{path} is missing or damaged: {error}") from error
         expected = self.info.splits[self.name].mixtures

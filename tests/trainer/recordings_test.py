@@ -1,20 +1,39 @@
 """Utterances read from audio files, against soundfile and soxr."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import soundfile
 import soxr
 
-from pipeline import corpus, dataset, errors, features
+from pipeline import dataset, errors, features, mixture_list, plan
 from trainer import recordings
 
 
-def _info(**config):
+def _info(splits=("train",), **config):
     split = dataset.SplitInfo(1, 2, 1.0, 126, ())
     settings = {"sample_rate": 8000, "num_sources": 2, "masks": [], "min_seconds": 0.5, **config}
-    return dataset.DatasetInfo(1, settings, {"train": split}, -3.0, 0.8, -25.0, "", {}, "")
+    splits = dict.fromkeys(splits, split)
+    return dataset.DatasetInfo(1, settings, splits, -3.0, 0.8, -25.0, "", {}, "")
+
+
+def _list_mixtures(folder, **speakers):
+    """A dataset's list of mixtures, one a split, of two voices each."""
+    mixtures = [
+        plan.Mixture(split, split, 8000, (f"{a}/1", f"{b}/1"), (a, b), (0.0, -1.5))
+        for split, (a, b) in speakers.items()
+    ]
+    (folder / "mixtures.csv").write_text(mixture_list.to_csv(mixtures))
+
+
+def _record(folder, speakers, name="all.csv", columns="path,speaker"):
+    """A manifest of a second of noise of each speaker."""
+    rng = np.random.default_rng(0)
+    rows = [columns]
+    for number, speaker in enumerate(speakers):
+        soundfile.write(folder / f"{name}{number}.wav", rng.uniform(-0.1, 0.1, 8000), 8000)
+        rows.append(f"{name}{number}.wav,{speaker}")
+    (folder / name).write_text("\n".join(rows) + "\n")
+    return str(folder / name)
 
 
 @pytest.fixture
@@ -43,7 +62,7 @@ def manifest(tmp_path):
 
 def test_reads_train_at_the_datasets_rate(manifest, caplog):
     path, made = manifest
-    found = recordings.read([str(path)], _info())
+    found = recordings.read([str(path)], "", _info())
     assert [len(s) for s in found.samples] == [len(made[n]) for n in ("a.wav", "b.flac", "c.ogg")]
     for samples, level, name in zip(found.samples, found.levels_db, made, strict=False):
         assert samples.dtype == np.int16
@@ -53,24 +72,39 @@ def test_reads_train_at_the_datasets_rate(manifest, caplog):
     assert not caplog.text
 
 
-def test_speakers_are_split_as_the_dataset_was(tmp_path):
-    rng = np.random.default_rng(0)
-    speakers = [f"speaker{number}" for number in range(8)]
-    rows = []
-    for speaker in speakers:
-        soundfile.write(tmp_path / f"{speaker}.wav", rng.uniform(-0.1, 0.1, 8000), 8000)
-        rows.append(f"{speaker}.wav,{speaker}")
-    path = tmp_path / "all.csv"
-    path.write_text("\n".join(["path,speaker", *rows]))
-    table = corpus.read(manifests=[str(path)]).utterances
-    of_train = [s for s, split in corpus.assign_splits(table, 0.3).items() if split == "train"]
-    assert 0 < len(of_train) < 8
-    info = _info(valid_fraction=0.3)
-    info = dataclasses.replace(info, splits={**info.splits, "valid": info.splits["train"]})
-    found = recordings.read([str(path)], info)
-    assert len(found.by_speaker) == len(of_train)
+def test_nobody_is_learnt_from_who_is_validated_or_tested_with(tmp_path, caplog):
+    """By the dataset's own list: it may have been made with --mixture_list, and of other tables."""
+    path = _record(tmp_path, "abcdefgh")
+    _list_mixtures(tmp_path, train=("a", "b"), valid=("c", "d"), test=("e", "h"))
+    info = _info(("train", "valid", "test"))
+    assert len(recordings.read([path], str(tmp_path), info).by_speaker) == 4
     # Where nobody is validated with, all are learnt from.
-    assert len(recordings.read([str(path)], _info(valid_fraction=0.3)).by_speaker) == 8
+    assert len(recordings.read([path], "/nowhere", _info()).by_speaker) == 8
+    # A further manifest that declares somebody valid changes nothing for the others.
+    other = _record(tmp_path, ["z,valid"], "other.csv", "path,speaker,split")
+    assert len(recordings.read([path, other], str(tmp_path), info).by_speaker) == 4
+    assert not caplog.text
+
+
+def test_a_manifest_cannot_make_them_train(tmp_path, caplog):
+    path = _record(
+        tmp_path, ["a,train", "b,train", "c,train"], columns="path,speaker,split"
+    )  # fmt: skip
+    _list_mixtures(tmp_path, train=("a", "b"), valid=("c", "x"))
+    with caplog.at_level("WARNING", "absl"):
+        found = recordings.read([path], str(tmp_path), _info(("train", "valid")))
+    assert len(found.by_speaker) == 2
+    assert "declared train there, such as c; 1 of them" in caplog.text
+
+
+@pytest.mark.parametrize("listed", [None, "mixture_id,split,num_samples\nv,valid,8000\n", ""])
+def test_where_the_others_are_not_known_it_is_refused(tmp_path, listed):
+    path = _record(tmp_path, "ab")
+    if listed is not None:
+        (tmp_path / "mixtures.csv").write_text(listed)
+    with pytest.raises(errors.UserError, match=r"list of mixtures, .*mixtures\.csv") as error:
+        recordings.read([path], str(tmp_path), _info(("train", "valid")))
+    assert "\n" not in str(error.value)
 
 
 def test_what_cannot_be_read_is_left_out_with_a_warning(manifest, caplog):
@@ -80,7 +114,7 @@ def test_what_cannot_be_read_is_left_out_with_a_warning(manifest, caplog):
     with path.open("a") as file:
         file.write("gone.wav,eve,train\n")
     with caplog.at_level("WARNING", "absl"):
-        found = recordings.read([str(path)], _info())
+        found = recordings.read([str(path)], "", _info())
     assert len(found.samples) == 1
     assert f"3 recordings of {path} are left out, such as " in caplog.text
     assert len(caplog.text.splitlines()) == 1
@@ -89,9 +123,9 @@ def test_what_cannot_be_read_is_left_out_with_a_warning(manifest, caplog):
 def test_nothing_to_learn_from_is_one_line(manifest):
     path, _ = manifest
     with pytest.raises(errors.UserError, match="no recording of the split train can be used"):
-        recordings.read([str(path)], _info(min_seconds=100))
+        recordings.read([str(path)], "", _info(min_seconds=100))
     path.write_text("path,speaker,split\na.wav,ann,test\n")
     with pytest.raises(errors.UserError, match="no recording is of the split train"):
-        recordings.read([str(path)], _info())
+        recordings.read([str(path)], "", _info())
     with pytest.raises(errors.UserError, match=r"nowhere\.csv"):
-        recordings.read([str(path.parent / "nowhere.csv")], _info())
+        recordings.read([str(path.parent / "nowhere.csv")], "", _info())

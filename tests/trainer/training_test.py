@@ -224,7 +224,7 @@ def test_mixes_recordings_where_a_dataset_has_its_info_alone(
     (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
     data = tmp_path / "data"
     data.mkdir()
-    for name in ("dataset_info.json", "_SUCCESS"):
+    for name in ("dataset_info.json", "mixtures.csv", "_SUCCESS"):
         shutil.copy(small_dataset / name, data)
     manifest = (str(tmp_path / "manifest.csv"),)
     settings = _dynamic(data, epochs=1, utterances_manifest=manifest, steps_per_epoch=None)
