@@ -91,8 +91,8 @@ class Config:
     )  # fmt: skip
     utterances_manifest: tuple[str, ...] = _setting(
         (), "multi_string", "Dynamic mixing: mix the recordings that this CSV lists "
-        "(path,speaker,split), read once into memory, instead of the dataset's utterances; may be "
-        "repeated.",
+        "(path,speaker,split), read once into memory, instead of the dataset's utterances, less the "
+        "speakers that the dataset validates or tests with; may be repeated.",
     )  # fmt: skip
     max_snr_db: float = _setting(
         5.0, "float", "Dynamic mixing: two voices differ by up to this many dB.", lower_bound=0,
@@ -107,7 +107,9 @@ class Config:
         0.0, "float", "Dynamic mixing: share of mixtures with noise.", lower_bound=0, upper_bound=1
     )
     noise_dir: str = _setting(
-        "", "string", "Folder of recordings of noise (default: coloured noise is made)."
+        "",
+        "string",
+        "Folder of recordings of noise, read once into memory (default: coloured noise is made).",
     )
     noise_snr_db: tuple[float, float] = _setting(
         (5.0, 25.0), "list", "Lowest and highest level of the voices over the noise, dB."
@@ -117,7 +119,10 @@ class Config:
         upper_bound=1,
     )  # fmt: skip
     room_dir: str = _setting(
-        "", "string", "Folder of impulse responses of rooms (default: they are made)."
+        "",
+        "string",
+        "Folder of impulse responses: each file is a room, each of its channels another "
+        "place in it, of which each voice has one (default: they are made).",
     )
     workers: int = _setting(
         2, "integer", "Threads that mix.", free=True, lower_bound=1, upper_bound=256
