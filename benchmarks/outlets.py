@@ -1,9 +1,11 @@
 """One model in every place that it can go to: difference, size, speed and memory.
 
-    python -m benchmarks.outlets --model=runs/lstm --model=runs/conv_tasnet --save
+    python -m benchmarks.outlets --networks=lstm,tcn,conv_tasnet --save
+    python -m benchmarks.outlets --model=runs/lstm --model=runs/conv_tasnet
 
 Each outlet is loaded in a process of its own, on one core, and separates the same mixture; its
-voices are held to those of the SavedModel. A model that comes with the package needs no --model.
+voices are held to those of the SavedModel. Without --model and --networks it is the model that
+comes with the package; networks have their default size and random weights.
 """
 
 import json
@@ -16,11 +18,12 @@ import time
 import numpy as np
 from absl import flags
 
-from benchmarks import children, measure
+from benchmarks import children, fresh, measure
 from export import conversion, lite, loading, model_info, onnx, pretrained, saved_model
 from pipeline import command, errors
 
-_MODELS = flags.DEFINE_multi_string("model", [""], "As export.separate takes it; may be repeated.")
+_MODELS = flags.DEFINE_multi_string("model", [], "As export.separate takes it; may be repeated.")
+_NETWORKS = flags.DEFINE_list("networks", [], "Names of networks.")
 _SECONDS = flags.DEFINE_float("seconds", 20, "Of the mixture.", lower_bound=1)
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Rounds.", lower_bound=1)
 _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/outlets.json.")
@@ -36,16 +39,24 @@ def main(arguments: list[str]) -> None:
         return
     jobs, facts, names = {}, {}, {}
     with tempfile.TemporaryDirectory() as folder:
-        for given in dict.fromkeys(_MODELS.value):
-            path = pretrained.resolve(given)
+        given = [*_MODELS.value, *(_fresh(name, folder) for name in _NETWORKS.value)]
+        for path in map(pretrained.resolve, dict.fromkeys(given or [""])):
             label = pathlib.Path(path).name
-            for outlet, file in _outlets(path, pathlib.Path(folder) / label, facts).items():
+            found = _outlets(path, pathlib.Path(folder) / "outlets" / label, facts)
+            for outlet, file in found.items():
                 names[f"{label}, {outlet}"] = file
         references: dict[str, np.ndarray] = {}
         for name, file in names.items():
             jobs[name] = lambda name=name, file=file: _measure(name, file, facts, references)
         figures = measure.interleave(jobs, _REPEATS.value)
     measure.report("outlets", "times real time", figures, {}, facts, _SAVE.value)
+
+
+def _fresh(name: str, folder: str) -> str:
+    """A network of random weights."""
+    exported = str(pathlib.Path(folder) / name)
+    fresh.in_a_process(fresh.export, name, exported)
+    return exported
 
 
 def _outlets(path: str, folder: pathlib.Path, facts: dict) -> dict[str, str]:
