@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
-import os
+import io
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 
-from pipeline import dataset, features, schema
+from pipeline import dataset, features, schema, storage, tfrecord
 
 PAIRS = ("female-female", "male-male", "mixed", "unknown")
 
@@ -87,40 +88,33 @@ def read(
     Raises:
         DatasetError: a shard is missing or damaged.
     """
-    import tensorflow as tf
-    from google.protobuf import message
-
     needed = [f for f in schema.mixture_features(()) if f.name != "voice_activity"]
     left = info.splits[split].mixtures if limit is None else limit
     for shard in info.splits[split].shards:
-        path = os.path.join(data_dir, shard.name)
+        path = storage.join(data_dir, shard.name)
         count = 0
         try:
-            for serialized in tf.data.TFRecordDataset(path).as_numpy_iterator():
-                if not left:
-                    return
-                example = tf.train.Example.FromString(serialized)
-                yield _mixture(schema.decode(needed, _lists(example)))
-                count, left = count + 1, left - 1
-        except (tf.errors.OpError, ValueError, message.DecodeError) as error:
-            reason = str(getattr(error, "message", None) or error or "no example")
-            raise _damaged(path, reason.splitlines()[0]) from error
+            with _open(path) as file:
+                for _, record in tfrecord.read(file):
+                    if not left:
+                        return
+                    yield _mixture(schema.decode(needed, tfrecord.parse(record)))
+                    count, left = count + 1, left - 1
+        except (OSError, ValueError, storage.ReadError) as error:
+            reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or error
+            raise _damaged(path, str(reason)) from error
         if count != shard.records:
             raise _damaged(path, f"it has {count} records, not {shard.records}")
+
+
+def _open(path: str) -> BinaryIO:
+    return io.BytesIO(storage.read_bytes(path)) if storage.is_remote(path) else open(path, "rb")
 
 
 def _damaged(path: str, reason: str) -> dataset.DatasetError:
     return dataset.DatasetError(
         f"{path} is missing or damaged ({reason}); make the dataset anew with pipeline.preprocess"
     )
-
-
-def _lists(example: object) -> dict[str, list]:
-    lists = {}
-    for name, feature in example.features.feature.items():  # type: ignore[attr-defined]
-        kind = feature.WhichOneof("kind")
-        lists[name] = list(getattr(feature, kind).value) if kind else []
-    return lists
 
 
 def _mixture(record: dict) -> Mixture:

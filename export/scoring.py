@@ -4,6 +4,7 @@ No TensorFlow here: the models have spoken already, and a worker starts in half 
 """
 
 import dataclasses
+import itertools
 import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent import futures
@@ -17,6 +18,9 @@ from pipeline import errors, features
 
 # One line of results.csv, less the name of the dataset.
 Row = dict[str, Any]
+
+# Metrics whose compiled parts have been seen to end their process.
+_MAY_CRASH = frozenset(("stoi", "pesq"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,12 +123,14 @@ class Task:
 def score_all(tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, list[Row]]]:
     """Scores tasks on processes; two a worker are in memory at once.
 
+    One worker without STOI and PESQ is this process: nothing needs to be started for it.
+
     A compiled metric that takes its process down with it on a strange signal does not end the run:
     the tasks that were under way are tried again one by one, the guilty one then without STOI and
     PESQ, which its rows lack.
 
     Args:
-        tasks: made one at a time, in this process.
+        tasks: made one at a time, in this process; of the same metrics.
         workers: processes.
 
     Yields:
@@ -134,6 +140,14 @@ def score_all(tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, list[
         UserError: a worker died over SI-SDR alone, so it lacks memory or was killed.
     """
     tasks = iter(tasks)
+    first = next(tasks, None)
+    if first is None:
+        return
+    tasks = itertools.chain([first], tasks)
+    if workers == 1 and not _MAY_CRASH.intersection(first.names):
+        for task in tasks:
+            yield task, task.run()
+        return
     # What TensorFlow has started does not survive a fork.
     context = multiprocessing.get_context("spawn")
     more = True
@@ -161,7 +175,7 @@ def score_all(tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, list[
 
 
 def _score_carefully(task: Task, context: Any) -> list[Row]:
-    safe = tuple(name for name in task.names if name not in ("stoi", "pesq"))
+    safe = tuple(name for name in task.names if name not in _MAY_CRASH)
     for names in (task.names, safe):
         with futures.ProcessPoolExecutor(1, mp_context=context) as pool:
             try:
