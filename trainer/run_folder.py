@@ -6,9 +6,11 @@
     log.csv         a row an epoch
     curves.png      the same, drawn
     tensorboard/    events
+    _LOCK           while a run is going on
 
-Everything is written under a temporary name and renamed; `last/state.json` names the weights that
-belong to it and is written after them, so that at any moment the folder is whole.
+Everything is written under a temporary name, waited for until it is on the disk, and renamed;
+`last/state.json` names the weights that belong to it and is written after them, so that at any
+moment, that of a power cut too, the folder is whole.
 """
 
 import contextlib
@@ -18,11 +20,18 @@ import io
 import json
 import os
 import pathlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from pipeline import dataset, errors, version
+from pipeline import dataset, errors, file_lock, output, schema, version
 from trainer import config as config_lib
+
+_WEIGHTS = r"epoch-\d{5,}\.weights\.h5"
+# What `write_atomically` calls files that are not whole.
+_TEMPORARY = re.compile(
+    rf"\.\d+\.(config\.json|best\.keras|log\.csv|curves\.png|state\.json|{_WEIGHTS})"
+)
 
 
 @dataclasses.dataclass
@@ -63,8 +72,35 @@ class RunFolder:
         self.curves = self.path / "curves.png"
         self.tensorboard = self.path / "tensorboard"
 
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps other processes off the folder, which is made if there is none.
+
+        What this has made is removed at the end where nothing was put into it.
+
+        Raises:
+            UserError: another process trains in it.
+        """
+        made = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with file_lock.hold(str(self.path / schema.LOCK_FILE), self._refusal):
+                yield
+        finally:
+            with contextlib.suppress(OSError):
+                for path in made:
+                    path.rmdir()
+
+    def _refusal(self, owner: str) -> errors.UserError:
+        return errors.UserError(
+            f"{self.path}: another run (process {owner}) is going on in this folder; wait for it, "
+            "or choose another --model_dir"
+        )
+
     def claim(self, config: config_lib.Config, info: dataset.DatasetInfo) -> State:
-        """Makes the folder this run's, or finds that it is already.
+        """Makes the folder this run's, or finds that it is already; the caller holds the lock.
+
+        What a run that was killed had not written to its end is removed.
 
         Returns:
             The state to start from.
@@ -88,27 +124,48 @@ class RunFolder:
         text = json.dumps(settings, indent=2) + "\n"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-        return self.read_state()
+        state = self.read_state()
+        self._remove_leftovers(state)
+        return state
+
+    def read_settings(self) -> config_lib.Config | None:
+        """Those of the run that is there; None where there is none.
+
+        Raises:
+            UserError: they are damaged.
+        """
+        path = self.path / "config.json"
+        return self._read_stored(path)[0] if path.exists() else None
+
+    def _read_stored(self, path: pathlib.Path) -> tuple[config_lib.Config, dict[str, Any]]:
+        """Settings, and the facts of the dataset."""
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            return config_lib.Config.from_json(stored["settings"]), dict(stored["dataset"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise errors.UserError(f"{path} is damaged ({error}); choose another folder") from error
 
     def _check_same(
         self, path: pathlib.Path, config: config_lib.Config, facts: dict[str, Any]
     ) -> None:
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            before = config_lib.Config.from_json(stored["settings"])
-            differences = before.differences(config)
-            differences += [
-                f"dataset's {name} {stored['dataset'].get(name)} → {value}"
-                for name, value in facts.items()
-                if stored["dataset"].get(name) != value
-            ]
-        except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise errors.UserError(f"{path} is damaged ({error}); choose another folder") from error
+        before, stored = self._read_stored(path)
+        differences = before.differences(config)
+        differences += [
+            f"dataset's {name} {stored.get(name)} → {value}"
+            for name, value in facts.items()
+            if stored.get(name) != value
+        ]
         if differences:
             raise errors.UserError(
                 f"{self.path} holds a run with other settings ({'; '.join(differences)}); "
                 "choose another --model_dir or the same settings"
             )
+
+    def _remove_leftovers(self, state: State) -> None:
+        for path in (*self.path.iterdir(), *self.last.iterdir()):
+            orphan = path.parent == self.last and re.fullmatch(_WEIGHTS, path.name)
+            if _TEMPORARY.fullmatch(path.name) or (orphan and path.name != state.weights):
+                path.unlink()
 
     def has_state(self) -> bool:
         """Whether a run has ended an epoch here."""
@@ -168,14 +225,19 @@ def dataset_facts(info: dataset.DatasetInfo) -> dict[str, Any]:
 
 
 def write_atomically(path: pathlib.Path, write: Callable[[pathlib.Path], object]) -> None:
-    """Has `write` write a temporary file beside `path`, and renames it.
+    """Has `write` write a temporary file beside `path`, and renames it once it is on the disk.
 
     The temporary name ends as `path` does, since some libraries go by the ending.
     """
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         write(temporary)
+        # Otherwise a power cut may leave the new name with nothing under it.
+        output.sync(str(temporary))
         os.replace(temporary, path)
+        # Nor may a later name outlive one that it relies on; not every file system can be asked.
+        with contextlib.suppress(OSError):
+            output.sync(str(path.parent))
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()

@@ -1,5 +1,10 @@
+"""A run's folder: whose it is, what is kept, and what is left after a kill or a power cut."""
+
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -78,3 +83,102 @@ def test_a_failed_write_changes_nothing(tmp_path):
     (folder.last / "epoch-00001.weights.h5").unlink()
     with pytest.raises(errors.UserError, match="is missing"):
         folder.read_state()
+
+
+_HOLD = """
+import sys
+from trainer import run_folder
+
+with run_folder.RunFolder(sys.argv[1]).lock():
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_processes_cannot_run_in_one_folder(tmp_path):
+    folder = run_folder.RunFolder(tmp_path / "run")
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLD, folder.path],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as holder:  # fmt: skip
+        assert holder.stdout.readline() == "locked\n"
+        with pytest.raises(errors.UserError, match=rf"another run \(process {holder.pid}\)"):
+            folder.lock().__enter__()
+        # However it ends, the lock dies with it.
+        holder.kill()
+        holder.wait()
+    with folder.lock():
+        folder.claim(config.Config(), _info())
+        with pytest.raises(errors.UserError, match=rf"process {os.getpid()}.*--model_dir"):
+            folder.lock().__enter__()
+    assert {path.name for path in folder.path.iterdir()} == {"config.json", "last"}
+
+
+def test_a_folder_that_nothing_was_put_into_is_removed(tmp_path):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        run_folder.RunFolder(tmp_path / "deep" / "run").lock(),
+    ):
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+    with run_folder.RunFolder(tmp_path).lock():
+        pass
+    assert tmp_path.is_dir()  # It was there before.
+
+
+def test_what_a_killed_run_left_half_written_goes(tmp_path):
+    folder = run_folder.RunFolder(tmp_path)
+    settings = config.Config()
+    state = folder.claim(settings, _info())
+    state.epoch = 2
+    folder.write_state(state, lambda path: path.write_text("weights"))
+    (tmp_path / ".731.best.keras").write_text("half")
+    (folder.last / ".731.epoch-00003.weights.h5").write_text("half")
+    (folder.last / ".731.state.json").write_text("{")
+    # Killed between the new state and the end of the old weights.
+    (folder.last / "epoch-00001.weights.h5").write_text("old")
+    others = (tmp_path / ".notes", tmp_path / ".1.mine.txt", tmp_path / "epoch-00001.weights.h5")
+    for other in others:
+        other.write_text("a person's")
+    assert folder.claim(settings, _info()) == state
+    assert {path.name for path in folder.last.iterdir()} == {"state.json", state.weights}
+    assert all(other.exists() for other in others)
+    assert not (tmp_path / ".731.best.keras").exists()
+
+
+def test_a_name_comes_after_its_bytes_are_on_the_disk(tmp_path, monkeypatch):
+    """What a power cut leaves is what was synced before it."""
+    done = []
+    sync, replace = os.fsync, os.replace
+
+    def note_sync(handle):
+        sync(handle)
+        done.append(("sync", os.path.basename(os.readlink(f"/proc/self/fd/{handle}"))))
+
+    def note_replace(source, target):
+        replace(source, target)
+        done.append(("name", os.path.basename(target)))
+
+    folder = run_folder.RunFolder(tmp_path)
+    state = folder.claim(config.Config(), _info())
+    state.epoch = 1
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", note_sync)
+        patch.setattr(os, "replace", note_replace)
+        folder.write_state(state, lambda path: path.write_text("weights"))
+    pid = os.getpid()
+    assert done[:6] == [
+        ("sync", f".{pid}.{state.weights}"), ("name", state.weights), ("sync", "last"),
+        ("sync", f".{pid}.state.json"), ("name", "state.json"), ("sync", "last"),
+    ]  # fmt: skip
+
+
+def test_settings_of_a_run_that_is_there(tmp_path):
+    folder = run_folder.RunFolder(tmp_path / "run")
+    assert folder.read_settings() is None
+    settings = config.Config(units=5, noise=0.5, noise_snr_db=(1.0, 2.0))
+    folder.claim(settings, _info())
+    assert folder.read_settings() == settings
+    (folder.path / "config.json").write_bytes(b"\xff")
+    with pytest.raises(errors.UserError, match=r"config\.json is damaged"):
+        folder.read_settings()
