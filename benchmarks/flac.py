@@ -33,12 +33,12 @@ def main(arguments: list[str]) -> None:
     import soundfile
     import tensorflow as tf
 
-    from trainer import tfio
+    from trainer import flac
 
     decoded = (
         tf.data.Dataset.from_tensor_slices(paths)
         .map(tf.io.read_file, num_parallel_calls=tf.data.AUTOTUNE)
-        .map(tfio.decode_flac, num_parallel_calls=tf.data.AUTOTUNE)
+        .map(flac.decode, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
     for path, samples in zip(paths, decoded.as_numpy_iterator(), strict=True):

@@ -1,4 +1,4 @@
-"""tensorflow-io: datasets in object stores, and FLAC decoded in the graph.
+"""tensorflow-io, and through it datasets in object stores.
 
 It is loaded when it is needed, since that takes seconds, and proved by calling it: under another
 TensorFlow than its own, it installs and imports, and only then fails.
@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline import errors, objects, schema, storage
 
-_REMEDY = "pip install 'voices-apart[io]' installs versions that fit each other"
+REMEDY = "pip install 'voices-apart[io]' installs versions that fit each other"
 # Its file system for S3 waits five minutes otherwise.
 _MILLISECONDS = {"S3_CONNECT_TIMEOUT_MSEC": "10000", "S3_REQUEST_TIMEOUT_MSEC": "60000"}
 
@@ -47,37 +47,15 @@ def connect(folder: str) -> None:
     marker = storage.join(folder, schema.MARKER_FILE)
     try:
         if scheme not in tf.io.gfile.get_registered_schemes():
-            _load(f"reading {scheme}:// with TensorFlow")
+            load(f"reading {scheme}:// with TensorFlow")
         tf.io.gfile.exists(marker)
     except tf.errors.UnimplementedError as error:
         raise errors.UserError(
-            f"{folder}: {_versions()} cannot read {scheme}://; {_REMEDY}"
+            f"{folder}: {versions()} cannot read {scheme}://; {REMEDY}"
         ) from error
     except tf.errors.OpError as error:
-        raise errors.UserError(f"{folder}: cannot be reached: {_line(error)}") from error
+        raise errors.UserError(f"{folder}: cannot be reached: {first_line(error)}") from error
     objects.read_through(_Files())
-
-
-def decode_flac(data: Any) -> Any:
-    """Decodes FLAC in a TensorFlow graph, such as in `tf.data.Dataset.map`.
-
-    The samples are those that are stored, bit by bit (16 bits a sample). It serves where files are
-    read that no Beam job has seen; where Python can run, soundfile is several times as fast
-    (`benchmarks/flac.py`), and what this package trains on is not compressed.
-
-    Args:
-        data: the file's bytes, a string tensor.
-
-    Returns:
-        int16 `[sample, channel]`.
-
-    Raises:
-        UserError: tensorflow-io is not there, or does not fit this TensorFlow.
-    """
-    import tensorflow as tf
-
-    samples = _audio().decode_flac(data, dtype=tf.int16)
-    return tf.ensure_shape(samples, [None, None])
 
 
 class _Files:
@@ -112,7 +90,7 @@ def _one_line(path: str) -> Iterator[None]:
     except tf.errors.NotFoundError as error:
         raise objects.ObjectError(path, "no such object") from error
     except tf.errors.OpError as error:
-        raise objects.ObjectError(path, f"cannot be read: {_line(error)}") from error
+        raise objects.ObjectError(path, f"cannot be read: {first_line(error)}") from error
 
 
 def _name_endpoint() -> None:
@@ -140,33 +118,24 @@ def _ask_endpoint(folder: str) -> None:
 
 
 @functools.cache
-def _load(what: str) -> Any:
-    """The package; `what` is needed for the message."""
+def load(what: str) -> Any:
+    """The package, which still has to be seen to work.
+
+    Args:
+        what: it is needed for, for the message.
+
+    Raises:
+        UserError: it is not there; says what to install.
+    """
     try:
         with warnings.catch_warnings():
             # Of its parts that do not load; whether those that are needed do, calling them shows.
             warnings.simplefilter("ignore")
             import tensorflow_io
     except ImportError as error:
-        raise errors.UserError(f"{what} needs tensorflow-io; {_REMEDY}") from error
+        raise errors.UserError(f"{what} needs tensorflow-io; {REMEDY}") from error
     _keep_exit_status()
     return tensorflow_io
-
-
-@functools.cache
-def _audio() -> Any:
-    """The package's functions for audio, once they have been seen to work."""
-    import tensorflow as tf
-
-    audio = _load("decoding FLAC in the graph").audio
-    try:
-        audio.decode_flac(b"", dtype=tf.int16)
-    except tf.errors.OpError:
-        # It has looked, and nothing is no FLAC.
-        return audio
-    except (NotImplementedError, AttributeError) as error:
-        raise errors.UserError(f"{_versions()} cannot decode FLAC; {_REMEDY}") from error
-    return audio
 
 
 def _keep_exit_status() -> None:
@@ -180,7 +149,8 @@ def _keep_exit_status() -> None:
         libc.on_exit(libc._exit, None)
 
 
-def _versions() -> str:
+def versions() -> str:
+    """Of TensorFlow and tensorflow-io, as far as they are installed, for messages."""
     installed = []
     for name in ("tensorflow", "tensorflow-io"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -188,6 +158,7 @@ def _versions() -> str:
     return " with ".join(installed)
 
 
-def _line(error: Any) -> str:
+def first_line(error: Any) -> str:
+    """What an error of TensorFlow's (`tf.errors.OpError`) says first."""
     lines = [line.strip() for line in str(error.message).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
