@@ -72,6 +72,8 @@ class Mixer:
             )
         self.store = store
         self.settings = settings
+        # Of each speaker, the share of all their speech up to the end of each utterance.
+        self._shares = [_shares(store, own) for own in store.by_speaker]
         self.surroundings = surroundings or rooms.Surroundings(settings.sample_rate)
 
     def batch(self, number: int) -> dict[str, np.ndarray]:
@@ -125,13 +127,12 @@ class Mixer:
         random place in the first.
         """
         own, settings = self.store.by_speaker[speaker], self.settings
-        lengths = np.array([len(self.store.samples[number]) for number in own], np.float64)
         factor = 1 + random.uniform(-settings.speed, settings.speed) if settings.speed else 1.0
         needed = math.ceil(settings.num_samples * factor) + (16 if settings.speed else 0)
         pieces: list[np.ndarray] = []
         for _ in range(_MAX_PIECES):
             # Every second of a speaker is as likely.
-            number = own[random.choice(len(own), p=lengths / lengths.sum())]
+            number = own[self._shares[speaker].searchsorted(random.random(), side="right")]
             samples = self.store.samples[number]
             latest = len(samples) - needed if not pieces else 0
             # What is shorter than the window begins somewhere in its first half.
@@ -150,6 +151,14 @@ class Mixer:
         window = np.zeros(settings.num_samples, np.float32)
         window[: len(voice)] = voice[: settings.num_samples]
         return window
+
+
+def _shares(store: utterances.Utterances, numbers: np.ndarray) -> np.ndarray:
+    """How likely one of the first utterances is, by how many they are: float64 `[utterance]`."""
+    lengths = np.array([len(store.samples[number]) for number in numbers], np.float64)
+    # As `Generator.choice` does it, bit by bit.
+    shares = np.cumsum(lengths / lengths.sum())
+    return shares / shares[-1]
 
 
 class Batches(keras.utils.PyDataset):

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, TypeVar
 from absl import logging
 
 from pipeline import dataset, errors, schema, storage, tfrecord
+from trainer import tfio
 
 T = TypeVar("T")
 
@@ -189,7 +190,8 @@ def open_shard(path: str) -> Iterator[tuple[BinaryIO, int]]:
     """A shard to read from, and its size in bytes.
 
     Raises:
-        UserError: there is no such file, or it cannot be opened.
+        UserError: there is no such file, or it cannot be opened; of an object store, also what goes
+            wrong while it is read.
     """
     if not storage.is_remote(path):
         if not os.path.exists(path):
@@ -206,6 +208,8 @@ def open_shard(path: str) -> Iterator[tuple[BinaryIO, int]]:
             yield remote, remote.size()
     except tf.errors.NotFoundError as error:
         raise errors.UserError(f"{path} is missing") from error
+    except tf.errors.OpError as error:
+        raise errors.UserError(f"{path} cannot be read: {tfio.first_line(error)}") from error
 
 
 def _whole_records(path: str) -> list[tuple[int, int]]:

@@ -14,8 +14,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline import dataset, errors, schema, storage
+from trainer import splits
 
 _COLUMNS = ("shard", "offset", "num_samples", "speaker_id", "active_level_db")
+_BLOCK = 2**26
 _REMEDY = "make the dataset anew (pipeline.preprocess --overwrite)"
 
 
@@ -44,8 +46,11 @@ class Utterances:
             levels_db: active level of each.
             speakers: who speaks in each.
         """
-        names = np.asarray(speakers)
-        by_speaker = tuple(np.flatnonzero(names == name) for name in sorted(set(speakers)))
+        names, owners = np.unique(np.asarray(speakers, np.str_), return_inverse=True)
+        # Stable: each speaker's utterances stay in the order in which they come.
+        order = np.argsort(owners, kind="stable")
+        parts = np.split(order, np.cumsum(np.bincount(owners, minlength=len(names)))[:-1])
+        by_speaker = tuple(parts[: len(names)])
         return cls(tuple(samples), np.asarray(levels_db, np.float64), by_speaker)
 
     @property
@@ -104,9 +109,20 @@ def _read_index(path: str) -> list[tuple[str, int, int, str, float]]:
 
 def _open(path: str) -> np.ndarray:
     if storage.is_remote(path):
-        return np.frombuffer(storage.read_bytes(path), np.uint8)
+        return _fetch(path)
     try:
         # An empty file cannot be mapped.
         return np.memmap(path, np.uint8, "r") if os.path.getsize(path) else np.zeros(0, np.uint8)
     except OSError as error:
         raise errors.UserError(f"{path}: {error.strerror or error}; {_REMEDY}") from error
+
+
+def _fetch(path: str) -> np.ndarray:
+    """A shard in an object store, piece by piece: there is no limit to its size."""
+    with splits.open_shard(path) as (file, size):
+        data = np.empty(size, np.uint8)
+        place = 0
+        while block := file.read(min(_BLOCK, size - place)):
+            data[place : place + len(block)] = np.frombuffer(block, np.uint8)
+            place += len(block)
+    return data[:place]

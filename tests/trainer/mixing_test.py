@@ -81,6 +81,21 @@ def test_voices_are_of_different_speakers_and_all_of_them_come(num_sources):
         _mixer(_noises(1), num_sources=num_sources)
 
 
+def test_every_second_of_a_speaker_is_as_likely():
+    """And drawn as NumPy draws from shares: what a seed gives does not change."""
+    rng = np.random.default_rng(0)
+    waveforms = [rng.uniform(-0.1, 0.1, length) for length in (500, 3000, 1500, 9999, 1, 4000)]
+    store = _store(waveforms, "aabaab")
+    mixer = _mixer(store)
+    for speaker, own in enumerate(store.by_speaker):
+        lengths = np.array([len(store.samples[number]) for number in own], np.float64)
+        one, other = np.random.default_rng(speaker), np.random.default_rng(speaker)
+        expected = [one.choice(own, p=lengths / lengths.sum()) for _ in range(500)]
+        shares = mixer._shares[speaker]
+        drawn = [own[shares.searchsorted(other.random(), side="right")] for _ in range(500)]
+        np.testing.assert_array_equal(drawn, expected)
+
+
 @pytest.mark.parametrize("num_sources", [2, 3])
 def test_levels_are_those_of_the_plan(num_sources):
     mixer = _mixer(num_sources=num_sources, max_snr_db=6.0)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline import dataset, errors, schema
-from trainer import utterances
+from pipeline import dataset, errors, objects, schema, storage
+from trainer import tfio, utterances
 
 
 def _records(folder):
@@ -42,6 +42,50 @@ def test_what_is_mapped_is_what_the_records_hold(small_dataset):
         isinstance(found.samples[0].base.base, np.memmap | memoryview)
         or not found.samples[0].flags.owndata
     )
+
+
+def test_speakers_are_sorted_and_their_utterances_in_order():
+    rng = np.random.default_rng(0)
+    speakers = [f"s{number}é" for number in rng.integers(0, 40, 300)]
+    found = utterances.Utterances.of([np.zeros(1, np.int16)] * 300, [0.0] * 300, speakers)
+    expected = [
+        [number for number, speaker in enumerate(speakers) if speaker == name]
+        for name in sorted(set(speakers))
+    ]
+    assert [list(numbers) for numbers in found.by_speaker] == expected
+    assert utterances.Utterances.of([], [], []).by_speaker == ()
+
+
+def test_shards_in_a_store_may_be_larger_than_a_recording(small_dataset, monkeypatch):
+    """TensorFlow's file system in memory plays the store."""
+    place = "ram://utterances/data"
+    for path in small_dataset.rglob("*"):
+        if path.is_file():
+            copy = f"{place}/{path.relative_to(small_dataset).as_posix()}"
+            tf.io.gfile.makedirs(copy.rpartition("/")[0])
+            with tf.io.gfile.GFile(copy, "wb") as file:
+                file.write(path.read_bytes())
+    info = dataset.read(str(small_dataset))
+    index = (small_dataset / "utterances" / schema.UTTERANCES_INDEX_FILE).stat().st_size
+    monkeypatch.setattr(storage, "MAX_FILE_BYTES", index)
+    assert index < min(shard.bytes for shard in info.utterances.shards)
+    monkeypatch.setattr(utterances, "_BLOCK", 5000)
+    try:
+        tfio.connect(place)
+        found = utterances.read(place, info)
+        name = info.utterances.shards[1].name
+        tf.io.gfile.remove(f"{place}/utterances/{name}")
+        with pytest.raises(errors.UserError, match=rf"{name} is missing"):
+            utterances.read(place, info)
+    finally:
+        objects.read_through(None)
+        tf.io.gfile.rmtree(place)
+    for one, other in zip(found.samples, _samples(small_dataset), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def _samples(folder):
+    return utterances.read(str(folder), dataset.read(str(folder))).samples
 
 
 @pytest.fixture
