@@ -22,7 +22,7 @@ class Stored:
 
     def __init__(self, config: config_lib.Config, info: dataset.DatasetInfo) -> None:
         try:
-            import tensorflow as tf  # noqa: F401
+            from trainer import input  # noqa: F401
         except ImportError as error:
             raise errors.UserError(
                 f"--mixing=static reads with TensorFlow ({error}); install it, or train with "

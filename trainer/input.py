@@ -1,14 +1,17 @@
 """From the dataset's shards to batches of windows, with tf.data.
 
-TensorFlow is imported here and nowhere else in what trains on local files: networks, losses and
-metrics are `keras.ops`, and take these batches on any backend.
+Of what trains on local files only this reads with TensorFlow, whatever Keras computes on: networks,
+losses and metrics are `keras.ops`, and take these batches on any backend. On another backend than
+TensorFlow the GPUs are hidden from it.
 """
 
+import contextlib
 import dataclasses
 import math
 import os
 from collections.abc import Sequence
 
+import keras
 import tensorflow as tf
 
 from pipeline import schema
@@ -18,6 +21,20 @@ _FEATURES = {feature.name: feature for feature in schema.MIXTURE_FEATURES}
 _SIZES = ("num_samples", "num_frames")
 _READ_BUFFER = 4 << 20
 _PARALLEL_SHARDS = 8
+
+
+def _leave_gpus_to_the_backend() -> None:
+    """Keeps TensorFlow from taking the memory of GPUs that another backend computes on.
+
+    Its first eager operation would reserve all that is left.
+    """
+    if keras.backend.backend() != "tensorflow":
+        # Too late where this process has used TensorFlow before; then it has what it has.
+        with contextlib.suppress(RuntimeError):
+            tf.config.set_visible_devices([], "GPU")
+
+
+_leave_gpus_to_the_backend()
 
 
 def windows(

@@ -1,8 +1,12 @@
 """Batches against the records themselves, read with TensorFlow's parser and NumPy."""
 
+import os
 import pathlib
 import shutil
+import subprocess
+import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -249,3 +253,23 @@ def test_missing_shards_are_lost_and_a_split_without_any_is_refused(small_datase
     second.write_bytes(b"")
     with pytest.raises(splits.DamagedShardError, match="no record of train can be read"):
         splits.open_split(str(folder), "train", info, skip_corrupt=True)
+
+
+@pytest.mark.parametrize(("backend", "expected"), [("jax", [([], "GPU")]), ("tensorflow", [])])
+def test_gpus_are_the_backends(monkeypatch, backend, expected):
+    asked = []
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda *given: asked.append(given))
+    input._leave_gpus_to_the_backend()
+    assert asked == expected
+
+
+def test_gpus_are_hidden_before_anything_is_read():
+    program = (
+        "import keras, tensorflow as tf\n"
+        "tf.config.set_visible_devices = lambda *given: print(keras.backend.backend(), given)\n"
+        "from trainer import input"
+    )
+    env = {**os.environ, "KERAS_BACKEND": "jax"}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True)
+    assert done.stdout == "jax ([], 'GPU')\n", done.stderr
