@@ -2,11 +2,17 @@
 
 import dataclasses
 import json
+import math
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
 
 from pipeline import dataset, errors
+
+
+class SettingsError(errors.UserError):
+    """Settings that contradict each other, whatever the dataset is."""
 
 
 def _setting(
@@ -91,8 +97,8 @@ class Config:
     )  # fmt: skip
     utterances_manifest: tuple[str, ...] = _setting(
         (), "multi_string", "Dynamic mixing: mix the recordings that this CSV lists "
-        "(path,speaker,split), read once into memory, instead of the dataset's utterances, less the "
-        "speakers that the dataset validates or tests with; may be repeated.",
+        "(path,speaker,split), read once into memory, instead of the dataset's utterances; "
+        "less the speakers that the dataset validates or tests with. May be repeated.",
     )  # fmt: skip
     max_snr_db: float = _setting(
         5.0, "float", "Dynamic mixing: two voices differ by up to this many dB.", lower_bound=0,
@@ -125,7 +131,7 @@ class Config:
         "place in it, of which each voice has one (default: they are made).",
     )
     workers: int = _setting(
-        2, "integer", "Threads that mix.", free=True, lower_bound=1, upper_bound=256
+        2, "integer", "Dynamic mixing: threads that mix.", free=True, lower_bound=1, upper_bound=256
     )
     epochs: int = _setting(
         50, "integer", "Epochs; a run may go on with more than it had.", free=True, lower_bound=1
@@ -143,7 +149,8 @@ class Config:
     )
     schedule: str = _setting(
         "plateau", "enum", "plateau: half the rate when validation has not improved for three "
-        "epochs; cosine: down to zero over all epochs; constant.",
+        "epochs; cosine: down to zero over all epochs, so that a run that goes on with other "
+        "--epochs does so at another rate, which it says; constant.",
         enum_values=["plateau", "cosine", "constant"],
     )  # fmt: skip
     clip_norm: float = _setting(
@@ -180,11 +187,13 @@ class Config:
         False, "boolean", "Compile the training step with XLA (with JAX it always is).", free=True
     )
     cache: bool = _setting(
-        False, "boolean", "Keep all windows in memory after the first epoch.", free=True
-    )
+        False, "boolean", "Static mixing: keep all windows in memory after the first epoch.",
+        free=True,
+    )  # fmt: skip
     shuffle_buffer: int = _setting(
-        4096, "integer", "Windows that are held for shuffling; 39 KB each.", lower_bound=1
-    )
+        4096, "integer", "Static mixing: windows that are held for shuffling; 39 KB each.",
+        lower_bound=1,
+    )  # fmt: skip
     skip_corrupt: bool = _setting(
         False, "boolean", "Read the dataset's mixtures once before the start, and leave out the "
         "records that are damaged.",
@@ -196,14 +205,24 @@ class Config:
 
     @classmethod
     def from_flags(cls, values: flags.FlagValues) -> "Config":
-        """The settings that the parsed flags give."""
+        """The settings that the parsed flags give.
+
+        Raises:
+            flags.Error: a number is none.
+        """
         given = {field.name: getattr(values, field.name) for field in dataclasses.fields(cls)}
+        for name, value in given.items():
+            # Of what is no number, absl finds that it is out of no bounds.
+            if isinstance(value, float) and not math.isfinite(value):
+                raise flags.IllegalFlagValueError(f"--{name}={value} is not a finite number")
         try:
             low, high = map(float, given["noise_snr_db"])
-            if not low <= high:
+            if not -math.inf < low <= high < math.inf:
                 raise ValueError("not in order")
         except ValueError as error:
-            raise errors.UserError("--noise_snr_db takes two numbers, such as 5,25") from error
+            raise flags.IllegalFlagValueError(
+                "--noise_snr_db takes two numbers, the lower first, such as 5,25"
+            ) from error
         return cls.from_json({**given, "noise_snr_db": [low, high]})
 
     def to_json(self) -> dict[str, Any]:
@@ -252,7 +271,7 @@ class Config:
         for item in self.network:
             name, equals, text = item.partition("=")
             if not equals or not name:
-                raise errors.UserError(f"--network={item} is not NAME=VALUE")
+                raise SettingsError(f"--network={item} is not NAME=VALUE")
             try:
                 settings[name] = json.loads(text)
             except json.JSONDecodeError:
@@ -263,41 +282,79 @@ class Config:
         """Masks that the network gives."""
         return 1 if self.assignment == "fixed" else num_sources
 
-    def check(self, info: dataset.DatasetInfo) -> None:
-        """Whether the dataset has what the settings ask for.
+    def check(
+        self,
+        info: dataset.DatasetInfo,
+        before: "Config | None" = None,
+        learns_masks: bool = True,
+    ) -> None:
+        """Whether the settings fit each other, and the dataset has what they ask for.
+
+        What is left open is not held against them.
+
+        Args:
+            info: of the dataset.
+            before: settings of the run that goes on: it may keep what changes nothing, since an
+                older version may have taken it.
+            learns_masks: whether the loss is one in which the network learns masks.
 
         Raises:
-            UserError: it has not.
+            SettingsError: they contradict each other, or one changes nothing.
+            UserError: the dataset has it not.
         """
+        self._check_effect(before, learns_masks)
+        if self.assignment == "fixed" and self.loss not in (None, "mask"):
+            raise SettingsError(f"--assignment=fixed is for --loss=mask, not {self.loss}")
         where = self.data_dir
         if "train" not in info.splits or not info.splits["train"].mixtures or info.mean is None:
             raise errors.UserError(
                 f"{where} has no train split (only {', '.join(sorted(info.splits)) or 'nothing'})"
             )
-        self._check_mixing()
         stored = self.mixing != "dynamic" and self.loss in (None, "mask")
         if stored and self.target not in info.masks:
             raise errors.UserError(
                 f"{where} stores the masks {', '.join(info.masks) or '(none)'}, not {self.target}; "
                 f"make it with --masks={self.target} or choose another --target"
             )
-        if self.assignment == "fixed" and self.loss not in (None, "mask"):
-            raise errors.UserError(f"--assignment=fixed is for --loss=mask, not {self.loss}")
         if self.assignment == "fixed" and info.num_sources != 2:
             raise errors.UserError(
                 f"--assignment=fixed is for two voices, but {where} has {info.num_sources}"
             )
 
-    def _check_mixing(self) -> None:
+    def _check_effect(self, before: "Config | None", learns_masks: bool) -> None:
         """Raises where something is asked for that would change nothing."""
-        for folder, share in (("noise_dir", "noise"), ("room_dir", "rooms")):
-            if getattr(self, folder) and not getattr(self, share):
-                raise errors.UserError(f"--{folder} is for --{share} above 0")
-        for name in ("utterances_manifest", "speed", "noise", "rooms"):
-            if self.mixing == "static" and getattr(self, name):
-                raise errors.UserError(
-                    f"--{name} is for --mixing=dynamic; static mixtures are as they are stored"
-                )
+        rules = list(_EFFECTS)
+        if not learns_masks:
+            rules.append((("target",), f"losses on masks, not --loss={self.loss}", lambda _: False))
+        for names, what, holds in rules:
+            for name in names if not holds(self) else ():
+                value = getattr(self, name)
+                kept = before is not None and value == getattr(before, name)
+                if value != getattr(Config, name) and not kept:
+                    raise SettingsError(f"--{name} is for {what}")
+
+
+# Settings that change something only where the rest asks for it: which, what for, and whether that
+# is so (or still open).
+_EFFECTS: tuple[tuple[tuple[str, ...], str, Callable[[Config], bool]], ...] = (
+    (
+        (
+            "utterances_manifest", "max_snr_db", "speed", "noise", "noise_dir", "noise_snr_db",
+            "rooms", "room_dir", "workers",
+        ),
+        "--mixing=dynamic; static mixtures are as they are stored",
+        lambda config: config.mixing != "static",
+    ),
+    (
+        ("cache", "shuffle_buffer"),
+        "--mixing=static; dynamic mixtures are made anew in every step",
+        lambda config: config.mixing != "dynamic",
+    ),
+    (("noise_dir", "noise_snr_db"), "--noise above 0", lambda config: config.noise > 0),
+    (("room_dir",), "--rooms above 0", lambda config: config.rooms > 0),
+    (("target",), "losses on masks, not on waveforms",
+     lambda config: config.loss not in ("sisdr", "snr")),
+)  # fmt: skip
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:

@@ -31,6 +31,11 @@ def default_loss(network: type[keras.Model]) -> str:
     return "clustering" if hasattr(network, "embeddings") else "mask"
 
 
+def learns_masks(loss: str, network: type[keras.Model]) -> bool:
+    """Whether an ideal mask (`--target`) is part of what the network learns."""
+    return loss == "mask" or (loss == "clustering" and hasattr(network, "both"))
+
+
 @dataclasses.dataclass(frozen=True)
 class Mixtures:
     """A batch of mixtures and what follows from it, each worked out when it is asked for.

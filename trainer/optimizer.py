@@ -9,6 +9,22 @@ from keras import ops
 from trainer import config as config_lib
 
 
+def cosine(config: config_lib.Config, steps: int) -> keras.optimizers.schedules.CosineDecay:
+    """The learning rate of `--schedule=cosine` by the number of the step.
+
+    Args:
+        config: all settings.
+        steps: of an epoch.
+    """
+    warmup, rate = config.warmup_steps, config.learning_rate
+    return keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup else rate,
+        max(steps * config.epochs - warmup, 1),
+        warmup_target=rate if warmup else None,
+        warmup_steps=warmup,
+    )
+
+
 def make(
     config: config_lib.Config, steps: int, variables: Sequence[keras.Variable]
 ) -> keras.optimizers.Optimizer:
@@ -25,13 +41,7 @@ def make(
     warmup = config.warmup_steps
     rate: Any = config.learning_rate
     if config.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(
-            0.0 if warmup else rate,
-            max(steps * config.epochs - warmup, 1),
-            warmup_target=rate if warmup else None,
-            warmup_steps=warmup,
-        )
-        warmup = 0
+        rate, warmup = cosine(config, steps), 0
     common: dict[str, Any] = {"global_clipnorm": config.clip_norm or None}
     if config.ema:
         common |= {"use_ema": True, "ema_momentum": config.ema}

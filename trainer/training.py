@@ -8,7 +8,7 @@ import sys
 import keras
 
 from models import fused_lstm, registry, separator
-from pipeline import dataset, errors
+from pipeline import dataset
 from trainer import (
     callbacks,
     devices,
@@ -40,8 +40,18 @@ def train(config: config_lib.Config, model_dir: str) -> run_folder.State:
     tfio.connect(config.data_dir)
     info = dataset.read(config.data_dir)
     config = resolve(config, info)
-    config.check(info)
     folder = run_folder.RunFolder(model_dir)
+    assert config.loss
+    learns_masks = objectives.learns_masks(config.loss, registry.NETWORKS[config.model])
+    config.check(info, folder.read_settings(), learns_masks)
+    with folder.lock():
+        return _train(config, info, folder)
+
+
+def _train(
+    config: config_lib.Config, info: dataset.DatasetInfo, folder: run_folder.RunFolder
+) -> run_folder.State:
+    """The run in a folder that is locked; see `train`."""
     scope, replicas = devices.use_all()
     keras.utils.set_random_seed(config.seed)
     with scope():
@@ -49,6 +59,7 @@ def train(config: config_lib.Config, model_dir: str) -> run_folder.State:
     data = feeding.open_dataset(config, info)
     if config.init_from and not folder.has_state():
         initial.load(config.init_from, model.separator)
+    before = folder.read_settings()
     state = folder.claim(config, info)
     late = bool(config.max_minutes) and state.minutes >= config.max_minutes
     if state.epoch >= config.epochs or state.stopped or late:
@@ -63,6 +74,8 @@ def train(config: config_lib.Config, model_dir: str) -> run_folder.State:
     print(_headline(config, info, model, data), flush=True)
     if state.epoch:
         print(f"going on after epoch {state.epoch}", flush=True)
+        if before is not None:
+            _tell_new_rate(before, config, steps * state.epoch, steps)
     batches = data.batches(steps, state.epoch)
     chosen = _callbacks(config, info, model, folder, state)
     if isinstance(batches, mixing.Batches):
@@ -90,7 +103,8 @@ def resolve(config: config_lib.Config, info: dataset.DatasetInfo) -> config_lib.
     """The settings with what was left open filled in, by network and dataset.
 
     Raises:
-        UserError: no such network, or a loss that it cannot learn.
+        UserError: no such network.
+        SettingsError: a loss that it cannot learn.
     """
     registry.settings(config.model)
     network = registry.NETWORKS[config.model]
@@ -99,7 +113,7 @@ def resolve(config: config_lib.Config, info: dataset.DatasetInfo) -> config_lib.
     if (loss == "mask" and waveform) or (
         loss == "clustering" and not hasattr(network, "embeddings")
     ):
-        raise errors.UserError(
+        raise config_lib.SettingsError(
             f"the network {config.model} cannot learn --loss={loss}; "
             f"leave it out for {objectives.default_loss(network)}"
         )
@@ -158,6 +172,22 @@ def _compile(model: keras.Model, config: config_lib.Config, steps: int) -> None:
     jit = "auto" if keras.backend.backend() == "jax" else config.jit_compile
     fused_lstm.set_fused(model, not (jit or devices.has_gpu()))
     model.compile(optimizer.make(config, steps, model.trainable_variables), jit_compile=jit)
+
+
+def _tell_new_rate(
+    before: config_lib.Config, config: config_lib.Config, step: int, steps: int
+) -> None:
+    """Says how the learning rate jumps where the cosine ends elsewhere than it did."""
+    if config.schedule == "cosine" and config.epochs != before.epochs:
+        was, now = (
+            float(keras.ops.convert_to_numpy(optimizer.cosine(c, steps)(step)))
+            for c in (before, config)
+        )
+        print(
+            f"--epochs {before.epochs} → {config.epochs}: the cosine ends there now, so that the "
+            f"learning rate goes on with {now:.2g} where it was {was:.2g}",
+            flush=True,
+        )
 
 
 def _callbacks(

@@ -122,14 +122,23 @@ def test_both_backends_take_the_same_steps(small_dataset, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
-        (("--model_dir=x",), 1, "--data_dir: name the folder of a dataset"),
+        (("--model_dir=x",), 2, "--data_dir: name the folder of a dataset"),
         (("--data_dir=/nowhere", "--model_dir=x"), 1, "/nowhere: no such folder"),
         (("--data_dir=.", "--model_dir=x"), 1, "no dataset here"),
-        (("--data_dir=DATA",), 1, "--model_dir: name a folder"),
+        (("--data_dir=DATA",), 2, "--model_dir: name a folder"),
         (("--data_dir=DATA", "--model_dir=x", "--batch_size=0"), 2, "batch_size"),
         (("--data_dir=DATA", "--model_dir=x", "--epoch=3"), 2, "Unknown command line flag 'epoch'"),
         (("--data_dir=DATA", "--model_dir=x", "--model=nope"), 1, "unknown network 'nope'"),
-        (("--data_dir=DATA", "what"), 1, "Only flags are taken"),
+        (("--data_dir=DATA", "what"), 2, "Only flags are taken"),
+        (("--data_dir=DATA", "--model_dir=x", "--noise_snr_db=9,3"), 2, "takes two numbers"),
+        (("--data_dir=DATA", "--model_dir=x", "--learning_rate=nan"), 2, "not a finite number"),
+        (
+            ("--data_dir=DATA", "--model_dir=x", "--room_dir=y"),
+            2,
+            "--room_dir is for --rooms above",
+        ),
+        # What the network decides shows only after the imports, and is told alike.
+        (("--data_dir=DATA", "--model_dir=x", "--model=lstm", "--speed=0.1"), 2, "--speed is for"),
     ],
 )
 def test_one_line_says_what_is_wrong(small_dataset, tmp_path, run_command, flags, code, message):

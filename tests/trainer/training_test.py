@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from models import fused_lstm, separator
+from models import fused_lstm, registry, separator
 from pipeline import dataset, errors
 from trainer import (
     callbacks,
     config,
     learner,
     objectives,
+    run_folder,
     splits,
     training,
     whole_mixtures,
@@ -32,7 +33,6 @@ def _config(data_dir, **changes):
         "epochs": 4,
         "learning_rate": 0.01,
         "tensorboard": False,
-        "shuffle_buffer": 64,
     }
     return config.Config(**{**settings, **changes})
 
@@ -131,6 +131,37 @@ def _dynamic(data_dir, **changes):
         "weight_decay": 0.01,
     }
     return _config(data_dir, **{**settings, **changes})
+
+
+def test_a_folder_in_which_a_run_is_going_on_is_left_alone(small_dataset, tmp_path):
+    with (
+        run_folder.RunFolder(tmp_path).lock(),
+        pytest.raises(errors.UserError, match=r"another run .* is going on in this folder"),
+    ):
+        training.train(_config(small_dataset), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_end_of_the_cosine_is_told(small_dataset, tmp_path, capsys):
+    settings = _config(small_dataset, epochs=4, steps_per_epoch=2, schedule="cosine")
+    short = dataclasses.replace(settings, epochs=2)
+    training.train(short, tmp_path)
+    assert "the cosine" not in capsys.readouterr().out
+    state = training.train(settings, tmp_path)
+    # It had come down to zero, and half of the way there is half of the rate.
+    assert "--epochs 2 → 4: the cosine ends there now, so that the learning rate goes on with " in (
+        said := capsys.readouterr().out
+    )
+    assert "goes on with 0.005 where it was 0\n" in said
+    assert state.history[2]["learning_rate"] == pytest.approx(0.005)
+
+
+def test_clustering_has_no_use_for_a_target_unless_masks_are_learnt_too(small_dataset, tmp_path):
+    settings = _config(small_dataset, model="deep_clustering", target="irm")
+    with pytest.raises(config.SettingsError, match="not --loss=clustering"):
+        training.train(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert objectives.learns_masks("clustering", registry.NETWORKS["chimera"])
 
 
 def _weights(folder):
