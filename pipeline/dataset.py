@@ -15,6 +15,15 @@ WORK_FOLDER = "_work"
 # The object stores' folders that this process has locked.
 _leases: dict[str, lease.Lease] = {}
 _PLACES = ("input_dir", "manifest")
+# What holds of datasets from before they named it, unless a recording was longer than that.
+_BEFORE = {"max_seconds": 600.0}
+# What the folder holds beside shards.
+_FILES = frozenset(
+    (
+        schema.INFO_FILE, schema.REJECTED_FILE, schema.MIXTURES_FILE, schema.MARKER_FILE,
+        schema.UTTERANCES_INDEX_FILE,
+    )
+)  # fmt: skip
 
 
 class DatasetError(errors.UserError):
@@ -184,7 +193,7 @@ def read(folder: str) -> DatasetInfo:
     if not storage.is_remote(folder) and not os.path.isdir(folder):
         raise DatasetError(f"{folder}: no such folder; make a dataset with pipeline.preprocess")
     names = output.names(folder)
-    if any(_is_shard(name) or name.startswith(schema.LOCK_FILE) for name in names):
+    if any(is_shard(name) or name.startswith(schema.LOCK_FILE) for name in names):
         raise DatasetError(
             f"{folder}: the dataset is not whole ({schema.MARKER_FILE} is missing); run "
             "pipeline.preprocess again with the same flags, it computes what is missing"
@@ -255,23 +264,31 @@ def remove_marker(folder: str) -> None:
 def remove_leftovers(folder: str, keep: Iterable[str] | None = None) -> None:
     """Removes what earlier attempts left behind: temporary files, and shards that are not wanted.
 
-    Nothing else is touched, so that a wrong `--output_dir` costs nobody their files.
+    The folder has to be ours (`pipeline.ownership`).
 
     Args:
         folder: of the dataset.
-        keep: the shards that stay, with their side-cars, as paths within the folder; all where it
-            is None.
+        keep: the shards that stay, with their side-cars, as paths within the folder; where it is
+            None all that have a side-car, without which a shard is nobody's.
     """
     kept = None if keep is None else {path for name in keep for path in (name, f"{name}.json")}
     below = f"{schema.UTTERANCES_FOLDER}/"
     names = output.names(folder)
     names += [below + name for name in output.names(storage.join(folder, below))]
+    there = set(names)
     # The index is made from all shards' side-cars, at the end.
     index = below + schema.UTTERANCES_INDEX_FILE
+    # A shard comes before its side-car: whenever this ends, none is left without one.
     for name in names:
-        ours = _is_shard(name.removeprefix(below)) or name == index
-        unwanted = kept is not None and ours and name not in kept
-        if unwanted or output.is_temporary(name.removeprefix(below)):
+        if is_shard(name.removeprefix(below)):
+            alone = not name.endswith(".json") and f"{name}.json" not in there
+            unwanted = alone if kept is None else name not in kept
+        elif name == index:
+            unwanted = kept is not None
+        else:
+            whole = output.final_name(name.removeprefix(below))
+            unwanted = whole is not None and (whole in _FILES or is_shard(whole))
+        if unwanted:
             output.remove(storage.join(folder, name))
     if not storage.is_remote(folder):
         with contextlib.suppress(OSError):
@@ -312,7 +329,8 @@ def finish(
     output.write_text(storage.join(folder, schema.MARKER_FILE), f"{info.plan_digest}\n")
 
 
-def _is_shard(name: str) -> bool:
+def is_shard(name: str) -> bool:
+    """Whether a file is called as shards, or the side-cars of shards, are."""
     try:
         schema.ShardName.parse(name.removesuffix(".json"))
     except ValueError:

@@ -25,6 +25,7 @@ from pipeline import (
     job_settings,
     mixture_list,
     output,
+    ownership,
     plan,
     progress,
     schema,
@@ -104,6 +105,7 @@ class _Job:
             done = self._already_done()
             if done:
                 return done
+            ownership.refuse_others(folder)
             dataset.remove_marker(folder)
             dataset.remove_leftovers(folder, () if settings.overwrite else None)
             work = storage.join(folder, dataset.WORK_FOLDER)

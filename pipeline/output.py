@@ -13,7 +13,7 @@ from pipeline import objects, storage
 
 # What is larger waits on the disk until it is whole and goes to the store.
 _IN_MEMORY = 2**25
-_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{32}\.tmp")
+_TEMPORARY = re.compile(r"\.(.*)\.[0-9a-f]{32}\.tmp", re.DOTALL)
 
 
 @contextlib.contextmanager
@@ -92,9 +92,10 @@ def names(folder: str) -> list[str]:
         return sorted(entry.name for entry in entries if not entry.is_dir())
 
 
-def is_temporary(name: str) -> bool:
-    """Whether `create` would have given this name to a file that is not whole."""
-    return _TEMPORARY.fullmatch(name) is not None
+def final_name(name: str) -> str | None:
+    """The name that a temporary file of `create` was to get; None for other files."""
+    match = _TEMPORARY.fullmatch(name)
+    return match[1] if match else None
 
 
 def remove(path: str) -> None:

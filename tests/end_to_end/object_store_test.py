@@ -138,7 +138,7 @@ def test_a_dead_jobs_lock_expires_and_worker_processes_write_the_same(
 ):
     store.put("data/_LOCK.0123", "{}")
     store.make_old("data/_LOCK.0123")
-    store.put("data/_work/left", "by the dead job")
+    store.put("data/_work/utterances.jsonl", "by the dead job")
     # The endpoint as Beam's flag has to reach the workers too.
     by_flag = {**environment, "AWS_ENDPOINT_URL": ""}
     done = run_command(

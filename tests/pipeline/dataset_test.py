@@ -119,15 +119,19 @@ def test_where_the_recordings_lie_is_no_difference():
 
 def test_only_our_own_leftovers_are_removed(tmp_path):
     keep = ["train-00000-of-00002.tfrecord", "train-00000-of-00002.tfrecord.json"]
-    others = ["notes.txt", "holiday.tfrecord", "train-00003-of-00002.tfrecord"]
-    stale = [
-        "train-00000-of-00008.tfrecord",
-        "valid-00007-of-00008.tfrecord.json",
-        f".train-00000-of-00002.tfrecord.{'0' * 32}.tmp",
+    # The last two are of other programs, however much they look like ours.
+    others = [
+        "notes.txt",
+        "holiday.tfrecord",
+        "train-00003-of-00002.tfrecord",
+        f".notes.txt.{'0' * 32}.tmp",
     ]
+    alone = "train-00000-of-00008.tfrecord"
+    stale = ["valid-00007-of-00008.tfrecord", "valid-00007-of-00008.tfrecord.json"]
+    temporary = [f".{name}.{'0' * 32}.tmp" for name in (*keep, "mixtures.csv", "index.csv")]
     for folder in (tmp_path, tmp_path / "utterances"):
         folder.mkdir(exist_ok=True)
-        for name in (*keep, *others, *stale):
+        for name in (*keep, *others, alone, *stale, *temporary):
             (folder / name).write_text("x")
     (tmp_path / "index.csv").write_text("x")
     (tmp_path / "utterances" / "index.csv").write_text("x")
@@ -136,10 +140,10 @@ def test_only_our_own_leftovers_are_removed(tmp_path):
         return sorted(p.name for p in folder.iterdir() if p.is_file())
 
     dataset.remove_leftovers(str(tmp_path))
-    whole = sorted(keep + others + stale[:2] + ["index.csv"])
+    whole = sorted([*keep, *others, *stale, "index.csv"])
     assert left(tmp_path) == left(tmp_path / "utterances") == whole
     dataset.remove_leftovers(str(tmp_path), [keep[0], f"utterances/{keep[0]}"])
-    assert left(tmp_path) == sorted(keep + others + ["index.csv"])
+    assert left(tmp_path) == sorted([*keep, *others, "index.csv"])
     assert left(tmp_path / "utterances") == sorted(keep + others)
     dataset.remove_leftovers(str(tmp_path), [])
     assert left(tmp_path) == sorted([*others, "index.csv"])

@@ -11,10 +11,10 @@ def test_a_file_has_its_name_when_it_is_whole(tmp_path):
         file.write(b"one")
         assert not path.exists()
         (temporary,) = output.names(str(tmp_path))
-        assert output.is_temporary(temporary)
+        assert output.final_name(temporary) == "a.bin"
     assert path.read_bytes() == b"one"
     assert output.names(str(tmp_path)) == ["a.bin"]
-    assert not output.is_temporary("a.bin")
+    assert output.final_name("a.bin") is None
 
 
 def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path):
