@@ -11,7 +11,7 @@ import os
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 
-from pipeline import corpus, inspection, output, storage, summary
+from pipeline import corpus, inspection, output, storage, version
 
 PREFIX = "facts"
 # How long a worker keeps to itself what it has found: that is lost with it.
@@ -55,7 +55,7 @@ def write(work: str, sample_rate: int, found: Iterable[Finding]) -> None:
         sample_rate: of the dataset, Hz: facts hold for one rate.
         found: at least one.
     """
-    lines = [{"sample_rate": sample_rate, "versions": summary.versions()}]
+    lines = [{"sample_rate": sample_rate, "versions": version.versions()}]
     lines += [_to_dict(finding) for finding in found]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     output.write_text(storage.join(work, f"{PREFIX}-{uuid.uuid4().hex}.jsonl"), text)
@@ -88,7 +88,7 @@ def keep(work: str, utterances: Sequence[corpus.Utterance], sample_rate: int) ->
         The ids of those that need no second look.
     """
     wanted = {utterance.path: utterance for utterance in utterances}
-    head = {"sample_rate": sample_rate, "versions": summary.versions()}
+    head = {"sample_rate": sample_rate, "versions": version.versions()}
     kept: dict[str, Finding] = {}
     for own_head, finding in _read(work):
         utterance = wanted.get(finding.utterance.path)

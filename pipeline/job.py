@@ -167,6 +167,7 @@ class _Job:
         statistics = self._write(work, shard_plans)
         sidecars = [shards.read(shard, folder) for shard in shard_plans]
         clean = [utterance_shards.read(shard, folder) for shard in self._utterance_plans]
+        versions = shards.common_versions([*sidecars, *clean])
         dataset.remove_leftovers(folder, [shard.path for shard in self._with_clean(shard_plans)])
         dropped = {mixture for sidecar in sidecars for mixture in sidecar.dropped}
         kept = [m for m in self._mixtures if m.id not in dropped]
@@ -179,7 +180,7 @@ class _Job:
             deviation=deviation,
             active_level_db=summary.train_level_db(sidecars),
             plan_digest=plan.digest(shard_plans),
-            versions=summary.versions(),
+            versions=versions,
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             counts={
                 "recordings": len(facts) + len(rejections),

@@ -2,8 +2,8 @@
 
 A shard's bytes are a function of its plan: whichever worker writes it, whenever, they are the same
 (on one type of processor and one set of versions). The file gets its name when it is whole, then
-the JSON is written in the same way; a shard whose JSON fits the plan and whose SHA-256 fits the
-JSON need not be written again.
+the JSON is written in the same way; a shard whose JSON fits the plan and the versions, and whose
+SHA-256 fits the JSON, need not be written again.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
 import cachetools
@@ -29,6 +29,7 @@ from pipeline import (
     storage,
     stored_json,
     tfrecord,
+    version,
 )
 
 # A mixture in which a voice is active for less is left out.
@@ -52,6 +53,7 @@ class Sidecar:
         dropped: ids of planned mixtures in which a voice is active for less than half a second.
         active_level_mdb: sum over the mixtures of their active level in thousandths of a dB.
         counts: int64 `[code]`, how often each float16 code of the log-magnitudes came.
+        versions: of the libraries that wrote it (`version.versions`), which decide its bytes too.
     """
 
     shard: dataset.ShardInfo
@@ -61,6 +63,7 @@ class Sidecar:
     dropped: tuple[str, ...]
     active_level_mdb: int
     counts: np.ndarray
+    versions: dict[str, str]
 
     def to_json(self) -> str:
         """The text of the file."""
@@ -118,6 +121,10 @@ class AnySidecar(Protocol):
     def plan_digest(self) -> str:
         """Of what was written."""
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of the libraries that wrote it."""
+
 
 _Found = TypeVar("_Found", bound=AnySidecar)
 
@@ -130,7 +137,8 @@ def find(shard: plan.ShardPlan, folder: str) -> Sidecar | None:
         folder: of the dataset.
 
     Returns:
-        None where the shard or its side-car is missing, damaged, or of another plan.
+        None where the shard or its side-car is missing, damaged, of another plan, or of other
+        versions.
     """
     return find_whole(storage.join(folder, shard.path), shard.digest, Sidecar.from_json)
 
@@ -157,10 +165,13 @@ def find_whole(path: str, digest: str, parse: Callable[[str], _Found]) -> _Found
         parse: the side-car's text to what it holds; raises ValueError.
 
     Returns:
-        None where the shard or its side-car is missing, damaged, or of another plan.
+        None where the shard or its side-car is missing, damaged, of another plan, or written with
+        other versions than this process has: its bytes could be others than ours.
     """
     try:
         sidecar = read_sidecar(path, digest, parse)
+        if sidecar.versions != version.versions():
+            return None
         return sidecar if storage.sha256(path) == sidecar.shard.sha256 else None
     except (errors.UserError, OSError):
         return None
@@ -186,6 +197,28 @@ def read_sidecar(path: str, digest: str, parse: Callable[[str], _Found]) -> _Fou
     except ValueError as error:
         reason = str(error)
     raise errors.UserError(f"{path}: {reason}; run the same command again")
+
+
+def common_versions(sidecars: Iterable[AnySidecar]) -> dict[str, str]:
+    """The versions that all shards of a dataset were written with.
+
+    Args:
+        sidecars: of all its shards, at least one.
+
+    Raises:
+        UserError: they differ, as where workers do: the dataset would be no function of its plan.
+    """
+    first, *rest = sidecars
+    for other in rest:
+        for name in sorted({*first.versions, *other.versions}):
+            one, two = first.versions.get(name), other.versions.get(name)
+            if one != two:
+                raise errors.UserError(
+                    f"{first.shard.name} was written with {name} {one}, {other.shard.name} with "
+                    f"{name} {two}; install the same version for all workers and run the same "
+                    "command again"
+                )
+    return first.versions
 
 
 def write(
@@ -229,7 +262,9 @@ def write(
                 level += round(1000 * features.active_level_db(mixed(sources)))
             on_mixture()
     info = dataset.ShardInfo(str(shard.name), writer.records, writer.bytes, writer.sha256)
-    sidecar = Sidecar(info, shard.digest, samples, frames, tuple(dropped), level, counts)
+    sidecar = Sidecar(
+        info, shard.digest, samples, frames, tuple(dropped), level, counts, version.versions()
+    )
     output.write_text(storage.join(folder, shard.name.sidecar), sidecar.to_json())
     return sidecar
 

@@ -2,14 +2,10 @@
 
 import collections
 import csv
-import importlib.metadata
 import io
-import platform
 from collections.abc import Iterable, Iterator, Sequence
 
-import soundfile
-
-from pipeline import corpus, dataset, plan, schema, shards, utterance_shards, version
+from pipeline import corpus, dataset, plan, schema, shards, utterance_shards
 
 _KINDS = {
     "timit": "TIMIT",
@@ -73,17 +69,6 @@ def train_level_db(sidecars: Iterable[shards.Sidecar]) -> float | None:
     part = _by_split(sidecars).get("train", [])
     records = sum(sidecar.shard.records for sidecar in part)
     return sum(s.active_level_mdb for s in part) / (1000 * records) if records else None
-
-
-def versions() -> dict[str, str]:
-    """What decides bytes, beside the plan."""
-    libraries = ("numpy", "scipy", "soundfile", "soxr")
-    return {
-        "voices-apart": version.VERSION,
-        "python": platform.python_version(),
-        "libsndfile": soundfile.__libsndfile_version__,
-        **{name: importlib.metadata.version(name) for name in libraries},
-    }
 
 
 def corpus_lines(table: corpus.Corpus) -> Iterator[str]:

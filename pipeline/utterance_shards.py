@@ -26,6 +26,7 @@ from pipeline import (
     storage,
     stored_json,
     tfrecord,
+    version,
 )
 
 SPLIT = "train"
@@ -114,11 +115,13 @@ class Sidecar:
         shard: name, records, bytes, SHA-256.
         plan_digest: `ShardPlan.digest` of what was written.
         entries: of the index, in the order of the records.
+        versions: of the libraries that wrote it, which decide its bytes too.
     """
 
     shard: dataset.ShardInfo
     plan_digest: str
     entries: tuple[Entry, ...]
+    versions: dict[str, str] = dataclasses.field(default_factory=version.versions)
 
     def to_json(self) -> str:
         """The text of the file."""
@@ -127,6 +130,7 @@ class Sidecar:
             "shard": dataclasses.asdict(self.shard),
             "plan_digest": self.plan_digest,
             "utterances": [dataclasses.astuple(entry) for entry in self.entries],
+            "versions": self.versions,
         }
         return json.dumps(fields, sort_keys=True, separators=(",", ":")) + "\n"
 
@@ -145,6 +149,7 @@ class Sidecar:
                 dataset.ShardInfo(**fields["shard"]),
                 fields["plan_digest"],
                 tuple(Entry(*entry) for entry in fields["utterances"]),
+                fields["versions"],
             )
             for part in (sidecar, sidecar.shard, *sidecar.entries):
                 stored_json.check(part)
@@ -197,7 +202,8 @@ def find(shard: ShardPlan, folder: str) -> Sidecar | None:
         folder: of the dataset.
 
     Returns:
-        None where the shard or its side-car is missing, damaged, or of another plan.
+        None where the shard or its side-car is missing, damaged, of another plan, or of other
+        versions.
     """
     return shards.find_whole(storage.join(folder, shard.path), shard.digest, Sidecar.from_json)
 
@@ -248,7 +254,7 @@ def write(
             entries.append(append(writer, {**values, **compute(samples, shard.sample_rate)}))
             on_utterance()
     info = dataset.ShardInfo(str(shard.name), writer.records, writer.bytes, writer.sha256)
-    sidecar = Sidecar(info, shard.digest, tuple(entries))
+    sidecar = Sidecar(info, shard.digest, tuple(entries), version.versions())
     output.write_text(f"{path}.json", sidecar.to_json())
     return sidecar
 

@@ -63,7 +63,7 @@ def test_what_has_changed_is_looked_at_again(work, table, voice):
 
 
 def test_other_versions_look_at_everything_again(work, table, monkeypatch):
-    monkeypatch.setattr(findings.summary, "versions", lambda: {"soxr": "other"})
+    monkeypatch.setattr(findings.version, "versions", lambda: {"soxr": "other"})
     assert findings.keep(str(work), table, RATE) == set()
 
 

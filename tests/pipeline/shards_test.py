@@ -173,7 +173,9 @@ def test_what_is_whole_is_found(tmp_path, facts):
     assert shards.find(other, str(tmp_path)) is None
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "remove", "sidecar", "version", "garbage"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "flip", "remove", "sidecar", "version", "upgrade", "garbage"]
+)
 def test_what_is_damaged_is_not(tmp_path, facts, damage):
     shard = make_plan(facts)
     shards.write(shard, str(tmp_path))
@@ -189,6 +191,8 @@ def test_what_is_damaged_is_not(tmp_path, facts, damage):
         sidecar.write_text(sidecar.read_text()[:100])
     elif damage == "version":
         sidecar.write_text(sidecar.read_text().replace('"schema_version":1', '"schema_version":9'))
+    elif damage == "upgrade":
+        sidecar.write_text(sidecar.read_text().replace('"soxr":"', '"soxr":"9.'))
     else:
         sidecar.write_text("[]")
     assert shards.find(shard, str(tmp_path)) is None

@@ -186,7 +186,7 @@ def test_a_shard_is_a_function_of_its_plan_and_found_again(tmp_path, facts):
         utterance_shards.read(other, str(tmp_path / "a"))
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "sidecar", "version", "garbage"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "sidecar", "version", "upgrade", "garbage"])
 def test_what_is_damaged_is_not_found(tmp_path, facts, damage):
     (shard,) = make_plans(facts[:2])
     utterance_shards.write(shard, str(tmp_path))
@@ -201,6 +201,8 @@ def test_what_is_damaged_is_not_found(tmp_path, facts, damage):
         sidecar.write_text(sidecar.read_text()[:100])
     elif damage == "version":
         sidecar.write_text(sidecar.read_text().replace('"schema_version":1', '"schema_version":9'))
+    elif damage == "upgrade":
+        sidecar.write_text(sidecar.read_text().replace('"soxr":"', '"soxr":"9.'))
     else:
         sidecar.write_text("[]")
     assert utterance_shards.find(shard, str(tmp_path)) is None
