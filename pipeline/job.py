@@ -250,20 +250,20 @@ class _Job:
         )
         if known:
             self._say(f"{len(known):,d} recordings were inspected before and have not changed")
-        num_new = len(utterances) - len(known)
-        transforms.write_utterances(work, [u for u in utterances if u.id not in known])
-        step = transforms.Inspect(work, self._settings.sample_rate)
+        new = [u for u in utterances if u.id not in known]
+        pieces = transforms.write_utterances(work, new)
+        step = transforms.Inspect(work, self._settings.sample_rate, pieces)
         with (
             self._timed("inspect"),
             progress.Bar(
-                storage.join(work, transforms.INSPECTED), num_new, "inspect", "recordings"
+                storage.join(work, transforms.INSPECTED), len(new), "inspect", "recordings"
             ),
         ):
             runners.run(
                 self._beam_flags,
                 "inspect",
                 lambda pipeline: pipeline | "Inspect" >> step,
-                num_new / _RECORDINGS_PER_SECOND,
+                len(new) / _RECORDINGS_PER_SECOND,
                 self._verbose,
             )
         facts, rejections = findings.read(work)

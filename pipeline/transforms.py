@@ -32,7 +32,8 @@ from pipeline import (
     utterance_shards,
 )
 
-UTTERANCES_FILE = "utterances.jsonl"
+# Of so many utterances: what the graph holds, and a worker reads at once, stays small.
+_PIECE = 10_000
 STATISTICS_FILE = "statistics.json"
 INSPECTED, WRITTEN = "inspected", "written"
 _BEGIN, _END = "[[error: ", " :error]]"
@@ -43,16 +44,18 @@ _MESSAGE = re.compile(f"{re.escape(_BEGIN)}(.*?){re.escape(_END)}", re.DOTALL)
 class Inspect(beam.PTransform):
     """The table of utterances in the work folder to facts and rejections, in the same place."""
 
-    def __init__(self, work: str, sample_rate: int) -> None:
-        """Takes the work folder, and the dataset's rate in Hz."""
+    def __init__(self, work: str, sample_rate: int, pieces: Sequence[str]) -> None:
+        """Takes the work folder, the dataset's rate in Hz, and the names of the table's pieces."""
         super().__init__()
-        self._work, self._sample_rate = work, sample_rate
+        self._work, self._sample_rate, self._pieces = work, sample_rate, pieces
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         """Gives nothing: what is found lies in the work folder."""
         return (
             pipeline
-            | "ReadUtterances" >> beam.io.ReadFromText(storage.join(self._work, UTTERANCES_FILE))
+            | "Pieces" >> beam.Create(self._pieces)
+            # Not Beam's own source of text: that takes a pattern, and a name may have a [ in it.
+            | "ReadUtterances" >> beam.FlatMap(read_utterances, self._work)
             | "Spread" >> beam.Reshuffle()
             | "InspectOne" >> beam.ParDo(InspectFn(self._work, self._sample_rate))
         )
@@ -193,10 +196,20 @@ class MergeHistograms(beam.CombineFn):
         return histogram.mean_and_deviation(accumulator)
 
 
-def write_utterances(work: str, utterances: Iterable[corpus.Utterance]) -> None:
-    """Writes the table that `Inspect` reads."""
-    lines = (json.dumps(dataclasses.asdict(utterance)) + "\n" for utterance in utterances)
-    output.write_text(storage.join(work, UTTERANCES_FILE), "".join(lines))
+def write_utterances(work: str, utterances: Sequence[corpus.Utterance]) -> list[str]:
+    """Writes the table that `Inspect` reads, in pieces; gives their names."""
+    names: list[str] = []
+    for start in range(0, len(utterances), _PIECE):
+        part = utterances[start : start + _PIECE]
+        lines = (json.dumps(dataclasses.asdict(utterance)) + "\n" for utterance in part)
+        names.append(f"utterances-{len(names):05d}.jsonl")
+        output.write_text(storage.join(work, names[-1]), "".join(lines))
+    return names
+
+
+def read_utterances(name: str, work: str) -> list[str]:
+    """The lines of a piece of the table, one for each utterance."""
+    return storage.read_bytes(storage.join(work, name)).decode("utf-8").split("\n")[:-1]
 
 
 def write_plans(work: str, plans: Iterable[utterance_shards.AnyShardPlan]) -> None:

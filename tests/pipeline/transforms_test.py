@@ -65,9 +65,9 @@ def test_inspection_gives_a_line_of_facts_or_a_rejection(tmp_path, voice):
     bad = corpus.Utterance("bad", str(tmp_path / "bad.wav"), "s")
     soundfile.write(good.path, voice(0, 2.0), 16000)
     (tmp_path / "bad.wav").write_bytes(b"nothing")
-    transforms.write_utterances(str(tmp_path), [good, bad])
+    pieces = transforms.write_utterances(str(tmp_path), [good, bad])
     pipeline = test_pipeline.TestPipeline()
-    pipeline | transforms.Inspect(str(tmp_path), 8000)
+    pipeline | transforms.Inspect(str(tmp_path), 8000, pieces)
     result = pipeline.run()
     facts, rejections = findings.read(str(tmp_path))
     assert facts == [inspection.inspect(good, 8000)]
@@ -95,9 +95,20 @@ def test_a_workers_message_is_found_in_what_a_runner_raises():
 def test_lines_are_json_that_any_name_survives(tmp_path):
     names = ["a,b", 'quo"te', "new\nline", "naïve", "\u2028"]
     table = [corpus.Utterance(name, f"/x/{name}", "s") for name in names]
-    transforms.write_utterances(str(tmp_path), table)
-    lines = (tmp_path / transforms.UTTERANCES_FILE).read_text().splitlines()
+    (piece,) = transforms.write_utterances(str(tmp_path), table)
+    lines = transforms.read_utterances(piece, str(tmp_path))
     assert [corpus.Utterance(**json.loads(line)) for line in lines] == table
+
+
+@pytest.mark.parametrize(("count", "pieces"), [(0, 0), (3, 1), (4, 2), (7, 3)])
+def test_the_table_is_cut_into_pieces(tmp_path, monkeypatch, count, pieces):
+    monkeypatch.setattr(transforms, "_PIECE", 3)
+    table = [corpus.Utterance(str(n), f"/x/{n}", "s") for n in range(count)]
+    names = transforms.write_utterances(str(tmp_path), table)
+    assert len(names) == len(set(names)) == pieces
+    parts = [transforms.read_utterances(name, str(tmp_path)) for name in names]
+    assert all(len(part) <= 3 for part in parts)
+    assert [corpus.Utterance(**json.loads(line)) for part in parts for line in part] == table
 
 
 def test_shards_of_both_kinds_are_written_in_one_step_and_found_by_the_next(tmp_path, voice):
