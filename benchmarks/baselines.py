@@ -64,7 +64,9 @@ def bare_shard(pairs: Sequence[Pair], path: pathlib.Path) -> Output:
     """One shard of our records: two decodes, levels, spectrograms, all masks, checksums, framing.
 
     What the Beam job does besides: it decodes each recording once more beforehand, to inspect it
-    (`bare_shard_inspected`), and counts the histogram that mean and deviation come from.
+    (`bare_shard_inspected`), and counts the histogram that mean and deviation come from. What it
+    does not: its workers keep decoded recordings, so that the two mixtures in which one is, on
+    average, cost one decode where they come soon after each other; here each costs two.
     """
     # Heavier than the rest; the spawned processes pay for it, as Beam's workers do.
     from pipeline import shards, tfrecord

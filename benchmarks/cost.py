@@ -60,10 +60,14 @@ def _speeds(utterances: list[corpus.Utterance], about: dict[str, Any]) -> dict[s
     )
     with tempfile.TemporaryDirectory() as folder:
         pathlib.Path(folder, schema.UTTERANCES_FOLDER).mkdir()
+        # What a step keeps of recordings must not serve the next, which may run elsewhere.
+        shards.forget()
         sidecars, write_seconds = _timed(lambda: [shards.write(p, folder) for p in shard_plans])
+        shards.forget()
         clean, clean_seconds = _timed(
             lambda: [utterance_shards.write(p, folder) for p in clean_plans]
         )
+        shards.forget()
     about |= {
         "recordings": len(facts),
         "seconds of mixture for a second of recordings": round(mixed / audio, 3),

@@ -65,7 +65,11 @@ def run(
     Raises:
         UserError: something a person can mend; nothing that looks whole is left.
     """
-    return _Job(job_settings.absolute(settings), beam_flags, say, verbose).run()
+    try:
+        return _Job(job_settings.absolute(settings), beam_flags, say, verbose).run()
+    finally:
+        # Where the workers were threads of this process.
+        shards.forget()
 
 
 class _Job:

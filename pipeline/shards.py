@@ -269,6 +269,12 @@ def write(
     return sidecar
 
 
+def forget() -> None:
+    """Lets go of the recordings that this process has kept, decoded."""
+    with _kept_lock:
+        _kept.clear()
+
+
 def mix(
     mixture: plan.Mixture, recordings: dict[str, plan.Recording], sample_rate: int
 ) -> np.ndarray:
@@ -335,7 +341,7 @@ def compute(sources: np.ndarray, masks: tuple[str, ...]) -> dict[str, Any]:
 def load(recording: plan.Recording, sample_rate: int, num_samples: int) -> np.ndarray:
     """A recording at the dataset's rate, the mean of its channels, cut at its end.
 
-    The last ones are kept in memory, by their SHA-256.
+    The last ones are kept in memory, by their SHA-256, until `forget`.
 
     Args:
         recording: which.

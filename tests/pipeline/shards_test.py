@@ -251,6 +251,9 @@ def test_short_recordings_are_decoded_once_and_long_ones_are_not_kept(tmp_path, 
         shards.load(recording, 2 * RATE, 5000)
     with pytest.raises(errors.UserError, match=r"long\.wav: no such file"):
         shards.load(kept["long"][0], RATE, 5000)
+    shards.forget()
+    with pytest.raises(errors.UserError, match=r"short\.wav: no such file"):
+        shards.load(recording, RATE, 5000)
 
 
 def test_recordings_at_the_datasets_rate_are_cut_exactly(tmp_path, voice):
