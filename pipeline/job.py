@@ -221,9 +221,19 @@ class _Job:
     @contextlib.contextmanager
     def _passing_work_folder(self) -> Iterator[str]:
         """For what is done without touching the dataset's folder."""
+        from pipeline import runners
+
         folder = self._settings.output_dir
-        remote = storage.is_remote(folder)
-        work = storage.join(folder, "_dry_run") if remote else tempfile.mkdtemp()
+        if runners.is_on_this_machine(runners.parse(self._beam_flags)):
+            work = tempfile.mkdtemp()
+        elif folder:
+            # Where the workers, on whatever machine, would find the dataset's.
+            work = output.beside(folder)
+        else:
+            raise errors.UserError(
+                "--dry_run needs --output_dir where workers are on other machines: what they find "
+                "out goes through a folder beside it"
+            )
         try:
             yield work
         finally:

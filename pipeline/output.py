@@ -71,6 +71,22 @@ def sync(path: str) -> None:
             os.close(handle)
 
 
+def beside(folder: str) -> str:
+    """A name that nobody has, for a passing folder that is reached wherever `folder` is.
+
+    It is beside it; where nothing can be, as with a whole bucket, in it.
+    """
+    folder = folder.rstrip("/")
+    unique = f"voices-apart-{uuid.uuid4().hex}"
+    if storage.is_remote(folder):
+        _, _, path = folder.partition("://")
+        return f"{folder}.{unique}" if "/" in path else storage.join(folder, unique)
+    parent = os.path.dirname(folder)
+    while parent and not os.path.isdir(parent):
+        parent = os.path.dirname(parent)
+    return os.path.join(parent, f".{unique}")
+
+
 def make_folder(path: str) -> None:
     """Makes the folder and those above it, where there is none."""
     if not storage.is_remote(path):

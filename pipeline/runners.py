@@ -20,6 +20,7 @@ from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from pipeline import errors, transforms
 
 LOCAL_RUNNER = "FnApiRunner"
+_ON_THIS_MACHINE = (LOCAL_RUNNER, "DirectRunner", "BundleBasedDirectRunner", "PrismRunner")
 # Starting a worker process takes two seconds or more: below this many seconds of one core's work it
 # is not worth it.
 _WORTH_SECONDS = 8.0
@@ -56,6 +57,12 @@ def is_local(options: pipeline_options.PipelineOptions) -> bool:
     """Whether the default runner is meant: none is named, or this one."""
     named = options.view_as(pipeline_options.StandardOptions).runner
     return named is None or named == LOCAL_RUNNER
+
+
+def is_on_this_machine(options: pipeline_options.PipelineOptions) -> bool:
+    """Whether the workers read this machine's files; false where that is not known."""
+    named = options.view_as(pipeline_options.StandardOptions).runner
+    return named is None or named.rpartition(".")[2] in _ON_THIS_MACHINE
 
 
 def run(

@@ -62,3 +62,18 @@ def test_a_full_disk_is_told_with_the_files_name(tmp_path):
         write()
     assert caught.value.filename == str(tmp_path / "a.txt")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "place"),
+    [
+        ("s3://bucket/a/out/", "s3://bucket/a/out."),
+        ("s3://bucket", "s3://bucket/"),
+        ("gs://bucket/", "gs://bucket/"),
+        ("/nonexistent/a/out", "/."),
+    ],
+)
+def test_a_passing_folder_is_beside_and_new_each_time(folder, place):
+    one, two = output.beside(folder), output.beside(folder)
+    assert one != two
+    assert one.rpartition("voices-apart-")[0] == two.rpartition("voices-apart-")[0] == place

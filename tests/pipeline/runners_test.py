@@ -58,3 +58,17 @@ ZeroDivisionError: integer division or modulo by zero [while running 'Write/Writ
 
     with pytest.raises(errors.UserError, match=r"^write: .*: ZeroDivisionError: .*WriteOne'\]"):
         runners.run([], "write", build, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "here"),
+    [
+        ([], True),
+        (["--runner=DirectRunner"], True),
+        (["--runner=apache_beam.runners.direct.DirectRunner"], True),
+        (["--runner=FlinkRunner"], False),
+        (["--runner=PortableRunner", "--job_endpoint=embed"], False),
+    ],
+)
+def test_which_runners_workers_read_this_machines_files(flags, here):
+    assert runners.is_on_this_machine(runners.parse(flags)) == here
