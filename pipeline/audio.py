@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from pipeline import containers, storage
+from pipeline import containers
 
 # Bounds for one recording: a header can promise more than any machine holds.
 MAX_SECONDS = 24 * 3600
@@ -257,28 +257,6 @@ def resample_blocks(
         rest = stream.resample_chunk(np.zeros((0, num_channels), np.float32), last=True)
         if len(rest):
             yield rest
-
-
-def load(path: str, rate: int) -> np.ndarray:
-    """A recording as the pipeline takes it: mean of the channels, at the dataset's rate.
-
-    Args:
-        path: local or with a scheme that Beam knows.
-        rate: in Hz.
-
-    Returns:
-        Float32 `[sample]`.
-
-    Raises:
-        AudioError: names the file.
-        storage.ReadError: likewise.
-    """
-    try:
-        # The inspection has compared the checksums; what follows need not do it again.
-        samples, own_rate = decode(storage.read_bytes(path), verify=False)
-    except AudioError as error:
-        raise AudioError(f"{path}: {error}") from error
-    return resample(samples, own_rate, rate)
 
 
 class Writer:

@@ -22,8 +22,6 @@ from typing import Any, Protocol
 
 from pipeline import errors, inspection, schema
 
-LEVELS = ("active", "raw")
-LENGTHS = ("min", "max")
 TARGET_LEVEL_DB = -26.0
 MAX_PEAK = 0.98
 _SPLIT_ORDER = {split: order for order, split in enumerate(schema.SPLITS)}

@@ -71,7 +71,7 @@ def run(
     build: Callable[[beam.Pipeline], object],
     seconds_of_work: float,
     verbose: bool = False,
-) -> dict[str, int]:
+) -> None:
     """Builds a pipeline, runs it, and waits for its end.
 
     Args:
@@ -80,9 +80,6 @@ def run(
         build: adds the transforms to the pipeline.
         seconds_of_work: how long one core would take, about.
         verbose: let Beam say what it does.
-
-    Returns:
-        The pipeline's own counters, as far as the runner knows them.
 
     Raises:
         UserError: it failed; one line says why.
@@ -96,8 +93,7 @@ def run(
         try:
             pipeline = beam.Pipeline(runner=runner, options=options)
             build(pipeline)
-            result = pipeline.run()
-            state = result.wait_until_finish()
+            state = pipeline.run().wait_until_finish()
         except (KeyboardInterrupt, flags.Error, errors.UserError) as error:
             found = transforms.message(error)
             if found:
@@ -107,7 +103,6 @@ def run(
             raise _explain(name, error) from error
     if state not in (beam.runners.runner.PipelineState.DONE, None):
         raise errors.UserError(f"{name}: the runner says {state}; its log has more")
-    return _counters(result)
 
 
 def _choose_workers(options: pipeline_options.PipelineOptions, seconds_of_work: float) -> None:
@@ -148,14 +143,6 @@ def _explain(name: str, error: Exception) -> errors.UserError:
     lines = [line for line in map(str.strip, str(error).splitlines()) if not _OF_JAVA.match(line)]
     last = lines[-1] if lines else type(error).__name__
     return errors.UserError(f"{name}: the Beam job failed: {last} (--verbosity=1 shows more)")
-
-
-def _counters(result: Any) -> dict[str, int]:
-    try:
-        found = result.metrics().query(beam.metrics.MetricsFilter().with_namespace("pipeline"))
-    except Exception:
-        return {}
-    return {c.key.metric.name: c.result for c in found["counters"] if c.result is not None}
 
 
 class _Quiet:

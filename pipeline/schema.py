@@ -302,20 +302,6 @@ def decode(features: Sequence[Feature], values: Mapping[str, Sequence[Any]]) -> 
     return {f.name: f.decode(values[f.name], axis_sizes) for f in features}
 
 
-def all_masks(stored: np.ndarray, num_sources: int) -> np.ndarray:
-    """The masks of all voices from the K stored ones.
-
-    Args:
-        stored: `[K, frame, bin]`, decoded.
-        num_sources: S.
-
-    Returns:
-        Float32 `[source, frame, bin]`; where two voices speak the second has what is left.
-    """
-    stored = stored.astype(np.float32, copy=False)
-    return np.concatenate([stored, 1 - stored]) if num_sources == 2 else stored
-
-
 def markdown_table(features: Sequence[Feature]) -> str:
     """The features as a table, for the documentation."""
     encodings = {

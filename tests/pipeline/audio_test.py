@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline import audio, containers, errors
+from pipeline import audio, containers
 
 RATE = 16000
 
@@ -376,16 +376,6 @@ def test_a_reader_names_its_file(tmp_path):
             pass
     with pytest.raises(FileNotFoundError):
         audio.Reader(tmp_path / "absent.wav")
-
-
-def test_load_is_the_mean_at_the_wanted_rate(tmp_path):
-    path = tmp_path / "stereo.flac"
-    path.write_bytes(encode("FLAC", samples=signal(8000, 2)))
-    expected = audio.resample(signal(8000, 2).mean(axis=1), RATE, 8000)
-    np.testing.assert_allclose(audio.load(str(path), 8000), expected, atol=1e-6)
-    path.write_bytes(b"no audio")
-    with pytest.raises(errors.UserError, match=r"stereo\.flac: not audio"):
-        audio.load(str(path), 8000)
 
 
 def test_16_bits_are_read_back_to_the_bit(tmp_path):

@@ -236,7 +236,7 @@ def test_short_recordings_are_decoded_once_and_long_ones_are_not_kept(tmp_path, 
         soundfile.write(path, np.stack([voice(310, seconds), voice(311, seconds)], axis=1), 16000)
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         recording = plan.Recording(str(path), "a", "", sha256)
-        expected = audio.load(str(path), RATE)
+        expected = audio.resample(*audio.decode(path.read_bytes()), RATE)
         for length in (1000, len(expected) + 1):
             found = shards.load(recording, RATE, length)
             np.testing.assert_array_equal(found, expected[:length])
