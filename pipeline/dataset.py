@@ -85,8 +85,9 @@ class DatasetInfo:
         plan_digest: SHA-256 of the mixtures' plan.
         versions: of this package and the libraries that decide bytes.
         created: UTC, ISO 8601.
-        counts: `recordings` found, `rejected` as unusable, `too_short` for a mixture, and planned
-            mixtures `dropped` since a voice is hardly active in them.
+        counts: `recordings` found, `rejected` as unusable, `too_short` for a mixture, `cut` to
+            the longest that one may be, and planned mixtures `dropped` since a voice is hardly
+            active in them.
         utterances: clean ones, stored beside the mixtures; None where there are none.
     """
 
@@ -244,6 +245,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
     Where the recordings lie makes no difference (`moved` tells).
     """
+    old, new = {**_BEFORE, **old}, {**_BEFORE, **new}
     return [
         f"{name}: {_short(old.get(name))}, now {_short(new.get(name))}"
         for name in sorted({*old, *new} - {*_PLACES})

@@ -13,6 +13,7 @@ from pipeline import schema
 WINDOW = (
     0.5 - 0.5 * np.cos(2 * np.pi * np.arange(schema.FRAME_LENGTH) / schema.FRAME_LENGTH)
 ).astype(np.float32)
+_LEVEL_BLOCK = 256 * schema.FRAME_LENGTH
 _ACTIVITY_POWER_RATIO = 10 ** (-schema.ACTIVITY_RANGE_DB / 10)
 
 
@@ -160,11 +161,13 @@ def active_level_db(signal: np.ndarray) -> float:
     Returns:
         Level in dB, 0 dB being a mean square of 1; minus infinity for silence.
     """
-    signal = np.asarray(signal, np.float64)
+    signal = np.asarray(signal)
     starts = np.arange(0, signal.size, schema.FRAME_LENGTH)
     if not starts.size:
         return -np.inf
-    energy = np.add.reduceat(signal**2, starts)
+    # By blocks of whole frames: of an hour, two arrays of float64 would be half a gigabyte.
+    blocks = (signal[n : n + _LEVEL_BLOCK] for n in range(0, signal.size, _LEVEL_BLOCK))
+    energy = np.concatenate([_frame_energy(block.astype(np.float64)) for block in blocks])
     lengths = np.diff(np.append(starts, signal.size))
     power = energy / lengths
     loudest = power.max()
@@ -172,6 +175,11 @@ def active_level_db(signal: np.ndarray) -> float:
         return -np.inf
     active = power >= loudest * _ACTIVITY_POWER_RATIO
     return float(10 * np.log10(energy[active].sum() / lengths[active].sum()))
+
+
+def _frame_energy(signal: np.ndarray) -> np.ndarray:
+    """The energy of each frame of `[sample]`, the last one shorter: `[frame]`."""
+    return np.add.reduceat(signal**2, np.arange(0, signal.size, schema.FRAME_LENGTH))
 
 
 def counted_bins(mixture: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:

@@ -190,6 +190,7 @@ class _Job:
                 "recordings": len(facts) + len(rejections),
                 "rejected": len(rejections),
                 "too_short": sum(fact.num_samples < self._min_samples for fact in facts),
+                "cut": self._num_cut(facts),
                 "dropped": len(dropped),
             },
             utterances=summary.utterances(clean, self._utterance_plans, self._settings.sample_rate),
@@ -215,6 +216,7 @@ class _Job:
             self._utterance_plans,
             settings.masks,
             settings.sample_rate,
+            self._num_cut(facts),
         ):
             self._say(line)
 
@@ -314,12 +316,19 @@ class _Job:
             return 1
         return max(1, math.ceil(self._settings.min_seconds * self._settings.sample_rate))
 
+    @property
+    def _max_samples(self) -> int:
+        return math.floor(self._settings.max_seconds * self._settings.sample_rate)
+
+    def _num_cut(self, facts: Iterable[inspection.Facts]) -> int:
+        return sum(fact.num_samples > self._max_samples for fact in facts)
+
     def _plan(self, facts: Sequence[inspection.Facts]) -> list[plan.ShardPlan]:
         settings = self._settings
         with self._timed("plan"):
             if self._listed is not None:
                 assert settings.mixture_list is not None
-                mixture_list.check(self._listed, facts, settings.mixture_list)
+                mixture_list.check(self._listed, facts, settings.mixture_list, self._max_samples)
                 self._mixtures = self._listed
                 of_train = {
                     utterance
@@ -328,7 +337,9 @@ class _Job:
                     for utterance in mixture.utterance_ids
                 }
             else:
-                mixing = dataclasses.replace(settings.mixing, min_samples=self._min_samples)
+                mixing = dataclasses.replace(
+                    settings.mixing, min_samples=self._min_samples, max_samples=self._max_samples
+                )
                 splits = corpus.assign_splits(self._table.utterances, settings.valid_fraction)
                 self._mixtures = plan.make(facts, splits, mixing)
                 of_train = {
@@ -343,6 +354,7 @@ class _Job:
                 sample_rate=settings.sample_rate,
                 num_shards=settings.num_shards,
                 seed=settings.mixing.seed,
+                max_samples=self._max_samples,
             )
             return plan.make_shards(
                 self._mixtures,

@@ -24,7 +24,8 @@ class Settings:
         num_shards: of each split.
         valid_fraction: of the train speakers, where no split is declared valid.
         min_seconds: shorter utterances are left out.
-        mixing: how mixtures are drawn (its `min_samples` follows from `min_seconds`).
+        max_seconds: of longer recordings only the beginning is taken.
+        mixing: how mixtures are drawn (its `min_samples` and `max_samples` follow from these two).
         mixture_list: a `mixtures.csv` that takes the place of drawing.
         utterances: also store the clean utterances of train.
         max_bad_fraction: more unusable recordings, and more than ten, are a failure.
@@ -41,6 +42,7 @@ class Settings:
     num_shards: int = 8
     valid_fraction: float = 0.1
     min_seconds: float = 1.0
+    max_seconds: float = 600.0
     mixing: plan.Settings = dataclasses.field(default_factory=plan.Settings)
     mixture_list: str | None = None
     utterances: bool = True
@@ -72,6 +74,7 @@ def config(
         "include_sa": settings.include_sa,
         "sample_rate": settings.sample_rate,
         "masks": list(settings.masks),
+        "max_seconds": settings.max_seconds,
         "num_shards": settings.num_shards,
         "seed": settings.mixing.seed,
     }
@@ -82,7 +85,7 @@ def config(
         digest, num_sources = listed
         return {**content, "mixture_list": digest, "num_sources": num_sources}
     mixing = dataclasses.asdict(settings.mixing)
-    del mixing["min_samples"]
+    del mixing["min_samples"], mixing["max_samples"]
     return {
         **content,
         **mixing,

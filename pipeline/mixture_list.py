@@ -64,21 +64,32 @@ def from_csv(text: str, name: str) -> list[plan.Mixture]:
     return list(mixtures.values())
 
 
-def check(mixtures: Sequence[plan.Mixture], facts: Iterable[inspection.Facts], name: str) -> None:
+def check(
+    mixtures: Sequence[plan.Mixture],
+    facts: Iterable[inspection.Facts],
+    name: str,
+    max_samples: int = plan.MAX_SAMPLES,
+) -> None:
     """Holds a list of mixtures against the recordings that are there.
 
     Args:
         mixtures: from a file.
         facts: of the usable recordings.
         name: of the file, for messages.
+        max_samples: that a mixture may have.
 
     Raises:
-        UserError: an utterance is not there or is another speaker's, a speaker is in two splits, or
-            a mixture would exceed full scale (its gains are another corpus's).
+        UserError: an utterance is not there or is another speaker's, a speaker is in two splits, a
+            mixture is too long, or would exceed full scale (its gains are another corpus's).
     """
     by_id = {fact.utterance.id: fact for fact in facts}
     homes: dict[str, str] = {}
     for mixture in mixtures:
+        if mixture.num_samples > max_samples:
+            raise errors.UserError(
+                f"{name}: mixture {mixture.id} has {mixture.num_samples} samples, more than "
+                f"--max_seconds allows ({max_samples}); raise it"
+            )
         peak, longest = 0.0, 0
         for utterance_id, speaker, gain in zip(
             mixture.utterance_ids, mixture.speakers, mixture.gains_db, strict=True

@@ -24,6 +24,8 @@ from pipeline import errors, inspection, schema
 
 TARGET_LEVEL_DB = -26.0
 MAX_PEAK = 0.98
+# A worker needs some 130 bytes of memory for each sample of the mixture that it makes.
+MAX_SAMPLES = 600 * schema.DEFAULT_SAMPLE_RATE
 _SPLIT_ORDER = {split: order for order, split in enumerate(schema.SPLITS)}
 
 
@@ -40,6 +42,7 @@ class Settings:
         max_snr_db: two voices differ by up to this much (`active` only); each of more than two is
             moved by up to half of it.
         min_samples: shorter utterances are left out.
+        max_samples: longer mixtures are cut to this at their end.
         seed: of all draws.
     """
 
@@ -49,6 +52,7 @@ class Settings:
     length: str = "min"
     max_snr_db: float = 5.0
     min_samples: int = schema.DEFAULT_SAMPLE_RATE
+    max_samples: int = MAX_SAMPLES
     seed: int = 0
 
 
@@ -329,7 +333,7 @@ def _mix(
     return Mixture(
         id=mixture_id,
         split=split,
-        num_samples=longest(voice.num_samples for voice in voices),
+        num_samples=min(longest(voice.num_samples for voice in voices), settings.max_samples),
         utterance_ids=tuple(voice.utterance.id for voice in voices),
         speakers=tuple(voice.utterance.speaker for voice in voices),
         # Down to what is written in the list, so that the list gives exactly these.

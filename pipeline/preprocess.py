@@ -53,6 +53,12 @@ _MAX_SNR_DB = flags.DEFINE_float(
 _MIN_SECONDS = flags.DEFINE_float(
     "min_seconds", 1.0, "Shorter utterances are left out.", lower_bound=0.0, upper_bound=3600.0
 )
+_MAX_SECONDS = flags.DEFINE_float(
+    "max_seconds", 600.0,
+    "Longer recordings are cut to this, for mixtures and as clean utterances; a worker takes about "
+    "1 MB of memory for each second at 8 kHz.",
+    lower_bound=1.0, upper_bound=86400.0,
+)  # fmt: skip
 _NUM_SHARDS = flags.DEFINE_integer(
     "num_shards", 8, "Files of each split.", lower_bound=1, upper_bound=99999
 )
@@ -110,6 +116,7 @@ def main(beam_flags: list[str]) -> None:
         num_shards=_NUM_SHARDS.value,
         valid_fraction=_VALID_FRACTION.value,
         min_seconds=_MIN_SECONDS.value,
+        max_seconds=_MAX_SECONDS.value,
         mixing=plan.Settings(
             num_sources=_NUM_SOURCES.value,
             mixtures_per_utterance=_MIXTURES_PER_UTTERANCE.value,
@@ -135,9 +142,11 @@ def _check_flags() -> None:
     unknown = [mask for mask in _MASKS.value if mask not in schema.MASKS]
     if unknown:
         raise flags.Error(f"--masks: {unknown[0]!r} is not one of {', '.join(schema.MASKS)}")
-    for holder in (_MAX_SNR_DB, _MIN_SECONDS, _VALID_FRACTION, _MAX_BAD_FRACTION):
+    for holder in (_MAX_SNR_DB, _MIN_SECONDS, _MAX_SECONDS, _VALID_FRACTION, _MAX_BAD_FRACTION):
         if not math.isfinite(holder.value):
             raise flags.Error(f"--{holder.name}={holder.value} is not a number")
+    if _MIN_SECONDS.value > _MAX_SECONDS.value:
+        raise flags.Error("--min_seconds is more than --max_seconds")
     if _MIXTURE_LIST.value is not None:
         given = [holder.name for holder in _DRAWING if holder.present]
         if given:

@@ -249,7 +249,7 @@ UTTERANCE_FEATURES = (
     Feature("active_level_db", "float", (), None, "dB", "active level of `samples`, to 0.01"),
     Feature(
         "samples", "bytes", ("N",), "int16", "1 / 32768 of full scale",
-        "the whole recording, at its own level (lower where it would not fit)",
+        "the recording up to `--max_seconds`, at its own level (lower where it would not fit)",
     ),
 )  # fmt: skip
 

@@ -91,6 +91,7 @@ def rejected_csv(rejections: Iterable[corpus.Rejection]) -> str:
 def finished(info: dataset.DatasetInfo) -> Iterator[str]:
     """Lines about a finished dataset."""
     counts = info.counts
+    yield from _cut_lines(counts["cut"])
     yield (
         f"{counts['recordings']:,d} recordings, of which {counts['rejected']:,d} unusable "
         f"({schema.REJECTED_FILE} says why) and {counts['too_short']:,d} too short; "
@@ -115,6 +116,7 @@ def planned(
     utterance_plans: Sequence[utterance_shards.ShardPlan],
     masks: Sequence[str],
     sample_rate: int,
+    num_cut: int = 0,
 ) -> Iterator[str]:
     """Lines about a dataset that would be made.
 
@@ -124,7 +126,9 @@ def planned(
         utterance_plans: likewise.
         masks: that would be stored.
         sample_rate: of the dataset, Hz.
+        num_cut: recordings that are too long.
     """
+    yield from _cut_lines(num_cut)
     count = collections.Counter(shard.name.split for shard in shard_plans)
     total = 0
     for split in count:
@@ -142,6 +146,11 @@ def planned(
         speakers = len({utterance.recording.speaker for utterance in clean})
         yield _clean_line(len(clean), hours, speakers, size, len(utterance_plans))
     yield f"dry run: about {total / 1e6:,.1f} MB would be written; nothing was"
+
+
+def _cut_lines(num_cut: int) -> Iterator[str]:
+    if num_cut:
+        yield f"{num_cut:,d} recordings are longer than --max_seconds, and were cut to that"
 
 
 def _line(split: str, mixtures: int, hours: float, speakers: int, size: int, shards: int) -> str:

@@ -35,7 +35,10 @@ _INT16 = np.iinfo(np.int16)
 
 @dataclasses.dataclass(frozen=True)
 class Utterance:
-    """One utterance to be stored: its id, samples at the dataset's rate, and recording."""
+    """One utterance to be stored: its id, samples at the dataset's rate, and recording.
+
+    The samples are the recording's first ones, all of them unless it is very long.
+    """
 
     id: str
     num_samples: int
@@ -165,6 +168,7 @@ def make_plans(
     sample_rate: int,
     num_shards: int,
     seed: int,
+    max_samples: int = plan.MAX_SAMPLES,
 ) -> list[ShardPlan]:
     """Deals utterances out to shards, as `plan.make_shards` does with mixtures.
 
@@ -175,10 +179,13 @@ def make_plans(
         sample_rate: of the dataset, Hz.
         num_shards: that are wanted.
         seed: salt of the order.
+        max_samples: longer recordings are cut to this at their end.
     """
     names = set(wanted)
     utterances = {
-        f.utterance.id: Utterance(f.utterance.id, f.num_samples, plan.recording(f))
+        f.utterance.id: Utterance(
+            f.utterance.id, min(f.num_samples, max_samples), plan.recording(f)
+        )
         for f in facts
         if f.utterance.id in names and f.peak * schema.FULL_SCALE > 0.5
     }
@@ -246,12 +253,14 @@ def write(
         for utterance in shard.utterances:
             recording = utterance.recording
             samples = shards.load(recording, shard.sample_rate, utterance.num_samples)
-            values = {
+            values = compute(samples, shard.sample_rate) | {
                 "utterance_id": utterance.id,
                 "speaker_id": recording.speaker,
                 "sex": recording.sex,
             }
-            entries.append(append(writer, {**values, **compute(samples, shard.sample_rate)}))
+            # What is loud enough may lie beyond where the recording is cut.
+            if values["samples"].any():
+                entries.append(append(writer, values))
             on_utterance()
     info = dataset.ShardInfo(str(shard.name), writer.records, writer.bytes, writer.sha256)
     sidecar = Sidecar(info, shard.digest, tuple(entries), version.versions())

@@ -108,6 +108,13 @@ def test_differences_are_named():
     assert dataset.differences(INFO.config, new) == ["level: not set, now raw", "seed: 0, now 1"]
 
 
+def test_what_older_datasets_do_not_name_is_what_they_were_made_with():
+    new = {**INFO.config, "max_seconds": 600.0}
+    assert dataset.differences(INFO.config, new) == []
+    shorter = {**new, "max_seconds": 9.0}
+    assert dataset.differences(INFO.config, shorter) == ["max_seconds: 600.0, now 9.0"]
+
+
 def test_where_the_recordings_lie_is_no_difference():
     old = {**INFO.config, "input_dir": ["/a"], "corpus": "1"}
     new = {**old, "input_dir": ["/b"], "manifest": []}

@@ -235,3 +235,13 @@ def test_record_bytes_is_a_close_estimate():
     arrays = 2 * 2 * 20000 + frames * bins * (2 + 1 / 8 + 1 + 1) + 2 * frames
     assert plan.record_bytes(mixture, schema.MASKS) == pytest.approx(arrays, rel=0.01)
     assert plan.record_bytes(mixture, schema.MASKS) / (20000 / 8000) < 105_000
+
+
+@pytest.mark.parametrize("length", ["min", "max"])
+def test_the_longest_that_a_mixture_may_be_changes_no_shorter_one(length):
+    facts = [fact(f"s{n % 4}", n, samples=10_000 + 1000 * n) for n in range(12)]
+    whole = make(facts, length=length)
+    cut = make(facts, length=length, max_samples=15_500)
+    assert {m.num_samples for m in cut} > {15_500}
+    for one, other in zip(whole, cut, strict=True):
+        assert other == dataclasses.replace(one, num_samples=min(one.num_samples, 15_500))

@@ -17,7 +17,7 @@ import soxr
 import tensorflow as tf
 from absl import flags
 
-from pipeline import dataset, errors, job, mixture_list, plan, runners, schema
+from pipeline import dataset, errors, job, mixture_list, plan, runners, schema, shards, version
 
 MODULE = "pipeline.preprocess"
 
@@ -78,7 +78,10 @@ def test_a_dataset_is_whole_and_described(finished, corpus_folder):
         "train": 6,
         "valid": 6,
     }
-    assert info.counts == {"recordings": 12, "rejected": 0, "too_short": 0, "dropped": 0}
+    assert info.counts == {
+        "recordings": 12, "rejected": 0, "too_short": 0, "cut": 0, "dropped": 0
+    }  # fmt: skip
+    assert info.config["max_seconds"] == 600
     assert info.config["input_dir"] == [str(corpus_folder)]
     for name, split in info.splits.items():
         found = records(finished, name)
@@ -90,10 +93,10 @@ def test_a_dataset_is_whole_and_described(finished, corpus_folder):
             data = (finished / shard.name).read_bytes()
             assert shard.bytes == len(data)
             assert shard.sha256 == hashlib.sha256(data).hexdigest()
-    shards = [s.name for split in info.splits.values() for s in split.shards]
-    shards += [f"utterances/{s.name}" for s in info.utterances.shards]
+    names = [s.name for split in info.splits.values() for s in split.shards]
+    names += [f"utterances/{s.name}" for s in info.utterances.shards]
     assert {p.relative_to(finished).as_posix() for p in finished.rglob("*")} == {
-        *shards, *(f"{name}.json" for name in shards), "utterances", "utterances/index.csv",
+        *names, *(f"{name}.json" for name in names), "utterances", "utterances/index.csv",
         "dataset_info.json", "mixtures.csv", "rejected.csv", "_SUCCESS",
     }  # fmt: skip
 
@@ -151,6 +154,103 @@ def test_the_list_has_what_is_in_the_shards_and_rebuilds_it(finished, corpus_fol
         n: c for n, c in before.items() if n != schema.INFO_FILE
     }
     assert dataset.read(str(tmp_path)).num_sources == 2
+
+
+def test_long_recordings_are_cut_and_counted(finished, corpus_folder, tmp_path):
+    info, said = make(tmp_path / "out", corpus_folder, max_seconds=2.0)
+    # Of 1.5, 1.8 and 2.1 s, for each of four speakers 0.2 s more.
+    assert info.counts["cut"] == 7
+    assert "7 recordings are longer than --max_seconds" in said
+    assert info.counts["dropped"] == 0
+    for split in info.splits:
+        whole = {r["mixture_id"]: r for r in records(finished, split)}
+        cut = {r["mixture_id"]: r for r in records(tmp_path / "out", split)}
+        assert set(cut) == set(whole)
+        assert max(r["num_samples"] for r in cut.values()) == 16000
+        for name, record in cut.items():
+            assert record["num_samples"] == min(16000, whole[name]["num_samples"])
+            assert record["gains_db"] == whole[name]["gains_db"]
+            begin = whole[name]["sources"][:, : record["num_samples"]]
+            np.testing.assert_array_equal(record["sources"], begin)
+    with open(tmp_path / "out" / "utterances" / "index.csv", newline="") as file:
+        lengths = [int(row["num_samples"]) for row in csv.DictReader(file)]
+    assert len(lengths) == 6
+    assert max(lengths) == 16000
+    with pytest.raises(dataset.DatasetError, match=r"max_seconds: 2\.0, now 600\.0"):
+        make(tmp_path / "out", corpus_folder)
+    whole = str(finished / schema.MIXTURES_FILE)
+    with pytest.raises(errors.UserError, match=r"mixture .* more than --max_seconds"):
+        make(tmp_path / "list", corpus_folder, mixture_list=whole, max_seconds=1.6)
+
+
+def test_a_folder_may_be_called_like_a_pattern(finished, corpus_folder, tmp_path):
+    for name in ("a[1]*?", "[!x]"):
+        make(tmp_path / name, corpus_folder)
+        assert checksums(tmp_path / name) == checksums(finished)
+
+
+def test_shards_of_other_versions_are_made_again(finished, corpus_folder, tmp_path, monkeypatch):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    (folder / "_SUCCESS").unlink()
+    # As if all but two had been written before an upgrade.
+    now = version.versions()
+    then = json.dumps({**now, "soxr": "0.1"}, sort_keys=True, separators=(",", ":"))
+    paths = sorted(folder.rglob("*.tfrecord.json"))
+    for path in paths[:-2]:
+        text = path.read_text()
+        path.write_text(text.replace(json.dumps(now, sort_keys=True, separators=(",", ":")), then))
+        assert path.read_text() != text
+    before = {path: path.stat().st_mtime_ns for path in paths}
+    info, _ = make(folder, corpus_folder)
+    assert [path for path in paths if path.stat().st_mtime_ns == before[path]] == paths[-2:]
+    assert checksums(folder) == checksums(finished)
+    assert info.versions == now
+
+
+def test_workers_of_other_versions_are_told(corpus_folder, tmp_path, monkeypatch):
+    now, asked = version.versions(), []
+
+    def versions():
+        asked.append(1)
+        return {**now, "soxr": "0.1"} if len(asked) % 5 == 0 else now
+
+    monkeypatch.setattr(shards.version, "versions", versions)
+    with pytest.raises(errors.UserError, match=r"with soxr \S+, .* with soxr .*same version"):
+        make(tmp_path, corpus_folder)
+    assert not dataset.is_whole(str(tmp_path))
+    monkeypatch.setattr(shards.version, "versions", lambda: now)
+    info, _ = make(tmp_path, corpus_folder)
+    assert info.versions == now
+
+
+def test_nothing_decoded_is_kept_when_a_job_has_ended(corpus_folder, tmp_path, monkeypatch):
+    shards.forget()
+    kept, forget = [], shards.forget
+    monkeypatch.setattr(shards, "forget", lambda: [kept.append(len(shards._kept)), forget()])
+    make(tmp_path, corpus_folder)
+    assert kept == [12]
+    assert len(shards._kept) == 0
+
+
+def test_a_passing_folder_is_where_the_workers_are(finished, corpus_folder, tmp_path, monkeypatch):
+    seen = []
+    run = runners.run
+    monkeypatch.setattr(
+        runners, "run", lambda flags, *rest: [seen.extend(tmp_path.iterdir()), run((), *rest)]
+    )
+    dry = {"dry_run": True, "beam_flags": ["--runner=FlinkRunner"]}
+    make(tmp_path / "new" / "out", corpus_folder, **dry)
+    make(tmp_path / "new" / "out", corpus_folder, **dry)
+    assert len(seen) == 2
+    assert seen[0] != seen[1]
+    assert all(path.name.startswith(".voices-apart-") for path in seen)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(errors.UserError, match="--dry_run needs --output_dir"):
+        make("", corpus_folder, **dry)
+    seen.clear()
+    make(tmp_path / "out", corpus_folder, dry_run=True)
+    assert seen == []
 
 
 def test_a_part_of_a_list_needs_only_its_recordings(finished, corpus_folder, tmp_path):
@@ -355,6 +455,10 @@ def test_help_is_quick_and_names_beams_flags(run_command):
         (["--input_dir=CORPUS", "--output_dir=OUT", "--num_sources=1"], 2, "num_sources"),
         (["--input_dir=CORPUS", "--output_dir=OUT", "--max_snr_db=nan"], 2, "max_snr_db"),
         (["--input_dir=CORPUS", "--output_dir=OUT", "--masks=ibm,xyz"], 2, "'xyz'"),
+        (
+            ["--input_dir=CORPUS", "--output_dir=OUT", "--min_seconds=9", "--max_seconds=8"], 2,
+            "--min_seconds is more than --max_seconds",
+        ),
         (
             ["--input_dir=CORPUS", "--output_dir=OUT", "--mixture_list=x", "--level=raw"], 2,
             "--level has no effect",

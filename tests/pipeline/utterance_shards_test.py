@@ -121,6 +121,27 @@ def test_what_rounds_to_silence_is_left_out(facts):
     assert utterance_shards.compute(step, RATE)["samples"].min() == 1
 
 
+def test_long_recordings_are_cut_and_what_is_then_silent_is_left_out(tmp_path, voice):
+    facts = []
+    for number, begin in enumerate((0, RATE)):
+        samples = voice(number, 3.0, RATE)
+        samples[:begin] = 0
+        path = tmp_path / f"{number}.wav"
+        soundfile.write(path, samples, RATE)
+        facts.append(inspection.inspect(corpus.Utterance(str(number), str(path), "s"), RATE))
+    ids = ["0", "1"]
+    (shard,) = utterance_shards.make_plans(
+        facts, ids, sample_rate=RATE, num_shards=1, seed=0, max_samples=RATE
+    )
+    assert {u.num_samples for u in shard.utterances} == {RATE}
+    sidecar = utterance_shards.write(shard, str(tmp_path))
+    assert [entry.utterance_id for entry in sidecar.entries] == ["0"]
+    (record,) = read(tmp_path / shard.path)
+    codes, _ = soundfile.read(tmp_path / "0.wav", RATE, dtype="int16")
+    np.testing.assert_array_equal(record["samples"], codes)
+    assert utterance_shards.find(shard, str(tmp_path)) == sidecar
+
+
 def test_utterances_are_dealt_evenly_in_a_salted_order(facts):
     many = [
         dataclasses.replace(f, utterance=dataclasses.replace(f.utterance, id=f"{n}/{f.peak}"))
