@@ -8,7 +8,6 @@
 Any other exception is a fault of the program and keeps its traceback.
 """
 
-import errno
 import logging as stdlib_logging
 import os
 import re
@@ -75,7 +74,7 @@ def _run(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        _complain(error, explain_os_error(error))
+        _complain(error, errors.explain_os_error(error))
         return 1
     except KeyboardInterrupt as error:
         _complain(error, "interrupted")
@@ -103,7 +102,7 @@ def require(condition: object, message: str) -> None:
 
 def report(error: errors.UserError | OSError) -> None:
     """Prints one line on stderr, for a command that goes on after an error with what is left."""
-    _complain(error, explain_os_error(error) if isinstance(error, OSError) else str(error))
+    _complain(error, errors.explain_os_error(error) if isinstance(error, OSError) else str(error))
 
 
 def _complain(error: BaseException, message: str) -> None:
@@ -112,19 +111,6 @@ def _complain(error: BaseException, message: str) -> None:
     # A newline, ANSI sequence or other control character in a file's name must not forge a line.
     line = re.sub(r"[\x00-\x1f\x7f]+", " ", message).strip()
     print(f"error: {line}", file=sys.stderr, flush=True)
-
-
-def explain_os_error(error: OSError) -> str:
-    """One line for a person: which file, what is wrong, and what helps where that is known."""
-    what = error.strerror or str(error)
-    name = f"{error.filename}: " if error.filename else ""
-    hint = {
-        errno.ENOSPC: "; free some space, then run the same command again",
-        errno.EDQUOT: "; free some space, then run the same command again",
-        errno.EACCES: "; check who may read and write there",
-        errno.EROFS: "; choose another folder",
-    }.get(error.errno or 0, "")
-    return f"{name}{what}{hint}"
 
 
 class _PlainFormatter(logging.PythonFormatter):

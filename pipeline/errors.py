@@ -1,4 +1,6 @@
-"""What a person can cause, as one family of exceptions."""
+"""What a person can cause, as one family of exceptions, and in one line."""
+
+import errno
 
 
 class UserError(Exception):
@@ -10,3 +12,16 @@ class UserError(Exception):
 
 class WorkerLostError(UserError):
     """A worker process has died; what the job had done by then holds."""
+
+
+def explain_os_error(error: OSError) -> str:
+    """One line for a person: which file, what is wrong, and what helps where that is known."""
+    what = error.strerror or str(error)
+    name = f"{error.filename}: " if error.filename else ""
+    hint = {
+        errno.ENOSPC: "; free some space, then run the same command again",
+        errno.EDQUOT: "; free some space, then run the same command again",
+        errno.EACCES: "; check who may read and write there",
+        errno.EROFS: "; choose another folder",
+    }.get(error.errno or 0, "")
+    return f"{name}{what}{hint}"

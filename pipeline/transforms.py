@@ -17,7 +17,6 @@ import numpy as np
 from apache_beam.transforms import util
 
 from pipeline import (
-    command,
     corpus,
     errors,
     findings,
@@ -252,7 +251,7 @@ def _one_line() -> Iterator[None]:
     except errors.UserError as error:
         raise _marked(str(error)) from error
     except OSError as error:
-        raise _marked(command.explain_os_error(error)) from error
+        raise _marked(errors.explain_os_error(error)) from error
 
 
 def _marked(line: str) -> errors.UserError:

@@ -23,7 +23,7 @@ import uvicorn
 from starlette import applications, exceptions, middleware, requests, responses, routing
 
 from export.serving import choice, guard, sample, sessions, work
-from pipeline import command, errors, version
+from pipeline import errors, version
 
 _TEMPLATES = pathlib.Path(__file__).resolve().parent.parent / "templates"
 _SWEEP_SECONDS = 5.0
@@ -230,7 +230,7 @@ class Page:
             raise exceptions.HTTPException(408, "nothing came for too long; try again") from error
         except OSError as error:
             error.filename = None
-            raise exceptions.HTTPException(507, command.explain_os_error(error)) from error
+            raise exceptions.HTTPException(507, errors.explain_os_error(error)) from error
 
     async def result(self, request: requests.Request) -> responses.Response:
         """The tiles of a recording that is done."""

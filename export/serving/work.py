@@ -120,7 +120,7 @@ class Recording:
 
     def explain(self, error: errors.UserError | OSError) -> str:
         """The error for the client, who is told nothing of the paths on this machine."""
-        text = command.explain_os_error(error) if isinstance(error, OSError) else str(error)
+        text = errors.explain_os_error(error) if isinstance(error, OSError) else str(error)
         for path in (self.source, self.folder):
             text = text.replace(f"{path}: ", "").replace(f"{path}/", "")
         return text.replace(str(self.folder), self.name)
