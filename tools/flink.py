@@ -292,6 +292,10 @@ def main(given: Sequence[str]) -> int:
         print(f"Flink: {_TASK_MANAGERS.value} task managers, {cluster.url}", flush=True)
         if given:
             job = [sys.executable, "-m", "pipeline.preprocess", *cluster.beam_flags(), *given]
+            verbosity = flags.FLAGS["verbosity"]
+            if not verbosity.using_default_value:
+                # absl takes it for this command alone.
+                job.append(f"--verbosity={verbosity.value}")
             return subprocess.run(job).returncode
         print("To run a job there:\n  " + " ".join(cluster.beam_flags()), flush=True)
         signal.pause()
