@@ -4,7 +4,7 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["pipeline"]):
+with atheris.instrument_imports(include=["pipeline", "trainer"]):
     from fuzz import readers
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@ raised is a fault.
 
 import contextlib
 import csv
+import io
+import itertools
 import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from google.protobuf import message
 
 from pipeline import (
     audio,
@@ -24,7 +25,9 @@ from pipeline import (
     schema,
     shards,
     tfrecord,
+    utterance_shards,
 )
+from trainer import utterances
 
 
 def recording(data: bytes) -> None:
@@ -82,14 +85,8 @@ def mixtures(data: bytes) -> None:
 
 def record(data: bytes) -> None:
     """A record of a mixture: its arrays fit its sizes, and survive being encoded again."""
-    with _refusing(ValueError, message.DecodeError):
-        example = tfrecord._example_class().FromString(data)
-        lists = {
-            name: list(getattr(feature, kind).value)
-            for name, feature in example.features.feature.items()
-            if (kind := feature.WhichOneof("kind"))
-        }
-        values = schema.decode(schema.MIXTURE_FEATURES, lists)
+    with _refusing(ValueError):
+        values = schema.decode(schema.MIXTURE_FEATURES, tfrecord.parse(data))
         again = schema.decode(
             schema.MIXTURE_FEATURES, schema.encode(schema.MIXTURE_FEATURES, values)
         )
@@ -97,6 +94,26 @@ def record(data: bytes) -> None:
             if isinstance(value, np.ndarray):
                 np.testing.assert_array_equal(again[name], value)
                 assert not math.isnan(schema.num_frames(values["num_samples"]))
+
+
+def framing(data: bytes) -> None:
+    """A file of records: what is read is what is written, and what is found in it is whole."""
+    file = io.BytesIO(data)
+    rows = list(tfrecord.whole_records(file, len(data)))
+    end = 0
+    for start, count in rows:
+        assert start >= end
+        found = list(itertools.islice(tfrecord.read(file, start), count))
+        assert len(found) == count
+        assert all(data[begin : begin + len(record)] == record for begin, record in found)
+        end = found[-1][0] + len(found[-1][1]) + 4
+    with _refusing(ValueError):
+        found = list(tfrecord.read(file))
+        again = io.BytesIO()
+        writer = tfrecord.Writer(again)
+        assert [writer.write(record) for _, record in found] == [begin for begin, _ in found]
+        assert again.getvalue() == data
+        assert rows == ([(0, len(found))] if found else [])
 
 
 def info(data: bytes) -> None:
@@ -123,15 +140,56 @@ def sidecar(data: bytes) -> None:
         assert again.to_json() == found.to_json()
 
 
+def utterance_sidecar(data: bytes) -> None:
+    """The JSON beside a shard of clean utterances: likewise."""
+    with _refusing(ValueError):
+        found = utterance_shards.Sidecar.from_json(data.decode("utf-8"))
+        assert utterance_shards.Sidecar.from_json(found.to_json()) == found
+        assert utterance_shards.index_csv([found])
+
+
+def index(data: bytes) -> None:
+    """The index of clean utterances: its lines lead into the shards, and nowhere else."""
+    shard = dataset.ShardInfo(str(_INDEXED), 0, len(_SHARD), "")
+    # One that has lines is the index of so many utterances.
+    lines = max(0, data.count(b"\n") - 1)
+    clean = dataset.UtterancesInfo(lines, 1, 1.0, (shard,), "")
+    config = {"sample_rate": 8000, "num_sources": 2, "masks": []}
+    about = dataset.DatasetInfo(
+        schema.SCHEMA_VERSION, config, {}, None, None, None, "", {}, "", utterances=clean
+    )
+    with _refusing(errors.UserError), tempfile.TemporaryDirectory(dir=_MEMORY) as folder:
+        place = os.path.join(folder, schema.UTTERANCES_FOLDER)
+        os.mkdir(place)
+        for name, content in (
+            (str(_INDEXED), _SHARD), (schema.UTTERANCES_INDEX_FILE, data),
+        ):  # fmt: skip
+            with open(os.path.join(place, name), "wb") as file:
+                file.write(content)
+        found = utterances.read(folder, about)
+        assert len(found.samples) == len(found.levels_db) == lines
+        assert np.isfinite(found.levels_db).all()
+        assert sorted(np.concatenate([[], *found.by_speaker])) == list(range(lines))
+        for samples in found.samples:
+            assert samples.dtype == np.dtype("<i2")
+            assert samples.size
+            assert samples.tobytes() in _SHARD
+
+
 READERS: dict[str, Callable[[bytes], None]] = {
     "sphere": sphere,
     "recording": recording,
     "manifest": manifest,
     "mixtures": mixtures,
     "record": record,
+    "framing": framing,
     "info": info,
     "sidecar": sidecar,
+    "utterance_sidecar": utterance_sidecar,
+    "index": index,
 }
+_INDEXED = schema.ShardName("train", 0, 1)
+_SHARD = bytes(range(256))
 _MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 

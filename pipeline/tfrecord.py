@@ -9,6 +9,7 @@ https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 
 import functools
 import hashlib
+import io
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
@@ -119,14 +120,17 @@ def read(file: BinaryIO, offset: int = 0) -> Iterator[tuple[int, bytes]]:
     Raises:
         ValueError: a record is cut short, or a checksum does not fit.
     """
+    # A length that no file has must not be asked for.
+    file.seek(0, io.SEEK_END)
+    size = file.tell()
     file.seek(offset)
     while header := file.read(12):
         length = _checked_length(header)
         if length is None:
             raise ValueError("its length is damaged" if len(header) == 12 else "it is cut short")
-        data, checksum = file.read(length), file.read(4)
-        if len(checksum) < 4:
+        if offset + length + 16 > size:
             raise ValueError("it is cut short")
+        data, checksum = file.read(length), file.read(4)
         if checksum != struct.pack("<I", _masked_crc(data)):
             raise ValueError("its checksum does not fit")
         yield offset + 12, data

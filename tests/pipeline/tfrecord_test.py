@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -137,6 +138,21 @@ def test_reads_what_tensorflow_has_written(tmp_path):
         assert list(tfrecord.read(file, found[2][0] - 12)) == found[2:]
     assert [record for _, record in found] == records
     assert all(data[offset:].startswith(record) for offset, record in found)
+
+
+@pytest.mark.parametrize("length", [90, 2**40, 2**64 - 1])
+def test_a_length_that_the_file_has_not_is_no_demand_for_memory(tmp_path, length):
+    path = tmp_path / "records"
+    header = length.to_bytes(8, "little")
+    with tf.io.TFRecordWriter(str(path)) as theirs:
+        theirs.write(b"one")
+    data = path.read_bytes() + header + struct.pack("<I", tfrecord._masked_crc(header)) + bytes(80)
+    path.write_bytes(data)
+    with open(path, "rb") as file:
+        read = tfrecord.read(file)
+        assert next(read) == (12, b"one")
+        with pytest.raises(ValueError, match="cut short"):
+            next(read)
 
 
 @pytest.mark.parametrize(
