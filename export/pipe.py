@@ -73,19 +73,24 @@ class Source:
             )
         order: Literal["big", "little"] = "big" if riff[:4] == b"RIFX" else "little"
         self._endian = order.upper()
-        chunks, frame_bytes = b"", 0
+        chunks, frame_bytes, place = b"", 0, 12
         while True:
             name, size = self._file.read(4), self._file.read(4)
             length = int.from_bytes(size, order)
+            place += 8
             if len(size) < 4 or (name != b"data" and len(chunks) + length > _MAX_HEADER_BYTES):
                 raise audio.AudioError("standard input is a WAV without samples")
             if name == b"data":
                 break
             content = self._file.read(length + length % 2)
+            place += len(content)
             if name == b"fmt ":
                 frame_bytes = int.from_bytes(content[12:14], order)
                 chunks += name + size + content
-        if length < _UNKNOWN_LENGTH and riff[:4] != b"RF64":
+        # GStreamer writes 0 where it does not know the length, of the samples and of all before
+        # them; where the whole is longer than that, chunks follow and there are no samples.
+        empty = place < int.from_bytes(riff[4:8], order) + 8 < _UNKNOWN_LENGTH
+        if riff[:4] != b"RF64" and (0 < length < _UNKNOWN_LENGTH or (not length and empty)):
             self._left = length
         # Whoever reads files says what the header means: one of a file with one sample.
         one = frame_bytes.to_bytes(4, order) + bytes(frame_bytes)
@@ -112,7 +117,8 @@ class Source:
 
         Raises:
             AudioError: the input ends in the middle of a sample, or before the end that its header
-                promises; all whole samples have then been given.
+                promises, or a sample is NaN or infinite; all whole samples before that have then
+                been given.
         """
         rest = b""
         while data := self._read():
@@ -120,7 +126,12 @@ class Source:
             whole = len(data) // self._frame_bytes * self._frame_bytes
             rest = data[whole:]
             if whole:
-                yield audio.mean_channel(self._decode(data[:whole]))
+                block = self._decode(data[:whole])
+                finite = np.isfinite(block).all(axis=1)
+                if not finite.all():
+                    yield audio.mean_channel(block[: finite.argmin()])
+                    raise audio.AudioError("standard input holds samples that are NaN or infinite")
+                yield audio.mean_channel(block)
         if rest:
             raise audio.AudioError(
                 f"standard input ended in the middle of a sample: {len(rest)} of "

@@ -55,6 +55,7 @@ class TestSource:
             (0xFFFFFFFF, b"LIST\x1a\0\0\0INFOISFT\x0d\0\0\0Lavf60.16.100\0"),  # ffmpeg
             (0x80000000, b""),  # arecord
             (0x7FFFF000, b""),  # SoX
+            (0, b""),  # GStreamer
             (1002, b"odd \x03\0\0\0abc\0"),
         ],
     )
@@ -62,6 +63,17 @@ class TestSource:
         found, source = read(wav(samples, data_bytes, extra=extra))
         assert (source.rate, source.num_channels) == (8000, 1)
         np.testing.assert_allclose(found, samples[:, 0], atol=0.51 / 32768)
+
+    @pytest.mark.parametrize("whole", [36, 36 + 8 + 26])
+    def test_zero_samples_are_not_known_unless_chunks_follow(self, samples, whole):
+        """GStreamer's wavenc: the whole is 36 bytes, too; an empty file with tags is longer."""
+        head = wav(samples[:0], 0)
+        head = head[:4] + struct.pack("<I", whole) + head[8:]
+        known = whole > 36
+        rest = b"LIST\x1a\0\0\0INFOISFT\x0d\0\0\0Lavf60.16.100\0" if known else b""
+        assert len(read(head + rest)[0]) == 0
+        found, _ = read(head + samples.astype("<f4").tobytes()[:1000])
+        assert len(found) == (0 if known else 500)
 
     @pytest.mark.parametrize(("form", "bits", "riff"), [(3, 32, b"RIFF"), (1, 16, b"RIFX")])
     def test_codings(self, samples, form, bits, riff):
@@ -101,6 +113,16 @@ class TestSource:
         with pytest.raises(audio.AudioError, match=f"middle of a sample: {4 - cut} of 4 bytes"):
             found.extend(blocks)
         np.testing.assert_allclose(np.concatenate(found), samples[:-1, 0], atol=1e-6)
+
+    @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+    def test_no_number_ends_it_when_all_before_is_given(self, samples, wrong):
+        stereo = np.concatenate([samples, samples], axis=1).astype("<f4")
+        stereo[400, 1] = wrong
+        blocks = pipe.Source(io.BytesIO(stereo.tobytes()), "f32le", 8000, 2).blocks()
+        found = []
+        with pytest.raises(audio.AudioError, match=r"standard input.*NaN or infinite"):
+            found.extend(blocks)
+        np.testing.assert_allclose(np.concatenate(found), samples[:400, 0], atol=1e-6)
 
     def test_fewer_samples_than_promised(self, samples):
         with pytest.raises(audio.AudioError, match="promises 9 samples more"):
