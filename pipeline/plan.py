@@ -24,7 +24,7 @@ from pipeline import errors, inspection, schema
 
 TARGET_LEVEL_DB = -26.0
 MAX_PEAK = 0.98
-# A worker needs some 130 bytes of memory for each sample of the mixture that it makes.
+# A worker needs some 140 bytes of memory for each sample of the mixture that it makes.
 MAX_SAMPLES = 600 * schema.DEFAULT_SAMPLE_RATE
 _SPLIT_ORDER = {split: order for order, split in enumerate(schema.SPLITS)}
 
