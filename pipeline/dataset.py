@@ -2,14 +2,12 @@
 
 import contextlib
 import dataclasses
-import errno
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pipeline import errors, lease, output, schema, storage, stored_json
+from pipeline import errors, file_lock, lease, output, schema, storage, stored_json
 
 WORK_FOLDER = "_work"
 # The object stores' folders that this process has locked.
@@ -209,8 +207,8 @@ def read(folder: str) -> DatasetInfo:
 def lock(folder: str) -> Iterator[None]:
     """Keeps other jobs off the folder, which is made if there is none.
 
-    The lock is the kernel's (`flock` on `_LOCK`) and dies with its process, however that ends. In
-    an object store it is a lease, which expires a minute after its process has died.
+    The lock dies with its process, however that ends (`pipeline.file_lock`). In an object store it
+    is a lease, which expires a minute after its process has died.
 
     Raises:
         UserError: another job has it.
@@ -224,15 +222,15 @@ def lock(folder: str) -> Iterator[None]:
             finally:
                 del _leases[folder]
         return
-    path = os.path.join(folder, schema.LOCK_FILE)
-    handle = _lock_file(path, folder)
-    try:
+
+    def refusal(owner: str) -> DatasetError:
+        return DatasetError(
+            f"{folder}: another job (process {owner}) is writing to this folder; wait for it, or "
+            "choose another --output_dir"
+        )
+
+    with file_lock.hold(os.path.join(folder, schema.LOCK_FILE), refusal):
         yield
-    finally:
-        # Whoever opened the file meanwhile sees that it is no longer the one of that name.
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        os.close(handle)
 
 
 def is_whole(folder: str) -> bool:
@@ -345,30 +343,6 @@ def _short(value: Any) -> str:
         return "not set"
     text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     return text if len(text) <= 60 else text[:57] + "…"
-
-
-def _lock_file(path: str, folder: str) -> int:
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with contextlib.suppress(FileNotFoundError):
-                if os.stat(path).st_ino == os.fstat(handle).st_ino:
-                    # Whose it is serves a message alone; on a full disk it stays unsaid.
-                    with contextlib.suppress(OSError):
-                        os.ftruncate(handle, 0)
-                        os.write(handle, f"{os.getpid()}\n".encode())
-                    return handle
-        except OSError as error:
-            owner = os.read(handle, 20).decode("ascii", "replace").strip()
-            os.close(handle)
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise DatasetError(
-                    f"{folder}: another job (process {owner or 'unknown'}) is writing to this "
-                    "folder; wait for it, or choose another --output_dir"
-                ) from error
-            raise
-        os.close(handle)
 
 
 def _read_text(folder: str, name: str) -> str | None:
