@@ -244,18 +244,26 @@ def describe(follower: stream.Stream) -> str:
 def _separate(
     follower: stream.Stream, blocks: Iterator[np.ndarray], sink: pipe.Sink, level: Level
 ) -> audio.AudioError | None:
-    """All of it, to the end, or to where the input breaks off, and why it does."""
-    problem = None
+    """All of it, to the end, or to where the input breaks off or files take no more, and why."""
+    problems: list[audio.AudioError] = []
+
+    def heard() -> Iterator[np.ndarray]:
+        try:
+            for block in blocks:
+                level.add(block)
+                yield follower.feed(block)
+        except audio.AudioError as error:
+            problems.append(error)
+        yield follower.finish()
+
+    # Each way to fail is caught in its own place: files that are full are not written again.
     try:
-        for block in blocks:
-            level.add(block)
-            voices = follower.feed(block)
+        for voices in heard():
             if voices.shape[1]:
                 sink.write(voices)
     except audio.AudioError as error:
-        problem = error
-    sink.write(follower.finish())
-    return problem
+        problems.append(error)
+    return problems[0] if problems else None
 
 
 def _notes(

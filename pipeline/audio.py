@@ -285,7 +285,8 @@ class Writer:
             rate: in Hz.
             num_channels: of what will be written.
             subtype: `PCM_16` or `FLOAT`.
-            num_samples: per channel, if known: more than 4 GB are written as RF64.
+            num_samples: per channel, if known. More than 4 GB are written as RF64; where the length
+                is not known, what has become no longer is a WAV in the end, too.
         """
         if subtype not in SUBTYPES:
             raise ValueError(f"subtype is one of {SUBTYPES}, not {subtype!r}")
@@ -293,8 +294,8 @@ class Writer:
         self._rate, self._num_channels, self._subtype = rate, num_channels, subtype
         width = 2 if subtype == "PCM_16" else 4
         self._sample_bytes = num_channels * width
-        large = (num_samples or 0) * self._sample_bytes > _MAX_WAV_BYTES
-        self._format = "RF64" if large else "WAV"
+        small = num_samples is not None and num_samples * self._sample_bytes <= _MAX_WAV_BYTES
+        self._format = "WAV" if small else "RF64"
         self._temporary = os.path.join(
             os.path.dirname(self._path), f".{uuid.uuid4().hex}.voices-apart.tmp"
         )
@@ -322,7 +323,8 @@ class Writer:
         Raises:
             ValueError: they exceed full scale, which 16 bits cannot hold: nothing is ever clipped
                 or rescaled in silence.
-            AudioError: the disk does not take them.
+            AudioError: the disk does not take them; what was written before is whole, and gets
+                its name where the `with` block is not left by an exception.
         """
         if self._subtype == "PCM_16" and samples.dtype != np.int16:
             if samples.size and not np.abs(samples).max() <= 1:
@@ -335,6 +337,7 @@ class Writer:
             self._sound.write(samples)
         except (AssertionError, soundfile.LibsndfileError) as error:
             # soundfile asserts that all was written.
+            self._bytes -= len(samples) * self._sample_bytes
             raise self._incomplete() from error
 
     def _incomplete(self) -> AudioError:
@@ -352,6 +355,8 @@ class Writer:
                 if os.path.getsize(self._temporary) < self._bytes:
                     raise self._incomplete()
                 _remove_time(self._temporary)
+                if self._format == "RF64":
+                    _as_wav(self._temporary)
                 os.replace(self._temporary, self._path)
         finally:
             if os.path.exists(self._temporary):
@@ -385,6 +390,25 @@ def _remove_time(path: str) -> None:
         if place >= 0:
             file.seek(place + 12)  # after the chunk's name, length and version
             file.write(bytes(4))
+
+
+def _as_wav(path: str) -> None:
+    """Turns the header of an RF64 file that is short enough into that of a WAV, in place."""
+    size = os.path.getsize(path)
+    if size > _MAX_WAV_BYTES:
+        return
+    with open(path, "r+b") as file:
+        head = file.read(256)
+        place = head.index(b"data") + 4
+        ds64 = head.index(b"ds64")
+        # After the chunk's name and length: those of the file and of the samples.
+        num_bytes = head[ds64 + 16 : ds64 + 20]
+        file.seek(0)
+        file.write(b"RIFF" + (size - 8).to_bytes(4, "little"))
+        file.seek(ds64)
+        file.write(b"JUNK")
+        file.seek(place)
+        file.write(num_bytes)
 
 
 # What libsndfile says of an MP3 without a whole frame, and of a header without a rate.

@@ -3,6 +3,7 @@
 import functools
 import io
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -139,6 +140,35 @@ class TestRun:
     def test_nothing_comes(self, run):
         code, found = run(b"")
         assert (code, found.shape) == (0, (2, 0))
+
+    def test_a_sample_that_is_no_number_ends_the_input(self, run, saved, speechlike, capsys):
+        samples = speechlike(3001)
+        samples[2000] = np.nan
+        code, found = run(samples.tobytes(), gain_db=-12.0)
+        assert code == 1
+        assert capsys.readouterr().err.splitlines()[-1] == (
+            "error: standard input holds samples that are NaN or infinite"
+        )
+        expected = np.asarray(saved.separator(samples[np.newaxis, :2000], gain_db=-12.0))[0]
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+    def test_a_full_disk_keeps_what_is_written(self, run, tmp_path, speechlike, capsys):
+        """A limit on the size of files stands for it."""
+        samples = speechlike(60000)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, limits[1]))
+            code, _ = run(samples.tobytes(), output_dir=tmp_path / "out", block_seconds=0.1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert code == 1
+        assert "voice1.wav: cannot be written whole; is the disk full?" in capsys.readouterr().err
+        assert sorted(os.listdir(tmp_path / "out")) == ["voice1.wav", "voice2.wav"]
+        voices = [soundfile.read(tmp_path / "out" / f"voice{i}.wav")[0] for i in (1, 2)]
+        shortest = min(map(len, voices))
+        assert 20000 < shortest < 150_000 / 4
+        summed = voices[0][:shortest] + voices[1][:shortest]
+        np.testing.assert_allclose(summed, samples[:shortest], atol=1e-5)
 
     def test_a_level_far_from_the_trained_one_is_said(self, run, speechlike, capsys):
         samples = speechlike(RATE) * np.float32(0.01)

@@ -12,6 +12,7 @@ import wave
 import numpy as np
 import pytest
 import soundfile
+from scipy.io import wavfile
 
 from pipeline import audio, containers
 
@@ -460,10 +461,30 @@ def test_more_than_4_gb_become_rf64(tmp_path, monkeypatch):
     )
     with (
         pytest.raises(audio.AudioError, match="4 GB"),
-        audio.Writer(tmp_path / "b.wav", RATE) as writer,
+        audio.Writer(tmp_path / "b.wav", RATE, num_samples=10) as writer,
     ):
         writer.write(signal())
     assert os.listdir(tmp_path) == ["a.wav"]
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
+@pytest.mark.parametrize("limit", [6000, 2**32])
+def test_an_unknown_length_may_become_any(tmp_path, monkeypatch, subtype, limit):
+    """A stream: RF64 where it has become too long for a WAV, and else a WAV to all readers."""
+    monkeypatch.setattr(audio, "_MAX_WAV_BYTES", limit)
+    samples = signal(4001)
+    with audio.Writer(tmp_path / "a.wav", RATE, subtype=subtype) as writer:
+        for block in np.array_split(samples, 7):
+            writer.write(block)
+    data = (tmp_path / "a.wav").read_bytes()
+    assert data[:4] == (b"RF64" if limit == 6000 else b"RIFF")
+    np.testing.assert_array_equal(audio.decode(data)[0], samples[:, 0])
+    if limit > 6000:
+        rate, found = wavfile.read(tmp_path / "a.wav")
+        assert rate == RATE
+        scale = 32768 if subtype == "PCM_16" else 1
+        np.testing.assert_array_equal(found / np.float32(scale), samples[:, 0])
+        assert int.from_bytes(data[4:8], "little") == len(data) - 8
 
 
 def test_a_full_disk_leaves_nothing(tmp_path):
