@@ -271,17 +271,30 @@ def _tasks(
 def _separate(models: dict[str, Any], mixture: Any) -> tuple[Any, ...]:
     import numpy as np
 
-    from export import plots, scoring
+    from export import oracles, scoring
 
     separations = []
     for name, model in models.items():
         estimates = model.separate(mixture.waveform[np.newaxis])[0]
         if "masks" in model.info.signatures:
-            masks = model.masks(mixture.log_magnitude[np.newaxis])[0]
+            masks = model.masks(_heard(model, mixture)[np.newaxis])[0]
         else:
-            masks = plots.shares(estimates)
+            masks = oracles.shares(estimates)
         separations.append(scoring.Separation(name, estimates, masks))
     return tuple(separations)
+
+
+def _heard(model: Any, mixture: Any) -> Any:
+    """The mixture's log-magnitude at the level to which the model brings a waveform."""
+    import numpy as np
+
+    from pipeline import features
+
+    level = features.active_level_db(mixture.waveform)
+    trained = model.info.constants.get("active_level_db")
+    if trained is None or not np.isfinite(level):
+        return mixture.log_magnitude
+    return mixture.log_magnitude + np.float32((trained - level) / 20)
 
 
 def _examples(
@@ -318,6 +331,8 @@ def _examples(
     ):
         for row in chosen:
             wanted.setdefault(row["mixture_id"], kind)
+    if not wanted:
+        return
     found = {}
     for mixture in records.read(data.path, data.info, split, limit):
         if mixture.id in wanted:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from export import oracles
 from pipeline import features, schema
 
 # What a spectrogram shows, below its loudest bin.
@@ -14,18 +15,6 @@ RANGE_DB = 70.0
 SECONDS = 20.0
 # Okabe and Ito's, which colour-blind readers can tell apart.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
-
-
-def shares(voices: np.ndarray) -> np.ndarray:
-    """How much of each bin a voice got: `|S_s| / sum_k |S_k|`, for networks of any kind.
-
-    Args:
-        voices: float32 `[source, sample]`.
-
-    Returns:
-        float32 `[source, frame, bin]`.
-    """
-    return features.ideal_ratio_mask(np.abs(features.stft(voices)))
 
 
 def draw_separation(
@@ -49,7 +38,7 @@ def draw_separation(
     names = ["mixture", *(f"voice {i + 1}" for i in range(len(voices)))]
     colours = ["#444444", *(_COLOURS[i % len(_COLOURS)] for i in range(len(voices)))]
     spectrograms = [20 * features.log_magnitude(features.stft(signal)) for signal in signals]
-    masks = shares(voices)
+    masks = oracles.shares(voices)
     limit = 1.05 * max(float(np.abs(signals).max()), 1e-6)
     loudest = float(spectrograms[0].max())
     seconds = max(len(mixture), 1) / rate

@@ -26,7 +26,7 @@ the left channel of what is written and voice 2 the right; with --output_dir eac
 channels are mixed into one. Other rates than the model's are resampled, there and back. The level
 of what is to come is not known: --gain_db, fixed, brings the speech to the level that the model was
 trained at, and a note at the end says which gain would have fitted. Voices lag behind by 192
-samples (24 ms, 3 frames) with lstm, 256 (32 ms) with tcn, 20 (2.5 ms, half a frame) with
+samples (24 ms, 3 frames) with lstm, 256 (32 ms) with tcn, 20 (2.5 ms, one hop) with
 conv_tasnet, and by what a block takes to fill (--block_ms). docs/streaming.md has more.
 """
 
@@ -298,11 +298,14 @@ def _with_progress(
     import tqdm
 
     total = None if reader.num_samples is None else reader.num_samples / reader.rate
+    # A recording that was written into a pipe does not say how long it is.
+    form = "{desc} {n:.0f} s of audio, {elapsed}"
+    if total is not None:
+        form = "{desc} {percentage:3.0f} %|{bar}| {n:.0f}/{total:.0f} s of audio, {remaining}"
     # disable=None: none where stderr is no terminal.
     with tqdm.tqdm(
-        total=total, desc=label, unit="s", disable=None, leave=False,
-        bar_format="{desc} {percentage:3.0f} %|{bar}| {n:.0f}/{total:.0f} s of audio, {remaining}",
-    ) as bar:  # fmt: skip
+        total=total, desc=label, unit="s", disable=None, leave=False, bar_format=form
+    ) as bar:
         for piece in pieces:
             yield piece
             bar.update(piece.shape[1] / reader.rate)

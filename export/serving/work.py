@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from export import charts, loading, pictures, plots, separate
+from export import charts, loading, oracles, pictures, separate
 from export.serving import choice
 from pipeline import audio, command, errors
 
@@ -329,7 +329,9 @@ def _write_mixture(one: Recording) -> None:
     path = one.folder / "mixture.wav"
     with (
         audio.Reader(one.source, verify=False) as reader,
-        audio.Writer(path, reader.rate, reader.num_channels) as writer,
+        audio.Writer(
+            path, reader.rate, reader.num_channels, num_samples=reader.num_samples
+        ) as writer,
     ):
         for block in reader.blocks():
             if one.discarded:
@@ -368,7 +370,7 @@ def _draw(one: Recording, mixture: np.ndarray, voices: np.ndarray) -> dict[str, 
         tile(f"voice{s + 1}", f"voice {s + 1}", voice, f"voice {s + 1} of {one.name}", s + 1)
         for s, voice in enumerate(voices)
     ]
-    shares = plots.shares(voices)
+    shares = oracles.shares(voices)
     masks = [
         {
             "title": "all voices",

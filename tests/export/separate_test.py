@@ -1,10 +1,13 @@
 """The command and the function: files and folders in, voices out, one line for what goes wrong."""
 
+import io
+
 import numpy as np
 import pytest
 import soundfile
+import tqdm
 
-from export import plots, separate
+from export import oracles, separate
 from pipeline import audio, errors
 
 
@@ -79,6 +82,26 @@ class TestFile:
         path = write(tmp_path / "short.wav", np.full(length, 0.25), 44100)
         assert separate_one(path)[1].shape == (2, length, 1)
 
+    @pytest.mark.parametrize("known", [True, False])
+    def test_progress_on_a_terminal(self, separate_one, tmp_path, speechlike, monkeypatch, known):
+        """Also of a FLAC that was written into a pipe: it does not say how long it is."""
+        path = tmp_path / "mix.flac"
+        soundfile.write(path, speechlike(40000), 8000)
+        if not known:
+            data = bytearray(path.read_bytes())
+            data[21] &= 0xF0  # 36 bits of the stream's first block.
+            data[22:26] = bytes(4)
+            path.write_bytes(data)
+        bar, shown = tqdm.tqdm, io.StringIO()
+        monkeypatch.setattr(
+            tqdm, "tqdm", lambda **settings: bar(**{**settings, "disable": False, "file": shown})
+        )
+        _, voices, _ = separate_one(path, label="mix.flac")
+        assert voices.shape == (2, 40000, 1)
+        assert "mix.flac" in shown.getvalue()
+        assert ("/5 s of audio" in shown.getvalue()) == known
+        assert "0 s of audio" in shown.getvalue().replace("0/5", "0")
+
     def test_silence_is_said(self, separate_one, tmp_path):
         done, voices, _ = separate_one(write(tmp_path / "none.wav", np.zeros(4000)))
         assert not voices.any()
@@ -106,7 +129,7 @@ class TestFile:
             assert (np.abs(picture[..., :3] - wanted).max(-1) < 0.01).sum() > 100
 
     def test_shares_are_those_of_the_bands(self, bands, speechlike):
-        masks = plots.shares(bands.separate(speechlike(8000)[np.newaxis])[0])
+        masks = oracles.shares(bands.separate(speechlike(8000)[np.newaxis])[0])
         assert masks.shape == (2, 126, 129)
         np.testing.assert_allclose(masks.sum(axis=0), 1, atol=1e-5)
         assert masks[0, :, 2:30].mean() > 0.9
