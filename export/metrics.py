@@ -174,8 +174,12 @@ def pesq(reference: np.ndarray, estimate: np.ndarray, rate: int) -> float:
     return float(library.pesq(rate, reference, estimate, mode))
 
 
-def mask_accuracy(masks: np.ndarray, magnitudes: np.ndarray, mixture: np.ndarray) -> np.ndarray:
-    """In how many of the bins that count a mask gives the voice the side that it has.
+def mask_accuracy(masks: np.ndarray, magnitudes: np.ndarray, mixture: np.ndarray) -> float:
+    """In how many of the bins that count the largest mask is that of the loudest voice.
+
+    Each bin counts once, however many voices there are, as in `trainer.metrics.mask_agreement`.
+    There the order is the one in which most bins agree; here it is the caller's, in results that
+    of the best SI-SDR.
 
     Args:
         masks: `[source, frame, bin]`, in the order of the voices.
@@ -183,14 +187,14 @@ def mask_accuracy(masks: np.ndarray, magnitudes: np.ndarray, mixture: np.ndarray
         mixture: magnitude of the mixture, float32 `[frame, bin]`.
 
     Returns:
-        float64 `[source]`, percent: for two voices both have the same figure. Not a number where no
-        bin counts.
+        Percent, of all voices together; not a number where no bin counts.
     """
     counted = features.counted_bins(mixture, magnitudes)
     if not counted.any():
-        return np.full(len(masks), np.nan)
-    agree = features.ideal_binary_mask(masks) == features.ideal_binary_mask(magnitudes)
-    return 100 * agree[:, counted].mean(axis=1)
+        return float("nan")
+    # A tie among masks goes to the first, as it does in `features.ideal_binary_mask`.
+    agree = masks.argmax(axis=0) == magnitudes.argmax(axis=0)
+    return float(100 * agree[counted].mean())
 
 
 def score(

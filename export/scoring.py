@@ -6,6 +6,7 @@ No TensorFlow here: the models have spoken already, and a worker starts in half 
 import dataclasses
 import itertools
 import multiprocessing
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent import futures
 from concurrent.futures import process
@@ -84,11 +85,10 @@ def score(
                 ("mask_accuracy", order),
                 ("mask_accuracy_as_given", np.arange(len(order))),
             ):
-                values[figure] = (
-                    np.full(len(order), np.nan)
-                    if system.masks is None
-                    else metrics.mask_accuracy(system.masks[chosen], magnitudes, level)
-                )
+                accuracy = np.nan
+                if system.masks is not None:
+                    accuracy = metrics.mask_accuracy(system.masks[chosen], magnitudes, level)
+                values[figure] = np.full(len(order), accuracy)
         rows.append({**common, "system": system.system, **_columns(order, values)})
     return rows
 
@@ -145,15 +145,15 @@ def score_all(tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, list[
         return
     tasks = itertools.chain([first], tasks)
     if workers == 1 and not _MAY_CRASH.intersection(first.names):
-        for task in tasks:
-            yield task, task.run()
+        for only in tasks:
+            yield only, only.run()
         return
     # What TensorFlow has started does not survive a fork.
     context = multiprocessing.get_context("spawn")
     more = True
     while more:
         pending: dict[futures.Future, Task] = {}
-        with futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+        with _pool(workers, context) as pool:
             try:
                 while more or pending:
                     while more and len(pending) < 2 * workers:
@@ -174,10 +174,18 @@ def score_all(tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, list[
             yield task, _score_carefully(task, context)
 
 
+def _pool(workers: int, context: Any) -> futures.ProcessPoolExecutor:
+    # Ctrl-C reaches the whole group: this process alone answers it, and ends its workers.
+    return futures.ProcessPoolExecutor(
+        workers, mp_context=context,
+        initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN),
+    )  # fmt: skip
+
+
 def _score_carefully(task: Task, context: Any) -> list[Row]:
     safe = tuple(name for name in task.names if name not in _MAY_CRASH)
     for names in (task.names, safe):
-        with futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        with _pool(1, context) as pool:
             try:
                 return pool.submit(dataclasses.replace(task, names=names).run).result()
             except process.BrokenProcessPool:

@@ -1,7 +1,12 @@
 """The evaluator as a function and as a command: figures, resuming, refusals."""
 
 import csv
+import dataclasses
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -95,6 +100,40 @@ class TestResults:
         assert row["mask_accuracy_as_given"] == pytest.approx(agree, abs=1e-3)
         assert row["mask_accuracy"] == pytest.approx(100 - agree if swapped else agree, abs=1e-3)
 
+    def test_masks_are_of_the_level_at_which_the_model_hears(self, bands, test_set):
+        """That at which it was trained, whatever the record's."""
+        seen = []
+
+        def masks(log_magnitude):
+            seen.append(log_magnitude[0])
+            return np.zeros((1, 2, *log_magnitude.shape[1:]), np.float32)
+
+        mixture = mixtures(test_set)[0]
+        spectrum = features.stft(mixture.waveform)
+        loud = np.abs(spectrum) > np.abs(spectrum).max() / 100
+        level = features.active_level_db(mixture.waveform)
+        for trained in (-26.0, -40.0):
+            info = dataclasses.replace(
+                bands.info,
+                constants={"active_level_db": trained},
+                signatures=("masks", "serving_default"),
+            )
+            model = loading.LoadedModel(info, "stub", bands.separate, masks)
+            evaluate._separate({"stub": model}, mixture)
+            heard = features.log_magnitude(spectrum * 10 ** ((trained - level) / 20))
+            np.testing.assert_allclose(seen[-1][loud], heard[loud], atol=0.005)
+        assert abs(level + 26) > 0.5  # Else one of the two would prove nothing.
+
+    def test_no_examples_cost_no_second_look(self, test_set, tmp_path, monkeypatch):
+        looks, read = [], records.read
+        monkeypatch.setattr(records, "read", lambda *given: looks.append(given) or read(*given))
+        for count in (0, 1):
+            evaluate.evaluate(
+                [], [str(test_set)], str(tmp_path / str(count)), metric_names=CHEAP, workers=1,
+                examples=count,
+            )  # fmt: skip
+        assert len(looks) == 1 + 2
+
     def test_summary_is_the_mean_of_the_rows(self, finished):
         folder, summary = finished
         assert json.loads((folder / "results.json").read_text()) == summary
@@ -182,6 +221,32 @@ class TestResuming:
         with pytest.raises(errors.UserError, match="other settings"):
             results.Journal(str(tmp_path), {"split": "valid"})
         assert not len(results.Journal(str(tmp_path), {"split": "valid"}, overwrite=True))
+
+    def test_an_interrupt_is_answered_once(self, test_set):
+        """Ctrl-C reaches every process of the terminal's group."""
+        program = (
+            "import sys, time\n"
+            "from export import records, scoring\n"
+            "from pipeline import dataset\n"
+            "def tasks(folder):\n"
+            "    mixture = next(records.read(folder, dataset.read(folder), 'test'))\n"
+            "    for _ in range(2):\n"
+            "        yield scoring.Task('tones', mixture, (), ('si_sdr', 'stoi'))\n"
+            "    print('idle', flush=True)\n"  # Asked for a third: one is done.
+            "    time.sleep(60)\n"
+            "try:\n"
+            "    list(scoring.score_all(tasks(sys.argv[1]), 1))\n"
+            "except KeyboardInterrupt:\n"
+            "    sys.exit(130)\n"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", program, str(test_set)], stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, start_new_session=True,
+        ) as process:  # fmt: skip
+            assert process.stdout.readline() == "idle\n"
+            os.killpg(process.pid, signal.SIGINT)
+            _, told = process.communicate(timeout=60)
+        assert (process.returncode, told) == (130, "")
 
     def test_a_metric_that_takes_its_process_down(self, test_set, tmp_path, monkeypatch):
         (tmp_path / "pesq.py").write_text("import os\ndef pesq(*_): os.abort()\n")
