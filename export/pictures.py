@@ -12,6 +12,7 @@ from pipeline import features
 
 # Teal, orange, and for more voices blue and rose: told apart by people who see few colours, too.
 VOICE_COLOURS = ((45, 212, 191), (251, 146, 60), (96, 165, 250), (244, 114, 182))
+COLOUR_NAMES = ("teal", "orange", "blue", "rose")
 _RANGE_DB = 60.0
 _MAX_WIDTH = 900
 

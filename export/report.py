@@ -123,6 +123,7 @@ def render(
         training=[(model, _training(curves[model])) for model in models if curves.get(model)],
         titles={name: metric.title for name, metric in metrics.METRICS.items()},
         ideal=_IDEAL,
+        others=_others(max(data["num_sources"] for data in datasets)),
         version=version.VERSION,
         number=tables.number,
         audio=audio,
@@ -201,6 +202,9 @@ def _panels(rows: Sequence[Row], shown: Sequence[str]) -> list[dict[str, Any]]:
     """The three charts of each model, on common axes."""
     by_system = {name: [row for row in rows if row["system"] == name] for name in shown}
     num_sources = sum(column.startswith("relative_level_") for column in rows[0])
+    several = num_sources > 2
+    talk = "two or more" if several else "both"
+    level_title = f"voice's level over the {'others' if several else 'other'}, dB"
 
     def column(own: Sequence[Row], name: str) -> np.ndarray:
         return np.array([np.nan if row.get(name) is None else row[name] for row in own], float)
@@ -229,22 +233,26 @@ def _panels(rows: Sequence[Row], shown: Sequence[str]) -> list[dict[str, Any]]:
                 "level": charts.scatter(
                     voices(own, "relative_level"),
                     voices(own, _IMPROVEMENT),
-                    "voice's level over the other's, dB",
+                    level_title,
                     voice_range,
-                    f"{_DB} of each voice by {name} against its level over the other voice",
+                    f"{_DB} of each voice by {name} against its level over {_others(num_sources)}",
                     level_range,
                 ),
                 "overlap": charts.scatter(
                     100 * column(own, "overlap"),
                     column(own, _IMPROVEMENT),
-                    "both speak, % of the speech",
+                    f"{talk} speak, % of the speech",
                     whole_range,
-                    f"{_DB} of {name} against the share of the speech in which both speak",
+                    f"{_DB} of {name} against the share of the speech in which {talk} speak",
                     overlap_range,
                 ),
             }
         )
     return panels
+
+
+def _others(num_sources: int) -> str:
+    return "the other voices" if num_sources > 2 else "the other voice"
 
 
 _CURVE_TITLES = {
@@ -296,12 +304,17 @@ def _example(example: Example, shown: Sequence[str], audio: bool) -> dict[str, A
             "label": f"Play {about}",
         }
 
+    colours = ", ".join(
+        f"{pictures.COLOUR_NAMES[s % len(pictures.COLOUR_NAMES)]} for voice {s + 1}"
+        for s in range(len(mixture.sources))
+    )
+
     def who(title: str, masks: np.ndarray, note: str, about: str) -> dict:
         return {
             "title": title,
             "note": note,
             "picture": pictures.assignment(masks, mixture.waveform, peak),
-            "alt": f"{about}, teal for voice 1 and orange for voice 2, brighter where it is louder",
+            "alt": f"{about}, {colours}, brighter where it is louder",
         }
 
     named = f"{example.kind} mixture {mixture.id}"

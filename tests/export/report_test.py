@@ -153,7 +153,8 @@ const colour = (name) => {
   probe.style.color = `var(${name})`; return getComputedStyle(probe).color; };
 const ratio = (a, b) => { const [x, y] = [light(colour(a)), light(colour(b))].sort((p, q) => q - p);
   return (x + 0.05) / (y + 0.05); };
-return ["--ink", "--soft", "--accent", "--voice1", "--voice2", "--worst"]
+return ["--ink", "--soft", "--accent", "--voice1", "--voice2", "--voice3", "--voice4",
+        "--worst"]
   .flatMap((name) => [ratio(name, "--paper"), ratio(name, "--card")]);
 """
 
@@ -184,6 +185,9 @@ class TestBrowser:
         # Web Content Accessibility Guidelines: 4.5 for text.
         assert min(browser.execute_script(CONTRAST)) > 4.5
         assert browser.get_log("browser") == []
+        folder = os.environ.get("SCREENSHOTS")
+        if folder:
+            browser.save_screenshot(os.path.join(folder, f"report_{width}_{scheme}.png"))
 
     def test_a_player_plays_and_another_silences_it(self, browser, page):
         show(browser, page, 1280, "light")
@@ -231,16 +235,6 @@ class TestBrowser:
         assert reached.count("A") == 5
         assert "scroll" in reached
         assert "AUDIO" in reached
-
-    def test_writes_screenshots_where_asked(self, browser, page):
-        """For people: `SCREENSHOTS=folder pytest tests/export/report_test.py`."""
-        folder = os.environ.get("SCREENSHOTS")
-        if not folder:
-            pytest.skip("SCREENSHOTS does not name a folder")
-        for width in (1280, 390):
-            for scheme in ("light", "dark"):
-                show(browser, page, width, scheme)
-                browser.save_screenshot(os.path.join(folder, f"report_{width}_{scheme}.png"))
 
 
 class TestCharts:

@@ -41,6 +41,22 @@ def test_evaluation_finds_the_best_of_six_orders(exported, tmp_path):
     assert len(rows) == 2
 
 
+def test_the_page_knows_three(exported, tmp_path):
+    evaluate.evaluate(
+        [str(exported / "exported")], [str(exported / "data")], str(tmp_path), split="test",
+        metric_names=["si_sdr", "mask_accuracy"], workers=1, max_mixtures=1, audio=False,
+    )  # fmt: skip
+    page = (tmp_path / "report.html").read_text()
+    for number, colour in enumerate(("teal", "orange", "blue"), 1):
+        assert f'<span class="name voice{number}">voice {number}</span>' in page
+        assert f"{colour} for voice {number}" in page
+    assert "rose for voice 4" not in page
+    assert "level over the other voices" in page
+    assert "over the other voice " not in page
+    assert "two or more speak" in page
+    assert "both" not in page.split("Look and listen")[0].split("Spread")[-1]
+
+
 def test_a_recording_becomes_three_files_that_add_up(exported, tmp_path, speechlike):
     source = tmp_path / "talk.wav"
     soundfile.write(source, speechlike(20001), 8000, subtype="FLOAT")
