@@ -53,6 +53,7 @@ def load_separator(path: str | os.PathLike[str]) -> Any:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     keras = loading.import_keras()
+    loading.hide_gpus()
     from export import signatures
 
     if not loading.is_saved_model(path):

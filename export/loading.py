@@ -258,6 +258,24 @@ def import_keras() -> Any:
     return keras
 
 
+def hide_gpus() -> None:
+    """Keeps graphs that are about to be traced free of operations that only a GPU has.
+
+    Keras' recurrent layers write such where they see one.
+
+    Raises:
+        UserError: this process has already used a GPU.
+    """
+    import tensorflow as tf
+
+    try:
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError as error:
+        raise errors.UserError(
+            "this process has already used a GPU; export or convert in a process of its own"
+        ) from error
+
+
 def _load_saved_model(folder: pathlib.Path) -> LoadedModel:
     info_file = folder / model_info.FILE
     if not info_file.is_file():

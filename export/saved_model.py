@@ -2,12 +2,12 @@
 
     python -m export.saved_model --model_dir=runs/lstm --output_dir=exported/lstm
 
-The folder holds two signatures, or three. `serving_default` takes `waveform`, float32 [batch,
+The folder holds one signature to three. `serving_default` takes `waveform`, float32 [batch,
 samples] at the model's rate, of any length and level, and gives `sources` [batch, voice, samples],
-which add up to it. `masks` takes `log_magnitude` [batch, frame, bin] and gives `masks` [batch,
-voice, frame, bin]. `stream`, of causal networks alone, separates block by block: docs/streaming.md.
-Rate, number of voices and the network's settings are in voices_apart.json beside them, and the
-run's log.csv.
+which add up to it. `masks`, which networks of waveforms lack, takes `log_magnitude` [batch, frame,
+bin] and gives `masks` [batch, voice, frame, bin]. `stream`, of causal networks alone, separates
+block by block: docs/streaming.md. Rate, number of voices and the network's settings are in
+voices_apart.json beside them, and the run's log.csv.
 """
 
 import os
@@ -112,10 +112,7 @@ def main(arguments: list[str]) -> None:
     _check_target(target, flags.FLAGS.overwrite)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     loading.keras_file(flags.FLAGS.model_dir)
-    import tensorflow as tf
-
-    # On a machine with a GPU, Keras would write operations into the graph that only a GPU has.
-    tf.config.set_visible_devices([], "GPU")
+    loading.hide_gpus()
     separator = loading.load_separator(flags.FLAGS.model_dir)
     log = pathlib.Path(flags.FLAGS.model_dir) / LOG_FILE
     info = write(

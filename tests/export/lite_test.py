@@ -37,6 +37,24 @@ def files(saved, tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize("kind", ["saved_model", "run"])
+def test_gpus_are_hidden_before_anything_is_traced(saved, kind, monkeypatch):
+    """Where Keras sees one, its LSTM writes operations that no converter knows."""
+    import tensorflow as tf
+
+    hidden = []
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda *given: hidden.append(given))
+    conversion.load_separator(getattr(saved, kind))
+    assert hidden == [([], "GPU")]
+
+    def initialised(*_):
+        raise RuntimeError("Visible devices cannot be modified after being initialized")
+
+    monkeypatch.setattr(tf.config, "set_visible_devices", initialised)
+    with pytest.raises(errors.UserError, match="already used a GPU"):
+        conversion.load_separator(getattr(saved, kind))
+
+
 def test_a_saved_model_is_built_again(saved, speechlike):
     found = conversion.load_separator(saved.saved_model)
     mixture = speechlike(RATE)[np.newaxis]
