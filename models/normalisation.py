@@ -24,6 +24,11 @@ def sounding_samples(waveform: Tensor) -> Tensor:
     return ops.max(numbers * ops.cast(waveform != 0, "int32"), axis=1, keepdims=True)
 
 
+def without_padding(inputs: Tensor, valid: Tensor | None) -> Tensor:
+    """`[row, position, channel]` with zeros where `valid`, `[row, position]`, is zero."""
+    return inputs if valid is None else inputs * ops.cast(valid[..., None], inputs.dtype)
+
+
 class _LayerNorm(keras.layers.Layer):
     """A gain and a bias for each channel, after the norm."""
 

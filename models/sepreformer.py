@@ -308,7 +308,7 @@ class Halve(keras.layers.Layer):
     def call(
         self, inputs: Tensor, valid: Tensor | None = None, training: bool | None = None
     ) -> Tensor:
-        x = self.convolve(blocks.without_padding(inputs, valid))
+        x = self.convolve(normalisation.without_padding(inputs, valid))
         x = self.batch_norm(x, training=training)
         return ops.cast(ops.gelu(x, approximate=False), self.compute_dtype)
 

@@ -10,16 +10,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from models import attention
+from models import attention, normalisation
 
 Tensor = Any
 
 _FEED_FORWARD_WIDTH = 6
-
-
-def without_padding(inputs: Tensor, valid: Tensor | None) -> Tensor:
-    """`[row, frame, channel]` with zeros where `valid`, `[row, frame]`, is zero."""
-    return inputs if valid is None else inputs * ops.cast(valid[..., None], inputs.dtype)
 
 
 def batch_norm() -> keras.layers.Layer:
@@ -98,7 +93,7 @@ class FeedForward(keras.layers.Layer):
     def call(
         self, inputs: Tensor, valid: Tensor | None = None, training: bool | None = None
     ) -> Tensor:
-        x = without_padding(self.expand(self.norm(inputs)), valid)
+        x = normalisation.without_padding(self.expand(self.norm(inputs)), valid)
         x = ops.glu(self.neighbours(x))
         x = self.reduce(self.drop(x, training=training))
         return inputs + self.scale(self.drop(x, training=training))
@@ -151,7 +146,7 @@ class GlobalBlock(keras.layers.Layer):
     ) -> Tensor:
         rows, frames, channels = ops.shape(inputs)
         shape = (rows, frames // self.pooling, self.pooling, channels)
-        means = ops.mean(ops.reshape(without_padding(inputs, valid), shape), axis=2)
+        means = ops.mean(ops.reshape(normalisation.without_padding(inputs, valid), shape), axis=2)
         found = self.attention(means, distances, valid=valid_means, training=training)
         gates = ops.reshape(self.gate(self.gate_norm(inputs)), shape)
         x = inputs + ops.reshape(gates * ops.expand_dims(found, 2), (rows, frames, channels))
@@ -255,7 +250,7 @@ class LocalBlock(keras.layers.Layer):
     def call(
         self, inputs: Tensor, valid: Tensor | None = None, training: bool | None = None
     ) -> Tensor:
-        x = without_padding(ops.glu(self.enter(self.norm(inputs))), valid)
+        x = normalisation.without_padding(ops.glu(self.enter(self.norm(inputs))), valid)
         x = self.widen(self.convolve(x))
         x = self.leave(ops.gelu(self.batch_norm(x, training=training), approximate=False))
         x = inputs + self.scale(self.drop(x, training=training))

@@ -197,11 +197,6 @@ def _along_last(
     return ops.reshape(x, shape)
 
 
-def _without_padding(inputs: Tensor, valid: Tensor | None) -> Tensor:
-    """`[row, position, channel]` with zeros where `valid`, `[row, position]`, is zero."""
-    return inputs if valid is None else inputs * ops.cast(valid[..., None], inputs.dtype)
-
-
 class RMSGroupNorm(keras.layers.Layer):
     """Each group of channels over its root mean square, times a gain a channel; in float32.
 
@@ -277,7 +272,7 @@ class ConvFeedForward(keras.layers.Layer):
         self, inputs: Tensor, valid: Tensor | None = None, training: bool | None = None
     ) -> Tensor:
         more = self.kernel - 1
-        x = ops.cast(_without_padding(self.norm(inputs), valid), self.compute_dtype)
+        x = ops.cast(normalisation.without_padding(self.norm(inputs), valid), self.compute_dtype)
         x = ops.pad(x, [(0, 0), (more, more), (0, 0)])
         # Position p of the padded input, and the `more` after it.
         near = [x[:, k : k - more or None] for k in range(self.kernel)]
