@@ -26,9 +26,12 @@ class LSTM(keras.layers.LSTM):
         fused: whether to take the fast way. It is for TensorFlow in float32 on a processor, whole
             sequences without a mask, and not for XLA and other runtimes, which do not know the
             operations: the trainer and `export.saved_model` know that, and use `set_fused`.
+        alone: whether no other layer runs beside it, as a BLSTM's other direction does. Then the
+            fast way takes the batch in parts, which keep the cores busy.
     """
 
     fused = False
+    alone = True
 
     def call(
         self,
@@ -43,7 +46,7 @@ class LSTM(keras.layers.LSTM):
             )
         cell = self.cell
         weights = (cell.kernel.value, cell.recurrent_kernel.value, cell.bias.value)
-        return _lstm(sequences, weights, with_gradient=bool(training))
+        return _lstm(sequences, weights, bool(training), self.alone)
 
     def _plain(self, initial_state: Any, mask: Tensor | None) -> bool:
         """Whether the settings are those that TensorFlow's operation has."""
@@ -83,7 +86,9 @@ def _lstms(model: keras.layers.Layer) -> list[LSTM]:
     return [layer for layer in model._flatten_layers() if isinstance(layer, LSTM)]
 
 
-def _lstm(sequences: Tensor, weights: tuple[Tensor, ...], with_gradient: bool) -> Tensor:
+def _lstm(
+    sequences: Tensor, weights: tuple[Tensor, ...], with_gradient: bool, alone: bool
+) -> Tensor:
     """`[batch, frame, feature]` to `[batch, frame, unit]`; weights as Keras' cell has them."""
     import tensorflow as tf
 
@@ -97,7 +102,8 @@ def _lstm(sequences: Tensor, weights: tuple[Tensor, ...], with_gradient: bool) -
     swapped = [swap(values) for values in weights]
     if with_gradient:
         run = tf.custom_gradient(_run)
-        outputs = tf.concat([run(part, *swapped) for part in _parts(x)], axis=1)
+        parts = _parts(x) if alone else [x]
+        outputs = tf.concat([run(part, *swapped) for part in parts], axis=1)
     else:
         outputs = _run(x, *swapped)[0]
     shape = [*sequences.shape[:2], outputs.shape[-1]]

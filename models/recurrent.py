@@ -57,9 +57,11 @@ class Recurrent(keras.layers.Layer):
         self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
 
     def _lstm(self, name: str) -> keras.layers.Layer:
-        return fused_lstm.LSTM(
+        layer = fused_lstm.LSTM(
             self.units, return_sequences=True, dtype=self.dtype_policy, name=name
         )
+        layer.alone = not self.bidirectional
+        return layer
 
     @property
     def width(self) -> int:
