@@ -137,8 +137,11 @@ def write(name: str, result: Mapping[str, Any]) -> None:
 
 
 def busy(about: Mapping[str, Any]) -> bool:
-    """Whether a machine, as `machine` tells of it, had other things to do."""
-    return bool(about.get("load_before", [0.0])[0] > 0.3 * about["cores"])
+    """Whether a machine, as `machine` tells of it, had other things to do.
+
+    Not whether it had just had: an average over the last minute holds the benchmark before, too.
+    """
+    return bool(about.get("load_before", [0.0])[0] > 0.75 * about["cores"])
 
 
 def moved(before: Mapping[str, float], now: Mapping[str, float]) -> list[str]:
