@@ -74,8 +74,8 @@ def load(path: str | os.PathLike[str], name: str) -> loading.LoadedModel | None:
         name: one of `CLUSTERERS`.
 
     Returns:
-        The model, with masks; None where the network has no embeddings, or is a SavedModel, in
-        which they are not to be had.
+        The model, with masks; None where the network has no embeddings, or is a SavedModel or a
+        file of LiteRT or ONNX, in which they are not to be had.
 
     Raises:
         UserError: no such model, or scikit-learn is not installed.
@@ -86,7 +86,7 @@ def load(path: str | os.PathLike[str], name: str) -> loading.LoadedModel | None:
         raise errors.UserError(
             "scikit-learn is not installed: pip install voices-apart[evaluate]"
         ) from error
-    if loading.is_saved_model(path):
+    if loading.is_saved_model(path) or loading.is_portable(path):
         return None
     separator = loading.load_separator(path)
     if not hasattr(separator.network, "embeddings"):

@@ -81,7 +81,11 @@ def _define_flags() -> None:
         "max_megabytes", 200, "largest file that is taken", lower_bound=0.01, upper_bound=1e5
     )
     flags.DEFINE_float(
-        "max_minutes", 10, "longest recording that is taken", lower_bound=0.2, upper_bound=1440
+        "max_minutes",
+        10,
+        "longest recording that is taken (a minute takes 10 MB of memory)",
+        lower_bound=0.2,
+        upper_bound=60,
     )
     flags.DEFINE_float(
         "keep_minutes", 10, "keep the files of a closed page for so long", lower_bound=0.05

@@ -29,6 +29,9 @@ _TEMPLATES = pathlib.Path(__file__).resolve().parent.parent / "templates"
 _SWEEP_SECONDS = 5.0
 _STALLED_SECONDS = 30.0
 _CLOSE_SECONDS = 5.0
+# Of one recording, and recordings that may be on their way at the same time.
+_UPLOAD_SECONDS = 1800.0
+_COMING = 16
 _CONNECTIONS = 200
 
 
@@ -65,6 +68,7 @@ class Page:
         self.sessions = sessions.Sessions(keep_seconds)
         self.queue = work.Queue(models, limits, at_once, waiting)
         self.ended = True
+        self._coming = 0
         self._cookie = cookie
         self._environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -116,7 +120,13 @@ class Page:
                 session = self.sessions.open()
             except errors.UserError as error:
                 raise exceptions.HTTPException(503, str(error)) from error
-        local = request.client is not None and request.client.host in ("127.0.0.1", "::1")
+        # Behind another server on this machine everybody comes from it.
+        here = ("127.0.0.1", "::1", "localhost")
+        local = (
+            request.client is not None
+            and request.client.host in here
+            and request.url.hostname in here
+        )
         template = self._environment.get_template("serve.html.j2")
         answer = responses.HTMLResponse(
             template.render(
@@ -129,7 +139,7 @@ class Page:
             )
         )
         if fresh:
-            answer.set_cookie(self._cookie, session.token, httponly=True, samesite="strict")
+            answer.set_cookie(self._cookie, session.token, httponly=True, samesite="lax")
         return answer
 
     async def listing(self, request: requests.Request) -> responses.Response:
@@ -152,18 +162,25 @@ class Page:
     async def upload(self, request: requests.Request) -> responses.Response:
         """Takes the bytes of a recording; checks them before the answer."""
         one = self._begin(request, request.query_params.get("name", ""))
+        self._coming += 1
         try:
-            await self._receive(request, one.source)
+            with anyio.fail_after(_UPLOAD_SECONDS):
+                await self._receive(request, one.source)
             await anyio.to_thread.run_sync(work.check, one, self.limits)
         except errors.UserError as error:
             one.discard()
             raise exceptions.HTTPException(422, str(error)) from error
+        except TimeoutError as error:
+            one.discard()
+            raise exceptions.HTTPException(408, "it came too slowly; try again") from error
         except requests.ClientDisconnect:
             one.discard()
             return responses.Response(status_code=400)
         except BaseException:
             one.discard()
             raise
+        finally:
+            self._coming -= 1
         return self._take(request, one)
 
     async def example(self, request: requests.Request) -> responses.Response:
@@ -181,7 +198,7 @@ class Page:
         model = request.query_params.get("model") or self.models.default
         if model not in self.models.titles:
             raise exceptions.HTTPException(422, "there is no such model here")
-        if self.queue.full:
+        if self.queue.full or self._coming >= _COMING:
             raise exceptions.HTTPException(503, "too many recordings are waiting; try again later")
         return work.Recording(self.sessions.folder, name, model)
 

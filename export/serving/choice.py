@@ -39,9 +39,9 @@ class Models:
 
     @property
     def need_keras(self) -> bool:
-        """Whether one of them is no SavedModel."""
+        """Whether one of them is what Keras has to load."""
         paths = [source for source in self._sources.values() if isinstance(source, str)]
-        return not all(map(loading.is_saved_model, paths))
+        return not all(loading.is_saved_model(path) or loading.is_portable(path) for path in paths)
 
     def load(self, name: str) -> loading.LoadedModel:
         """The model of that name; waits for another thread that loads one.
@@ -96,6 +96,9 @@ def _title(name: str, source: Source) -> str:
             info = model_info.ModelInfo.from_json(file.read_text(encoding="utf-8"))
         except (errors.UserError, OSError, UnicodeDecodeError) as error:
             raise errors.UserError(f"{source}: {error}; export the model again") from error
+    elif loading.is_portable(source):
+        # Small, and read in a moment.
+        info = loading.load(source).info
     else:
         loading.keras_file(source)
         return name

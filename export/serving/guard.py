@@ -3,7 +3,7 @@
 A page on loopback is reached by every other page that the same browser shows. Two ways in are
 closed here: a name that an attacker lets point to 127.0.0.1 (DNS rebinding) is not among the hosts
 that are answered, and a form or script of another origin may not change anything. Cookies that are
-`SameSite=Strict` (`export.serving.app`) close a third one.
+`SameSite=Lax` (`export.serving.app`) close a third one.
 """
 
 import ipaddress

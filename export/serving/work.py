@@ -198,7 +198,7 @@ class Queue:
     def full(self) -> bool:
         """Whether no further recording is taken now."""
         with self._lock:
-            return len(self._recordings) >= self._room
+            return sum(not one.discarded for one in self._recordings) >= self._room
 
     def submit(self, one: Recording) -> None:
         """Takes a recording, in its turn."""

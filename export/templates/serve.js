@@ -7,6 +7,10 @@ const articles = new Map();
 const QUICK = 400;
 const SLOW = Math.min(20, Number(start.dataset.keepSeconds) / 3) * 1000;
 let timer = 0;
+// Questions in a row that had no answer, and how many make it certain that none will come.
+let unanswered = 0;
+const GIVEN_UP = 5;
+const uploads = new Set();
 
 // What screen readers are told; people who see have it in the articles.
 function say(text) {
@@ -89,6 +93,8 @@ function send(file) {
   request.upload.addEventListener("progress", (event) => {
     show(article, "sending", event.total ? event.loaded / event.total : null);
   });
+  uploads.add(request);
+  request.addEventListener("loadend", () => uploads.delete(request));
   request.addEventListener("abort", () => drop(article));
   request.addEventListener("error", () => fail(article, "could not be sent: the page's server has broken off or ended"));
   request.addEventListener("load", () => {
@@ -98,7 +104,8 @@ function send(file) {
     } catch {
       // Told below.
     }
-    if (request.status === 202) follow(article, answer.key);
+    if (request.status === 202 && !article.isConnected) ask("DELETE", `recordings/${answer.key}`).catch(() => {});
+    else if (request.status === 202) follow(article, answer.key);
     else fail(article, answer.error ?? `the page answers ${request.status}`);
   });
   request.open("POST", address("recordings", { name: file.name, model: model() }));
@@ -142,6 +149,7 @@ async function poll() {
   const before = [...articles.keys()];
   try {
     const listed = await (await ask("GET", "recordings")).json();
+    unanswered = 0;
     const keys = new Set(listed.map((one) => one.key));
     for (const one of listed) {
       if (!articles.has(one.key)) {
@@ -176,10 +184,16 @@ async function poll() {
       results.replaceChildren(article);
       fail(article, problem.message);
     }
-    for (const kept of articles.values()) {
-      if (!kept.done) {
+    const passing = problem instanceof TypeError || problem.status >= 500;
+    const again = passing && ++unanswered < GIVEN_UP;
+    for (const [key, kept] of articles) {
+      if (kept.done) continue;
+      if (again) {
+        active = true;
+        show(kept.element, "the page's server does not answer; trying again", null);
+      } else {
         kept.done = true;
-        fail(kept.element, problem instanceof TypeError ? "the page's server has ended" : problem.message);
+        fail(kept.element, problem instanceof TypeError ? "the page's server has ended" : problem.message, key);
       }
     }
   }
@@ -207,6 +221,7 @@ document.getElementById("example").addEventListener("click", async () => {
 
 removeAll.addEventListener("click", async () => {
   try {
+    for (const request of [...uploads]) request.abort();
     await ask("DELETE", "recordings");
     articles.clear();
     results.replaceChildren();

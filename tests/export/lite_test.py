@@ -93,6 +93,18 @@ def test_eight_bits_are_smaller_and_nearly_the_same(files, saved, speechlike):
     np.testing.assert_allclose(found.sum(axis=1), mixture, atol=1e-5)
 
 
+def test_a_page_and_an_evaluation_take_them(files):
+    from export import clusterers
+    from export.serving import choice
+
+    paths = [str(files / name) for name in ("float.tflite", "model.onnx")]
+    models = choice.Models(choice.sources(paths))
+    assert not models.need_keras
+    for title, name in zip(models.titles.values(), ("float.tflite", "model.onnx"), strict=False):
+        assert title == f"{name} · lstm, 2 voices, 8 kHz"
+    assert [clusterers.load(path, "kmeans") for path in paths] == [None, None]
+
+
 def test_what_the_files_say_of_the_model(files, saved):
     import onnx as onnx_library
 
