@@ -225,9 +225,11 @@ class TestResuming:
     def test_an_interrupt_is_answered_once(self, test_set):
         """Ctrl-C reaches every process of the terminal's group."""
         program = (
-            "import sys, time\n"
+            "import signal, sys, time\n"
             "from export import records, scoring\n"
             "from pipeline import dataset\n"
+            # What a shell starts in the background ignores it, and so does what that starts.
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "def tasks(folder):\n"
             "    mixture = next(records.read(folder, dataset.read(folder), 'test'))\n"
             "    for _ in range(2):\n"
