@@ -2,9 +2,10 @@
 
     python -m benchmarks.cold_start --save
 
-`export.separate` on a recording of three seconds, from the shell's prompt to written voices; the
-same by asteroid's Conv-TasNet in its own environment, and what the imports alone take; `--help` of
-every command. `make alternatives` first, or --noalternatives.
+`export.separate` on a recording of three seconds, from the shell's prompt to written voices, by the
+shipped model, which is a LiteRT file as well, and by a SavedModel; the same by asteroid's
+Conv-TasNet in its own environment, and what the imports alone take; `--help` of every command.
+`make alternatives` first, or --noalternatives.
 """
 
 import pathlib
@@ -18,7 +19,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from absl import flags
 
-from benchmarks import children, measure
+from benchmarks import children, fresh, measure
 from pipeline import command
 
 _ALTERNATIVES = flags.DEFINE_bool("alternatives", True, "Measure those, too.")
@@ -47,16 +48,18 @@ def main(arguments: list[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         recording = pathlib.Path(folder) / "three_seconds.wav"
         _write(recording)
+        saved = str(pathlib.Path(folder) / "tcn")
+        fresh.in_a_process(fresh.export, "tcn", saved)
         here = [sys.executable]
+        separate = [*here, "-m", "export.separate", str(recording), f"--output_dir={folder}"]
         jobs = {
-            "export.separate, 3 s of audio": _job(
-                [*here, "-m", "export.separate", str(recording), f"--output_dir={folder}"]
-            ),
+            "export.separate, 3 s of audio": _job(separate),
+            "export.separate, SavedModel": _job([*separate, f"--model={saved}"]),
             "import tensorflow": _job([*here, "-c", "import tensorflow"]),
         }
         ratios = {
-            "export.separate / import tensorflow": (
-                "export.separate, 3 s of audio", "import tensorflow",
+            "export.separate, SavedModel / import tensorflow": (
+                "export.separate, SavedModel", "import tensorflow",
             )
         }  # fmt: skip
         if _ALTERNATIVES.value:

@@ -4,13 +4,12 @@ Converters print much and raise what they like. Here they are quiet, and what th
 one line; a file appears when it is whole and gives what the model gives.
 """
 
-import contextlib
 import dataclasses
 import os
 import pathlib
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,8 @@ from pipeline import errors
 
 # What a converted model may differ from the model by, in dB below it: as rounding does.
 EXACT_DB = -60.0
+# With weights of sixteen bits.
+HALF_DB = -30.0
 # With weights of eight bits.
 COARSE_DB = -10.0
 _SECONDS = 2.0
@@ -112,7 +113,7 @@ def write(
     with tempfile.TemporaryDirectory(prefix=".converted-", dir=output.parent) as folder:
         draft = pathlib.Path(folder) / f"model{output.suffix}"
         try:
-            with quiet():
+            with portable.quiet(1, 2):
                 data, info = convert()
                 draft.write_bytes(data)
                 difference = _difference_db(separator, portable.load(draft))
@@ -142,18 +143,6 @@ def difference_db(found: np.ndarray, expected: np.ndarray) -> float:
     """Energy of the difference below that of what is expected, in dB."""
     error = np.square(found.astype(np.float64) - expected).sum()
     return float(10 * np.log10((error + 1e-30) / (np.square(expected, dtype=float).sum() + 1e-30)))
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps from the terminal what is written, by whatever library, to its two streams."""
-    with open(os.devnull, "w") as nothing, contextlib.ExitStack() as stack:
-        for number in (1, 2):
-            kept = os.dup(number)
-            stack.callback(os.close, kept)
-            stack.callback(os.dup2, kept, number)
-            os.dup2(nothing.fileno(), number)
-        yield
 
 
 def _difference_db(separator: Any, model: loading.LoadedModel) -> float:

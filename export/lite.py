@@ -7,8 +7,9 @@
 The file has the SavedModel's signatures, for one mixture at a time: `serving_default` takes
 `waveform` [1, samples], of any length and level, and gives `sources` [1, voice, samples], which add
 up to it; `masks` takes `log_magnitude` [1, frame, bin]. It holds LiteRT's own operations alone, and
-what voices_apart.json says. With --int8 weights have eight bits, and what they are multiplied with
-is rounded to eight bits as well: a quarter of the size, and voices that differ audibly little.
+what voices_apart.json says. With --float16 weights have sixteen bits: half the size. With --int8
+they have eight, and what they are multiplied with is rounded to eight bits as well: a quarter of
+the size. docs/outlets.md has how far the voices then differ, which is little.
 
 Before it gets its name, the file is run and held to the model. What LiteRT has no operations for is
 said in one line, and leaves no file.
@@ -27,7 +28,11 @@ from pipeline import command, errors
 
 
 def write(
-    separator: Any, output: str | os.PathLike[str], *, int8: bool = False
+    separator: Any,
+    output: str | os.PathLike[str],
+    *,
+    int8: bool = False,
+    float16: bool = False,
 ) -> conversion.Written:
     """Writes a separator as a LiteRT file.
 
@@ -35,15 +40,23 @@ def write(
         separator: `models.separator.BaseSeparator`, in float32.
         output: the file, `*.tflite`; one that is there is replaced.
         int8: weights of eight bits (dynamic range).
+        float16: weights of sixteen bits, computed with in float32.
 
     Raises:
         UserError: the network cannot be converted, or LiteRT is not installed.
+        ValueError: both are asked for.
     """
-    allowed_db = conversion.COARSE_DB if int8 else conversion.EXACT_DB
-    return conversion.write(separator, output, lambda: _convert(separator, int8), allowed_db)
+    if int8 and float16:
+        raise ValueError("weights have eight bits or sixteen, not both")
+    allowed_db = conversion.EXACT_DB
+    if int8 or float16:
+        allowed_db = conversion.COARSE_DB if int8 else conversion.HALF_DB
+    return conversion.write(
+        separator, output, lambda: _convert(separator, int8, float16), allowed_db
+    )
 
 
-def _convert(separator: Any, int8: bool) -> tuple[bytes, model_info.ModelInfo]:
+def _convert(separator: Any, int8: bool, float16: bool) -> tuple[bytes, model_info.ModelInfo]:
     import tensorflow as tf
 
     from export import signatures
@@ -65,8 +78,10 @@ def _convert(separator: Any, int8: bool) -> tuple[bytes, model_info.ModelInfo]:
         converter = tf.lite.TFLiteConverter.from_saved_model(
             folder, signature_keys=sorted(functions)
         )
-        if int8:
+        if int8 or float16:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if float16:
+            converter.target_spec.supported_types = [tf.float16]
         data = converter.convert()
     info = dataclasses.replace(info, signatures=tuple(sorted(functions)), stream=None)
     return portable.with_info(data, info), info
@@ -80,6 +95,7 @@ def _define_flags() -> None:
     )  # fmt: skip
     flags.DEFINE_string("output", None, "the file to write, *.tflite", required=True)
     flags.DEFINE_bool("int8", False, "weights of eight bits: a quarter of the size")
+    flags.DEFINE_bool("float16", False, "weights of sixteen bits: half the size")
 
 
 def main(arguments: list[str]) -> None:
@@ -89,9 +105,12 @@ def main(arguments: list[str]) -> None:
     output = pathlib.Path(flags.FLAGS.output)
     if output.suffix != portable.LITE:
         raise errors.UserError(f"{output}: the ending of LiteRT files is {portable.LITE}")
+    int8, float16 = flags.FLAGS.int8, flags.FLAGS.float16
+    if int8 and float16:
+        raise flags.Error("--int8 and --float16 exclude each other")
     portable.require(portable.LITE)
     separator = conversion.load_separator(pretrained.resolve(flags.FLAGS.model))
-    print(conversion.describe(output, write(separator, output, int8=flags.FLAGS.int8)))
+    print(conversion.describe(output, write(separator, output, int8=int8, float16=float16)))
 
 
 if __name__ == "__main__":

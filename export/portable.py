@@ -5,12 +5,14 @@ They are run by LiteRT's interpreter and by ONNX Runtime, without TensorFlow and
 in a LiteRT file as it lays down for files that belong to a model, in a ZIP archive at its end.
 """
 
+import contextlib
 import importlib
 import io
 import os
 import pathlib
 import threading
 import zipfile
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -72,6 +74,18 @@ def onnx_metadata(info: model_info.ModelInfo) -> dict[str, str]:
     return {_KEY: info.to_json()}
 
 
+@contextlib.contextmanager
+def quiet(*streams: int) -> Iterator[None]:
+    """Keeps from the terminal what is written, by whatever library, to streams 1 and 2, or one."""
+    with open(os.devnull, "w") as nothing, contextlib.ExitStack() as stack:
+        for number in streams:
+            kept = os.dup(number)
+            stack.callback(os.close, kept)
+            stack.callback(os.dup2, kept, number)
+            os.dup2(nothing.fileno(), number)
+        yield
+
+
 def _load_lite(path: pathlib.Path) -> loading.LoadedModel:
     interpreter = require(LITE)
     try:
@@ -81,7 +95,10 @@ def _load_lite(path: pathlib.Path) -> loading.LoadedModel:
         raise _foreign(path, "lite") from error
     info = _info(path, text)
     try:
-        runner = interpreter.Interpreter(str(path), num_threads=len(os.sched_getaffinity(0)))
+        # It tells of its parts when it allocates for the first time.
+        with quiet(2):
+            runner = interpreter.Interpreter(str(path), num_threads=len(os.sched_getaffinity(0)))
+            runner.allocate_tensors()
         signatures = {name: runner.get_signature_runner(name) for name in info.signatures}
     except (ValueError, RuntimeError) as error:
         raise _damaged(path, error) from error

@@ -115,7 +115,7 @@ def separate(
     if not np.isfinite(columns).all():
         raise errors.UserError("the recording holds samples that are NaN or infinite")
     if not isinstance(model, loading.LoadedModel):
-        model = loading.load(pretrained.resolve(os.fspath(model)))
+        model = loading.load(pretrained.quickest(os.fspath(model)))
     pieces = recording.voices_of(
         [columns], rate, model, chunk_seconds=chunk_seconds, overlap_seconds=overlap_seconds
     )
@@ -340,7 +340,9 @@ def main(arguments: list[str]) -> int:
         raise flags.Error("name at least one recording or folder of recordings")
     if options.overlap_seconds > options.chunk_seconds / 2:
         raise flags.Error("--overlap_seconds is more than half of --chunk_seconds")
-    model_path = pretrained.resolve(options.model)
+    # The LiteRT file has no stream.
+    find = pretrained.resolve if options.stream else pretrained.quickest
+    model_path = find(options.model)
     if loading.is_saved_model(model_path):
         # This process needs no Keras; else TensorFlow would import it, for two seconds.
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")

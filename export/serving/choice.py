@@ -66,7 +66,7 @@ def sources(asked_for: Sequence[str]) -> dict[str, Source]:
     Raises:
         UserError: nothing is asked for, and nothing is shipped.
     """
-    found: dict[str, Source] = {}
+    found: dict[str, str] = {}
     for given in asked_for:
         path = pretrained.resolve(given)
         if path in found.values():
@@ -83,7 +83,7 @@ def sources(asked_for: Sequence[str]) -> dict[str, Source]:
         path = pretrained.resolve(name)
         if path not in found.values():
             found[name] = path
-    return found
+    return {name: pretrained.quickest(path) for name, path in found.items()}
 
 
 def _title(name: str, source: Source) -> str:

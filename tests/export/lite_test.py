@@ -31,7 +31,7 @@ def files(saved, tmp_path_factory):
     """The small LSTM, as each command writes it."""
     folder = tmp_path_factory.mktemp("portable")
     separator = conversion.load_separator(saved.saved_model)
-    for name, settings in (("float", {}), ("int8", {"int8": True})):
+    for name, settings in (("float", {}), ("half", {"float16": True}), ("int8", {"int8": True})):
         lite.write(separator, folder / f"{name}.tflite", **settings)
     onnx.write(separator, folder / "model.onnx")
     return folder
@@ -84,12 +84,14 @@ def test_masks(files, saved):
         loading.load(files / "model.onnx").masks(magnitudes)
 
 
-def test_eight_bits_are_smaller_and_nearly_the_same(files, saved, speechlike):
-    assert (files / "int8.tflite").stat().st_size < (files / "float.tflite").stat().st_size
+@pytest.mark.parametrize(("name", "db"), [("half", -30), ("int8", -15)])
+def test_fewer_bits_are_smaller_and_nearly_the_same(files, saved, speechlike, name, db):
+    size, whole = ((files / f"{kind}.tflite").stat().st_size for kind in (name, "float"))
+    assert size < 0.9 * whole
     mixture = speechlike(2 * RATE)[np.newaxis]
-    found = loading.load(files / "int8.tflite").separate(mixture)
+    found = loading.load(files / f"{name}.tflite").separate(mixture)
     expected = loading.load(saved.saved_model).separate(mixture)
-    assert -70 < conversion.difference_db(found, expected) < -15
+    assert -110 < conversion.difference_db(found, expected) < db
     np.testing.assert_allclose(found.sum(axis=1), mixture, atol=1e-5)
 
 

@@ -1,15 +1,22 @@
 """The model that comes with the package: it is there, small, whole, and takes real voices apart."""
 
 import csv
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+import soundfile
 from fast_bss_eval import numpy as bss
 
-from export import loading, model_info, pretrained, separate
+from export import conversion, loading, model_info, pretrained, separate
 from pipeline import audio, errors, features
 
 MAX_BYTES = 25e6
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def test_every_model_is_small_and_has_its_card_and_log():
@@ -20,6 +27,7 @@ def test_every_model_is_small_and_has_its_card_and_log():
         assert sum(file.stat().st_size for file in files) < MAX_BYTES
         names = {file.name for file in files}
         assert {"saved_model.pb", model_info.FILE, pretrained.CARD_FILE, "log.csv"} <= names
+        assert pretrained.LITE_FILE in names
         assert name in (folder / pretrained.CARD_FILE).read_text(encoding="utf-8")
 
 
@@ -29,6 +37,50 @@ def test_names_and_paths(tmp_path):
     assert pretrained.resolve(str(tmp_path)) == str(tmp_path)
     with pytest.raises(errors.UserError, match=rf"no model 'x' .*{pretrained.DEFAULT}"):
         pretrained.path("x")
+
+
+@pytest.mark.parametrize("name", pretrained.names())
+def test_its_two_files_give_the_same_voices(name, speechlike):
+    pytest.importorskip("ai_edge_litert")
+    saved = loading.load(pretrained.path(name))
+    lite = loading.load(pretrained.path(name) / pretrained.LITE_FILE)
+    assert lite.info.network == saved.info.network
+    assert lite.info.constants == saved.info.constants
+    for mixture in (speechlike(3 * 8000), 0.03 * speechlike(1234), speechlike(30 * 8000)):
+        expected = saved.separate(mixture[np.newaxis])
+        found = lite.separate(mixture[np.newaxis])
+        assert conversion.difference_db(found, expected) < conversion.EXACT_DB
+
+
+def test_what_separates_soonest(tmp_path, monkeypatch):
+    pytest.importorskip("ai_edge_litert")
+    quick = str(pretrained.path() / pretrained.LITE_FILE)
+    assert pretrained.quickest("") == quick
+    assert pretrained.quickest(pretrained.DEFAULT) == quick
+    assert pretrained.quickest(str(pretrained.path())) == quick
+    # What is somebody's own is left alone, whatever lies in its folder.
+    (tmp_path / pretrained.LITE_FILE).touch()
+    assert pretrained.quickest(str(tmp_path)) == str(tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert pretrained.quickest("") == str(pretrained.path())
+
+
+def test_the_command_needs_no_tensorflow(tmp_path, speechlike):
+    """Which takes several seconds to import."""
+    pytest.importorskip("ai_edge_litert")
+    soundfile.write(tmp_path / "mixture.wav", speechlike(8000), 8000)
+    program = (
+        "import runpy, sys; sys.modules['tensorflow'] = None; "
+        "runpy.run_module('export.separate', run_name='__main__', alter_sys=True)"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program, "mixture.wav", "--output_dir=out"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, timeout=60,
+    )  # fmt: skip
+    found = np.stack([soundfile.read(tmp_path / f"out/mixture_voice{s}.wav")[0] for s in (1, 2)])
+    mixture, _ = soundfile.read(tmp_path / "mixture.wav")
+    expected = separate.separate(mixture, 8000, loading.load(pretrained.path()))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_it_is_what_separates_where_none_is_named():
