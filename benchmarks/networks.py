@@ -112,7 +112,7 @@ def _trained(name: str, cost: float) -> dict[str, Any]:
     steps = max(2, round(_STEPS * min(1.0, _LONG / cost)))
     _run(
         "-c", _TRAINER, f"--data_dir={_DATA_DIR.value}", f"--model={name}", f"--model_dir={run}",
-        "--epochs=100000", f"--steps_per_epoch={steps}", "--patience=0", "--warmup_steps=100",
+        "--epochs=100000", f"--steps_per_epoch={steps}", "--patience=0", "--schedule=constant",
         "--notensorboard", f"--max_minutes={_MINUTES.value}",
     )  # fmt: skip
     tests = _TEST_DIR.value or [_DATA_DIR.value]

@@ -106,6 +106,7 @@ class Ways:
     separator: object
     run: pathlib.Path
     exported: pathlib.Path
+    loaded: loading.LoadedModel
     row: Row
 
 
@@ -135,8 +136,9 @@ def ways(request, tmp_path_factory):
         network.embedding_head.dense.bias.assign(bias.ravel())
     (folder / "run").mkdir()
     model.save(folder / "run" / "best.keras")
-    saved_model.write(model, folder / "exported")
-    return Ways(request.param, model, folder / "run", folder / "exported", row)
+    exported = folder / "exported"
+    saved_model.write(model, exported)
+    return Ways(request.param, model, folder / "run", exported, loading.load(exported), row)
 
 
 def test_trainer_and_evaluator_agree_to_a_hundredth_of_a_db(ways, small_dataset, tmp_path):
@@ -160,30 +162,22 @@ def test_trainer_and_evaluator_agree_to_a_hundredth_of_a_db(ways, small_dataset,
     # And the command, over a WAV file of each mixture, to what 16 bits leave of it.
     with open(tmp_path / "results.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["system"] == "exported"]
-    model = loading.load(ways.exported)
     for mixture in records.read(str(small_dataset), info, "valid", limit=2):
         path = tmp_path / f"{mixture.id}.wav"
         soundfile.write(path, mixture.waveform, RATE, subtype="PCM_16")
         samples, rate = soundfile.read(path, dtype="float32")
-        voices = separate.separate(samples, rate, model)
+        voices = separate.separate(samples, rate, ways.loaded)
         _, values = export_metrics.score(mixture.voices, voices, RATE, ["si_sdr"])
         (row,) = [row for row in rows if row["mixture_id"] == mixture.id]
         assert values["si_sdr"].mean() == pytest.approx(float(row["si_sdr"]), abs=0.01)
 
 
-def test_saved_model_and_keras_give_the_same_samples(ways, speechlike):
-    mixture = speechlike(3 * RATE)[np.newaxis]
-    expected = np.asarray(ways.separator(mixture))
-    for path in (ways.run, ways.exported):
-        np.testing.assert_allclose(loading.load(path).separate(mixture), expected, atol=2e-5)
-
-
-def page(path, samples, folder):
+def page(model, samples, folder):
     """The voices that the page gives for a file."""
     one = work.Recording(folder, "mixture.wav", "model")
     soundfile.write(one.source, samples, RATE, format="WAV", subtype="FLOAT")
     queue = work.Queue(
-        choice.Models({"model": loading.load(path)}), work.Limits(10**7, 60), at_once=1, waiting=1
+        choice.Models({"model": model}), work.Limits(10**7, 60), at_once=1, waiting=1
     )
     queue.submit(one)
     while one.active:
@@ -201,8 +195,9 @@ def test_every_outlet_gives_the_same_voices(ways, small_dataset, tmp_path, recor
     mixtures[1] = mixtures[1] / 20
     expected = [np.asarray(ways.separator(mixture[np.newaxis]))[0] for mixture in mixtures]
     outlets = {
-        "SavedModel": loading.load(ways.exported).separate,
-        "page": lambda mixture: page(ways.exported, mixture[0], tmp_path)[np.newaxis],
+        "checkpoint": loading.load(ways.run).separate,
+        "SavedModel": ways.loaded.separate,
+        "page": lambda mixture: page(ways.loaded, mixture[0], tmp_path)[np.newaxis],
     }
     for name, write, ending, runtime in (
         ("lite", lite.write, "tflite", "ai_edge_litert"),
@@ -226,11 +221,10 @@ def test_every_outlet_gives_the_same_voices(ways, small_dataset, tmp_path, recor
 def test_a_stream_is_the_whole_at_that_gain(ways, small_dataset):
     info = dataset.read(str(small_dataset))
     mixture = next(iter(records.read(str(small_dataset), info, "valid"))).waveform
-    exported = loading.load(ways.exported)
     if (ways.name, "stream") in REFUSED:
-        assert exported.info.stream is None
+        assert ways.loaded.info.stream is None
         return
-    live = stream.Stream(exported, gain_db=3.0)
+    live = stream.Stream(ways.loaded, gain_db=3.0)
     pieces = [live.feed(part) for part in np.split(mixture, [1, 1000, 1700, 9000])]
     found = np.concatenate([*pieces, live.finish()], axis=1)
     expected = np.asarray(ways.separator(mixture[np.newaxis], gain_db=3.0))[0]
@@ -242,9 +236,8 @@ def test_chunks_of_a_long_recording_agree_with_the_whole(ways, small_dataset):
     info = dataset.read(str(small_dataset))
     pieces = [mixture.waveform for mixture in records.read(str(small_dataset), info, "train")]
     long = np.concatenate(pieces * 4)[: 60 * RATE]
-    model = loading.load(ways.exported)
-    whole = model.separate(long[np.newaxis])[0]
-    chunked = separate.separate(long, RATE, model, chunk_seconds=10, overlap_seconds=2)
+    whole = ways.loaded.separate(long[np.newaxis])[0]
+    chunked = separate.separate(long, RATE, ways.loaded, chunk_seconds=10, overlap_seconds=2)
     assert chunked.shape == whole.shape
     np.testing.assert_allclose(chunked.sum(axis=0), long, atol=1e-5)
     difference = ((chunked - whole) ** 2).sum() / (whole**2).sum()

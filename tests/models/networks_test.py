@@ -183,6 +183,8 @@ def test_learns_one_batch_by_heart(name, settings, shape):
     inputs, targets = inputs.astype("float32"), targets.astype("float32")
     network.compile(keras.optimizers.Adam(0.02), "mean_squared_error", jit_compile=False)
     before = _squared_error(network, inputs, targets)
+    # Else it is built while the step is traced, which is then traced twice.
+    network.optimizer.build(network.trainable_variables)
     # The same batch in every step of one epoch: an epoch costs far more than a step.
     network.fit(
         np.concatenate([inputs] * 80),
@@ -224,13 +226,15 @@ import numpy as np
 import keras
 from models import registry
 assert keras.backend.backend() == sys.argv[1]
+jax = __import__("jax") if sys.argv[1] == "jax" else None
 data = np.load(sys.argv[2], allow_pickle=True).item()
 results = {}
 for name, (settings, inputs, weights) in data.items():
     network = registry.create(name, **settings)
     network.build(inputs.shape)
     network.set_weights(weights)
-    results[name] = np.asarray(network(inputs))
+    # Operation by operation JAX would compile for a minute.
+    results[name] = np.asarray(jax.jit(network)(inputs) if jax else network(inputs))
 np.save(sys.argv[3], results)
 """
 
