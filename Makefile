@@ -7,7 +7,7 @@ DEMO ?= demo
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo flink experiments bench benchmark alternatives fuzz test test-latest lint format clean
+.PHONY: help install demo flink experiments bench benchmark alternatives fuzz test test-slow test-latest lint format clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -73,8 +73,13 @@ $(VENV)/.fuzz: $(VENV)/.installed
 fuzz: $(VENV)/.fuzz  ## The readers against damaged input, SECONDS=60 each
 	$(BIN)/python -m fuzz --seconds=$(or $(SECONDS),60)
 
-test: $(VENV)/.tests  ## All tests
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --durations=10 --cov --cov-report=term:skip-covered $(ARGS)
+PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --durations=10 --cov --cov-report=term:skip-covered
+
+test: $(VENV)/.tests  ## Tests of all that the project does
+	$(PYTEST) -m 'not slow' $(ARGS)
+
+test-slow: $(VENV)/.tests  ## Those that take more than ten seconds each: large networks, Flink, object stores
+	$(PYTEST) -m slow --cov-append $(ARGS)
 
 lint: $(VENV)/.tests  ## Style, types
 	$(BIN)/ruff check .

@@ -357,6 +357,7 @@ def damaged_dataset(small_dataset, tmp_path, change):
     return folder, path
 
 
+@pytest.mark.slow
 def test_the_trainer_names_a_shard_that_is_cut_short(small_dataset, tmp_path, run_command):
     folder, path = damaged_dataset(small_dataset, tmp_path, lambda data: data[: len(data) // 2])
     done = run_command("trainer.task", f"--data_dir={folder}", f"--model_dir={tmp_path}/run")
@@ -365,6 +366,7 @@ def test_the_trainer_names_a_shard_that_is_cut_short(small_dataset, tmp_path, ru
     assert not (tmp_path / "run" / "best.keras").exists()
 
 
+@pytest.mark.slow
 def test_the_trainer_names_the_record_with_one_flipped_bit(small_dataset, tmp_path, run_command):
     def flip(data):
         # Within the payload of record 2, by the lengths in the frames (8 + 4 + payload + 4).

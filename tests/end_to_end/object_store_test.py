@@ -133,6 +133,7 @@ def test_a_living_job_keeps_others_off(made, store, flags, environment, run_comm
     assert after == before
 
 
+@pytest.mark.slow
 def test_a_dead_jobs_lock_expires_and_worker_processes_write_the_same(
     made, store, data, flags, environment, endpoint, run_command
 ):
@@ -166,6 +167,7 @@ def needs_tensorflow_io():
         pytest.skip(f"tensorflow-io does not work with TensorFlow {tf.__version__}")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("needs_tensorflow_io", "made")
 def test_the_trainer_reads_the_store(environment, run_command, tmp_path):
     done = run_command(
@@ -179,6 +181,7 @@ def test_the_trainer_reads_the_store(environment, run_command, tmp_path):
     assert (tmp_path / "run" / "best.keras").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("needs_tensorflow_io", "made")
 def test_the_trainers_exit_code_is_its_own(environment, run_command, tmp_path):
     done = run_command(

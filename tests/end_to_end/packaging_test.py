@@ -104,6 +104,7 @@ def test_it_runs_elsewhere(wheel, corpus, tmp_path):
     assert (work / "data" / "_SUCCESS").exists()
 
 
+@pytest.mark.slow
 def test_workers_run_from_the_source_distribution(elsewhere, corpus, data, run_command, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -80,6 +80,7 @@ def test_two_local_workers_make_the_same(expected, make, tmp_path, mode):
     assert (content(tmp_path), summary(said)) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parallelism", [1, 4])
 def test_flink_makes_the_same(cluster, expected, make, tmp_path, parallelism):
     said = make(tmp_path, *cluster.beam_flags(parallelism))
@@ -90,6 +91,7 @@ def test_flink_makes_the_same(cluster, expected, make, tmp_path, parallelism):
     assert max(v["parallelism"] for job in jobs for v in job["vertices"]) == parallelism
 
 
+@pytest.mark.slow
 def test_a_job_outlives_a_task_manager(cluster, run_command, corpus, tmp_path):
     many = ["--mixtures_per_utterance=12"]
     undisturbed = run_command(MODULE, *given(corpus.output, tmp_path / "undisturbed", 12), *many)

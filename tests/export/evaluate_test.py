@@ -265,6 +265,7 @@ class TestResuming:
 
 
 class TestSeveral:
+    @pytest.mark.slow
     def test_models_side_by_side_on_two_datasets(
         self, saved, test_set, make_dataset, tmp_path, run_command
     ):

@@ -35,11 +35,13 @@ class Row:
         figure_db: of the trainer's SI-SDR improvement from the evaluator's. The trainer rounds
             lengths up with silence, which a network that normalises over the whole recording
             notices.
+        slow: its graphs are large, and half a minute goes into making them.
     """
 
     settings: dict[str, object]
     chunks_db: float = -15.0
     figure_db: float = 0.01
+    slow: bool = False
 
 
 # Networks with attention over time have few frames here: what a minute in one piece costs them
@@ -47,10 +49,12 @@ class Row:
 NETWORKS = {
     "ffn": Row({"units": 16, "num_layers": 1}, chunks_db=-20),
     "lstm": Row({"units": 16, "num_layers": 1}),
-    "blstm": Row({"units": 16, "num_layers": 1}),
+    "blstm": Row({"units": 16, "num_layers": 1}, slow=True),
     "tcn": Row({"width": 16, "units": 24, "num_layers": 2, "repeats": 1, "causal": True}),
-    "deep_clustering": Row({"units": 16, "num_layers": 1, "dimension": 4}, chunks_db=-10),
-    "chimera": Row({"units": 16, "num_layers": 1, "dimension": 4}),
+    "deep_clustering": Row(
+        {"units": 16, "num_layers": 1, "dimension": 4}, chunks_db=-10, slow=True
+    ),
+    "chimera": Row({"units": 16, "num_layers": 1, "dimension": 4}, slow=True),
     "conv_tasnet": Row({"filters": 32, "bottleneck": 16, "hidden": 24, "blocks": 2}),
     "sepreformer": Row(
         {
@@ -66,6 +70,7 @@ NETWORKS = {
             "auxiliary": False,
         },
         figure_db=0.1,
+        slow=True,
     ),
     "tf_locoformer": Row(
         {
@@ -78,6 +83,7 @@ NETWORKS = {
             "hop": 512,
         },
         chunks_db=-10,
+        slow=True,
     ),
 }
 
@@ -110,7 +116,13 @@ class Ways:
     row: Row
 
 
-@pytest.fixture(scope="module", params=list(NETWORKS))
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=[pytest.mark.slow] if row.slow else [])
+        for name, row in NETWORKS.items()
+    ],
+)
 def ways(request, tmp_path_factory):
     import keras
 

@@ -40,6 +40,7 @@ def test_masks_are_those_of_k_means_over_the_loud_bins(num_outputs):
         assert apart < 1.05 * best
 
 
+@pytest.mark.slow
 def test_learns_one_batch_by_heart_with_its_own_loss():
     """Bins of two voices that lie in patches: the loss falls, and so the masks are right."""
     network, inputs = _network(hardness=20.0), _inputs(frames=8)

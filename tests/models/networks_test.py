@@ -166,7 +166,14 @@ def test_is_saved_and_loaded_within_a_separator(name, settings, shape, tmp_path)
     np.testing.assert_allclose(voices[1], expected[1], atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "settings", "shape"), ROWS)
+@pytest.mark.parametrize(
+    ("name", "settings", "shape"),
+    [
+        # Their steps take long to trace.
+        pytest.param(*row.values, id=row.id, marks=[pytest.mark.slow] if row in WAVEFORMS else [])
+        for row in ROWS
+    ],
+)
 def test_learns_one_batch_by_heart(name, settings, shape):
     if name in CLUSTERING:
         pytest.skip("learns its embeddings")
@@ -239,6 +246,7 @@ np.save(sys.argv[3], results)
 """
 
 
+@pytest.mark.slow
 def test_the_other_backend_gives_the_same(tmp_path):
     pytest.importorskip("jax")
     other = "jax" if keras.backend.backend() == "tensorflow" else "tensorflow"

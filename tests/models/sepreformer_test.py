@@ -89,6 +89,7 @@ def attend(x, layer, heads):
     return dense(np.concatenate(parts, axis=-1), layer.merge) * arrays(layer.scale)[0]
 
 
+@pytest.mark.slow
 def test_size_t_is_the_literatures():
     if keras.backend.backend() != "tensorflow":
         pytest.skip("operations are counted on TensorFlow")

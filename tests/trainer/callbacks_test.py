@@ -70,6 +70,7 @@ def _run(path, epochs):
     return folder, model
 
 
+@pytest.mark.slow
 def test_a_run_in_pieces_is_the_run_in_one(tmp_path):
     whole, model = _run(tmp_path / "whole", len(SCRIPT))
     expected = whole.read_state()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 _STEP = """
 import sys
@@ -50,6 +51,7 @@ np.savez(sys.argv[3], *model.get_weights())
 """
 
 
+@pytest.mark.slow
 def test_two_devices_take_the_step_of_one(tmp_path):
     weights = []
     for backend, count in (("tensorflow", 1), ("tensorflow", 2), ("jax", 2)):

@@ -69,6 +69,7 @@ def test_refusals_name_the_flag_and_the_reason(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_damaged_export_is_refused(tmp_path):
     saved_model.write(_separator(), tmp_path / "whole")
     model = _separator()

@@ -28,6 +28,7 @@ def _history(folder):
     return json.loads((folder / "last" / "state.json").read_text())["history"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_same_command(small_dataset, tmp_path, run_command):
     folder = tmp_path / "run"
     flags = (*FLAGS, f"--data_dir={small_dataset}", f"--model_dir={folder}", "--steps_per_epoch=40")
@@ -82,6 +83,7 @@ def train_from_given_weights(settings, folder):
         training.train(config.Config.from_json(settings), folder)
 
 
+@pytest.mark.slow
 def test_both_backends_take_the_same_steps(small_dataset, tmp_path):
     settings = config.Config(
         data_dir=str(small_dataset),

@@ -168,6 +168,7 @@ def _weights(folder):
     return keras.saving.load_model(folder / "best.keras").get_weights()
 
 
+@pytest.mark.slow
 def test_a_dynamic_run_in_pieces_is_the_run_in_one(small_dataset, tmp_path, monkeypatch):
     settings = _dynamic(small_dataset, epochs=3, schedule="cosine", warmup_steps=4)
     whole = training.train(settings, tmp_path / "whole")
@@ -224,6 +225,7 @@ def test_the_average_is_validated_and_kept_and_the_weights_themselves_go_on(
     }
 
 
+@pytest.mark.slow
 def test_starts_from_another_run_and_goes_on_for_more_epochs(
     averaged, small_dataset, tmp_path, capsys
 ):
@@ -275,6 +277,7 @@ def test_three_voices_mixed_anew_without_stored_masks(make_dataset, tmp_path):
     assert keras.saving.load_model(tmp_path / "run" / "best.keras").num_sources == 3
 
 
+@pytest.mark.slow
 def test_static_mixing_learns_waveforms_too(small_dataset, tmp_path):
     settings = _config(small_dataset, loss="sisdr", mixing="static", epochs=2)
     history = training.train(settings, tmp_path).history

@@ -49,6 +49,7 @@ def run(tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_the_command_mixes_trains_validates_and_goes_on(small_dataset, tmp_path, run):
     blocked = run("-c", "import tensorflow")
     assert blocked.returncode
