@@ -208,6 +208,7 @@ def test_a_recording_that_changed_since_it_was_inspected_is_inspected_again(tmp_
     assert again == anew
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["other samples", "removed"])
 def test_a_corpus_that_changes_between_inspection_and_write(tmp_path, corpus, change):
     own, out = tmp_path / "corpus", tmp_path / "out"

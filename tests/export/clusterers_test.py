@@ -66,6 +66,7 @@ def test_separates_as_the_model_itself_where_the_clusters_are_plain(run, name, s
     assert sorted(spectrum[:, :1500].sum(axis=1) > spectrum[:, 2500:].sum(axis=1)) == [False, True]
 
 
+@pytest.mark.slow
 def test_stands_in_the_evaluation_beside_the_model(run, small_dataset, tmp_path):
     summary = evaluate.evaluate(
         [str(run)], [str(small_dataset)], str(tmp_path), split="valid", max_mixtures=2,

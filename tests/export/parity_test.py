@@ -55,7 +55,7 @@ NETWORKS = {
         {"units": 16, "num_layers": 1, "dimension": 4}, chunks_db=-10, slow=True
     ),
     "chimera": Row({"units": 16, "num_layers": 1, "dimension": 4}, slow=True),
-    "conv_tasnet": Row({"filters": 32, "bottleneck": 16, "hidden": 24, "blocks": 2}),
+    "conv_tasnet": Row({"filters": 32, "bottleneck": 16, "hidden": 24, "blocks": 2}, slow=True),
     "sepreformer": Row(
         {
             "channels": 16,

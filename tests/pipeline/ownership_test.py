@@ -164,6 +164,7 @@ KILLED = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_job_that_is_killed_anywhere_finds_its_folder_its_own(small, tmp_path, overwrite):
     job.run(settings(small, tmp_path / "finished"), say=lambda _: None)

@@ -520,6 +520,7 @@ def test_a_failure_in_a_worker_process_is_one_line(corpus_folder, tmp_path):
     assert dataset.is_whole(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_job_that_was_killed_is_finished_by_the_next(tmp_path, voice, run_command):
     for speaker in range(4):
         (tmp_path / "corpus" / f"s{speaker}").mkdir(parents=True)

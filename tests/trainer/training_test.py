@@ -66,6 +66,7 @@ def test_learns_keeps_and_goes_on(small_dataset, tmp_path, capsys):
     assert isinstance(loaded, separator.Separator)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -142,6 +143,7 @@ def test_a_folder_in_which_a_run_is_going_on_is_left_alone(small_dataset, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_another_end_of_the_cosine_is_told(small_dataset, tmp_path, capsys):
     settings = _config(small_dataset, epochs=4, steps_per_epoch=2, schedule="cosine")
     short = dataclasses.replace(settings, epochs=2)
