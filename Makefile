@@ -73,13 +73,13 @@ $(VENV)/.fuzz: $(VENV)/.installed
 fuzz: $(VENV)/.fuzz  ## The readers against damaged input, SECONDS=60 each
 	$(BIN)/python -m fuzz --seconds=$(or $(SECONDS),60)
 
-PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --durations=10 --cov --cov-report=term:skip-covered
+PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --durations=10
 
 test: $(VENV)/.tests  ## Tests of all that the project does
 	$(PYTEST) -m 'not slow' $(ARGS)
 
 test-slow: $(VENV)/.tests  ## Those that take more than ten seconds each: large networks, Flink, object stores
-	$(PYTEST) -m slow --cov-append $(ARGS)
+	$(PYTEST) -m slow $(ARGS)
 
 lint: $(VENV)/.tests  ## Style, types
 	$(BIN)/ruff check .

@@ -173,6 +173,7 @@ def test_a_job_that_is_killed_while_it_inspects(corpus, undisturbed, tmp_path):
     assert checksums(tmp_path) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_job_that_is_killed_while_its_workers_write(corpus, undisturbed, tmp_path):
     process = start(*flags(corpus, tmp_path, "--direct_num_workers=2"))
     wait_for(lambda: len(shards(tmp_path)) >= 2, process)
@@ -192,6 +193,7 @@ def test_a_job_that_is_killed_while_its_workers_write(corpus, undisturbed, tmp_p
     assert checksums(tmp_path) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_recording_that_changed_since_it_was_inspected_is_inspected_again(tmp_path, corpus):
     own = tmp_path / "corpus"
     shutil.copytree(corpus, own)

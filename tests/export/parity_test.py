@@ -50,7 +50,9 @@ NETWORKS = {
     "ffn": Row({"units": 16, "num_layers": 1}, chunks_db=-20),
     "lstm": Row({"units": 16, "num_layers": 1}),
     "blstm": Row({"units": 16, "num_layers": 1}, slow=True),
-    "tcn": Row({"width": 16, "units": 24, "num_layers": 2, "repeats": 1, "causal": True}),
+    "tcn": Row(
+        {"width": 16, "units": 24, "num_layers": 2, "repeats": 1, "causal": True}, slow=True
+    ),
     "deep_clustering": Row(
         {"units": 16, "num_layers": 1, "dimension": 4}, chunks_db=-10, slow=True
     ),

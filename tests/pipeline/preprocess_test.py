@@ -501,6 +501,7 @@ def test_flags_that_neither_knows_are_refused():
         runners.parse(["--direct_num_workers=x"])
 
 
+@pytest.mark.slow
 def test_a_failure_in_a_worker_process_is_one_line(corpus_folder, tmp_path):
     # A file-size limit stands for a full disk: every process that writes a shard meets it.
     given = [f"--input_dir={corpus_folder}", f"--output_dir={tmp_path}", "--direct_num_workers=2"]
