@@ -90,6 +90,12 @@ def _define_flags() -> None:
     flags.DEFINE_float(
         "keep_minutes", 10, "keep the files of a closed page for so long", lower_bound=0.05
     )
+    flags.DEFINE_float(
+        "keep_gigabytes",
+        20,
+        "take no more recordings when the files of all browsers need so much",
+        lower_bound=0.001,
+    )
     flags.DEFINE_integer(
         "at_once", 1, "recordings that are separated at the same time", lower_bound=1
     )
@@ -119,6 +125,7 @@ def main(arguments: list[str]) -> int:
         models,
         work.Limits(round(options.max_megabytes * 1e6), 60 * options.max_minutes),
         keep_seconds=60 * options.keep_minutes,
+        keep_bytes=round(options.keep_gigabytes * 1e9),
         at_once=options.at_once,
         cookie=f"voices-apart-{port}",
     )

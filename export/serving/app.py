@@ -50,6 +50,7 @@ class Page:
         limits: work.Limits,
         *,
         keep_seconds: float,
+        keep_bytes: int = 20_000_000_000,
         at_once: int = 1,
         waiting: int = 16,
         cookie: str = "voices-apart",
@@ -60,11 +61,13 @@ class Page:
             models: to choose from.
             limits: of a recording.
             keep_seconds: how long files are kept for a browser that is not heard of.
+            keep_bytes: what the files of all browsers may take; nothing more is begun beyond.
             at_once: recordings that are separated at the same time.
             waiting: recordings that may wait beyond those.
             cookie: its name; browsers do not tell the ports of one host apart.
         """
         self.models, self.limits, self.keep_seconds = models, limits, keep_seconds
+        self._keep_bytes = keep_bytes
         self.sessions = sessions.Sessions(keep_seconds)
         self.queue = work.Queue(models, limits, at_once, waiting)
         self.ended = True
@@ -200,6 +203,12 @@ class Page:
             raise exceptions.HTTPException(422, "there is no such model here")
         if self.queue.full or self._coming >= _COMING:
             raise exceptions.HTTPException(503, "too many recordings are waiting; try again later")
+        if self.sessions.num_bytes() >= self._keep_bytes:
+            raise exceptions.HTTPException(
+                507,
+                f"the recordings here take {self._keep_bytes / 1e9:g} GB, as much as they may; "
+                "remove one, or try again later",
+            )
         return work.Recording(self.sessions.folder, name, model)
 
     def _take(self, request: requests.Request, one: work.Recording) -> responses.Response:

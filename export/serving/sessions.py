@@ -6,6 +6,7 @@ an address that somebody else sees is worth nothing to them.
 
 import contextlib
 import fcntl
+import os
 import pathlib
 import secrets
 import shutil
@@ -108,6 +109,16 @@ class Sessions:
         session = Session(self._clock())
         self._sessions[session.token] = session
         return session
+
+    def num_bytes(self) -> int:
+        """What the files of all sessions take, those that are still on their way included."""
+        total = 0
+        for folder, _, names in os.walk(self.folder):
+            for name in names:
+                # Another thread may be removing it.
+                with contextlib.suppress(FileNotFoundError):
+                    total += os.lstat(os.path.join(folder, name)).st_size
+        return total
 
     def expire(self) -> None:
         """Removes the sessions that were not heard of for too long."""

@@ -439,6 +439,18 @@ class TestLifetime:
         assert list(client.listing()) == keys[1:]
         assert not (page.sessions.folder / keys[0]).exists()
 
+    def test_all_of_them_together_take_no_more_than_they_may(self, bands):
+        sound = encoded(np.random.default_rng(0).uniform(-0.5, 0.5, 16000))
+        with serving({"bands": bands}, keep_bytes=len(sound)) as page:
+            client, other = Client(page.port), Client(page.port)
+            key = client.ended(client.send(sound))["key"]
+            assert page.sessions.num_bytes() >= len(sound)
+            answer = other.send(sound)
+            assert answer.status == 507
+            assert "remove one" in other.error(answer)
+            assert client.ask("DELETE", f"/recordings/{key}").status == 204
+            other.ended(other.send(sound))
+
     def test_after_the_session(self, tmp_path):
         now = 0.0
         held = sessions.Sessions(60, clock=lambda: now)
