@@ -60,14 +60,14 @@ def _convert(separator: Any, int8: bool, float16: bool) -> tuple[bytes, model_in
     import tensorflow as tf
 
     from export import signatures
-    from models import spectral
+    from models import fused_lstm, spectral
 
     info = signatures.describe(separator)
     module = tf.Module()
     module.weights = [variable.value for variable in separator.variables]
     with tempfile.TemporaryDirectory() as folder:
-        # LiteRT has no inverse of the Fourier transform of real numbers.
-        with spectral.transform(spectral.FORWARD):
+        # LiteRT has no inverse of the Fourier transform of real numbers, and loops are slow.
+        with spectral.transform(spectral.FORWARD), fused_lstm.in_blocks():
             by_name = signatures.functions(separator, batch=1)
             functions = {
                 name: by_name[name].get_concrete_function()

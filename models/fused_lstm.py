@@ -4,9 +4,12 @@ TensorFlow's `BlockLSTM` runs all frames in one operation. The gradient here wor
 gate is owed in a loop over the frames backwards, of one product of matrices each, and all that
 does not hang on the frame after it, the gradients of weights and inputs, in one product for all
 frames at once. `python -m benchmarks.step` measures a step beside that of Keras.
+
+Runtimes that lack those operations run a loop; `in_blocks` is for one that is slow at it.
 """
 
 import contextlib
+import contextvars
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +20,10 @@ Tensor = Any
 
 # Sequences in a part of the batch: fewer, and the products become too narrow to be fast.
 _SMALLEST_PART = 16
+# Frames in a block of `in_blocks`.
+_BLOCK = 64
+
+_blocks = contextvars.ContextVar("blocks", default=False)
 
 
 class LSTM(keras.layers.LSTM):
@@ -40,12 +47,14 @@ class LSTM(keras.layers.LSTM):
         mask: Tensor | None = None,
         training: bool | None = False,
     ) -> Tensor:
-        if not (self.fused and self._plain(initial_state, mask)):
+        if not ((self.fused or _blocks.get()) and self._plain(initial_state, mask)):
             return super().call(
                 sequences, initial_state=initial_state, mask=mask, training=training
             )
         cell = self.cell
         weights = (cell.kernel.value, cell.recurrent_kernel.value, cell.bias.value)
+        if _blocks.get():
+            return _lstm_in_blocks(sequences, *weights)
         return _lstm(sequences, weights, bool(training), self.alone)
 
     def _plain(self, initial_state: Any, mask: Tensor | None) -> bool:
@@ -82,8 +91,54 @@ def fusing(model: keras.layers.Layer) -> Iterator[None]:
             layer.fused = fused
 
 
+@contextlib.contextmanager
+def in_blocks() -> Iterator[None]:
+    """Has what is traced inside run in a loop over blocks of frames, with a loop over a block's.
+
+    For LiteRT, which copies the list of a loop's outputs in each turn: with one loop that takes the
+    square of the length.
+    """
+    token = _blocks.set(True)
+    try:
+        yield
+    finally:
+        _blocks.reset(token)
+
+
 def _lstms(model: keras.layers.Layer) -> list[LSTM]:
     return [layer for layer in model._flatten_layers() if isinstance(layer, LSTM)]
+
+
+def _lstm_in_blocks(sequences: Tensor, w: Tensor, u: Tensor, b: Tensor) -> Tensor:
+    """`[batch, frame, feature]` to `[batch, frame, unit]`; weights as Keras' cell has them."""
+    import tensorflow as tf
+
+    batch, frames = tf.shape(sequences)[0], tf.shape(sequences)[1]
+    units = u.shape[0]
+    blocks = (frames + _BLOCK - 1) // _BLOCK
+    # What fills the last block comes after all that is kept.
+    x = tf.pad(tf.transpose(sequences, [1, 0, 2]), [[0, blocks * _BLOCK - frames], [0, 0], [0, 0]])
+    x = tf.reshape(x, [blocks * _BLOCK * batch, sequences.shape[-1]])
+    x = tf.reshape(tf.matmul(x, w) + b, [blocks, _BLOCK, batch, 4 * units])
+
+    def step(t: Tensor, h: Tensor, c: Tensor, gates: Tensor, outputs: Any) -> tuple[Any, ...]:
+        i, f, candidate, o = tf.split(gates[t] + tf.matmul(h, u), 4, axis=-1)
+        c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(candidate)
+        h = tf.sigmoid(o) * tf.tanh(c)
+        return t + 1, h, c, gates, outputs.write(t, h)
+
+    def run_block(block: Tensor, h: Tensor, c: Tensor, outputs: Any) -> tuple[Any, ...]:
+        found = tf.TensorArray(tf.float32, _BLOCK, element_shape=[sequences.shape[0], units])
+        first = (0, h, c, x[block], found)
+        _, h, c, _, found = tf.while_loop(lambda t, *_: t < _BLOCK, step, first)
+        return block + 1, h, c, outputs.write(block, found.stack())
+
+    zero = tf.zeros([batch, units])
+    outputs = tf.TensorArray(tf.float32, blocks, element_shape=[_BLOCK, sequences.shape[0], units])
+    first = (0, zero, zero, outputs)
+    outputs = tf.while_loop(lambda t, *_: t < blocks, run_block, first)[-1]
+    outputs = tf.reshape(outputs.stack(), [blocks * _BLOCK, batch, units])[:frames]
+    return tf.ensure_shape(tf.transpose(outputs, [1, 0, 2]), [*sequences.shape[:2], units])
 
 
 def _lstm(
