@@ -75,7 +75,10 @@ class ConvTasNet(keras.Model):
         causal: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # The waveform stays in full precision on its way to the encoder.
+        super().__init__(**{"autocast": False, **kwargs})
+        if blocks < 1 or repeats < 1:
+            raise ValueError(f"blocks and repeats are at least 1, not {blocks} and {repeats}")
         if filter_length % 2 or filter_length < 2:
             raise ValueError(f"filter_length is even, not {filter_length}")
         if kernel_size % 2 != 1:

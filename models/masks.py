@@ -26,25 +26,40 @@ def ideal_binary(magnitudes: Tensor) -> Tensor:
     return ops.moveaxis(ops.one_hot(loudest, magnitudes.shape[-3], dtype="float32"), -1, -3)
 
 
-def ideal_ratio(magnitudes: Tensor) -> Tensor:
-    """`|S_s| / sum_k |S_k|`, and 1 / S where all are zero."""
+def ideal_ratio(magnitudes: Tensor, noise: Tensor | None = None) -> Tensor:
+    """`|S_s| / sum_k |S_k|`, and 1 / S where all are zero.
+
+    Args:
+        magnitudes: of the voices, `[..., source, frame, bin]`.
+        noise: of what else is in the mixture, `[..., frame, bin]`, a further term of the sum.
+
+    Returns:
+        float32, the shape of the magnitudes.
+    """
     total = ops.sum(magnitudes, axis=-3, keepdims=True)
+    if noise is not None:
+        total = total + ops.expand_dims(noise, -3)
     share = magnitudes / ops.where(total > 0, total, 1.0)
     return ops.where(total > 0, share, 1 / magnitudes.shape[-3])
 
 
-def phase_sensitive(real: Tensor, imaginary: Tensor) -> Tensor:
-    """`Re(S_s / X)` with X the sum of the voices (Erdogan et al. 2015), not clipped.
+def phase_sensitive(
+    real: Tensor, imaginary: Tensor, mixture: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
+    """`Re(S_s / X)` with X the mixture (Erdogan et al. 2015), not clipped.
 
     Args:
         real: real parts of the voices' spectrograms, `[..., source, frame, bin]`.
         imaginary: imaginary parts, likewise.
+        mixture: real and imaginary part of its spectrogram, `[..., frame, bin]`; by default it is
+            the sum of the voices.
 
     Returns:
         float32, the same shape; 1 / S where the mixture is zero.
     """
-    mixture_real = ops.sum(real, axis=-3, keepdims=True)
-    mixture_imaginary = ops.sum(imaginary, axis=-3, keepdims=True)
+    if mixture is None:
+        mixture = ops.sum(real, axis=-3), ops.sum(imaginary, axis=-3)
+    mixture_real, mixture_imaginary = (ops.expand_dims(part, -3) for part in mixture)
     power = ops.square(mixture_real) + ops.square(mixture_imaginary)
     projection = real * mixture_real + imaginary * mixture_imaginary
     share = projection / ops.where(power > 0, power, 1.0)
@@ -83,6 +98,8 @@ def make_consistent(estimates: Tensor, mixture: Tensor) -> Tensor:
 def counted_bins(mixture: Tensor, frame_mask: Tensor | None = None) -> Tensor:
     """The bins that mask accuracy counts, ties aside: within 40 dB of the mixture's loudest.
 
+    Of digital silence, which the spectrogram holds at its floor, none.
+
     Args:
         mixture: magnitudes of the mixture, `[batch, frame, bin]`.
         frame_mask: 1 for valid frames, `[batch, frame]`.
@@ -94,4 +111,5 @@ def counted_bins(mixture: Tensor, frame_mask: Tensor | None = None) -> Tensor:
         mixture = mixture * ops.cast(frame_mask, mixture.dtype)[..., None]
     loudest = ops.max(mixture, axis=(-2, -1), keepdims=True)
     threshold = loudest * 10 ** (-schema.ACTIVITY_RANGE_DB / 20)
-    return ops.cast((mixture >= threshold) & (mixture > 0), "float32")
+    # What was a logarithm in between may be a little above the floor.
+    return ops.cast((mixture >= threshold) & (mixture > 1.01 * schema.MAGNITUDE_FLOOR), "float32")

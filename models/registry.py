@@ -58,7 +58,7 @@ def settings(name: str) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
-def create(name: str, *, dtype: str | None = None, **values: Any) -> keras.Model:
+def create(name: str, /, *, dtype: str | None = None, **values: Any) -> keras.Model:
     """A new network with random weights.
 
     Args:

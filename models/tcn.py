@@ -63,6 +63,8 @@ class TemporalConvolution(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if head not in heads.ACTIVATIONS:
+            raise ValueError(f"unknown head {head!r}; known are {', '.join(heads.ACTIVATIONS)}")
         self.num_outputs = num_outputs
         self.width = width
         self.units = units

@@ -102,6 +102,8 @@ class TFLocoformer(keras.Model):
         self.frame_length = frame_length
         self.hop = hop
         self.dropout = dropout
+        if frame_length % 2 or not 0 < hop <= frame_length or frame_length % hop:
+            raise ValueError(f"frame_length {frame_length} is even and a multiple of hop, {hop}")
         if self.channels % groups:
             raise ValueError(f"{self.channels} channels are no multiple of {groups} groups")
         if self.attention_channels % (2 * heads):

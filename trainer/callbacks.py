@@ -180,6 +180,8 @@ class KeepBest(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         value = (logs or {})[self.monitor]
+        if math.isnan(value):
+            return
         if self.best is None or self.sign * value > self.sign * self.best:
             self.best = float(value)
             run_folder.write_atomically(self.path, self.model.separator.save)

@@ -259,7 +259,7 @@ class Config:
         """What the network's constructor is given, less the number of outputs.
 
         Raises:
-            UserError: `--network` is not NAME=VALUE.
+            SettingsError: `--network` is not NAME=VALUE, or names what is not set by it.
         """
         named: dict[str, Any] = {
             "units": self.units,
@@ -272,6 +272,8 @@ class Config:
             name, equals, text = item.partition("=")
             if not equals or not name:
                 raise SettingsError(f"--network={item} is not NAME=VALUE")
+            if name in _NOT_OF_THE_NETWORK:
+                raise SettingsError(f"--network={item}: {_NOT_OF_THE_NETWORK[name]}")
             try:
                 settings[name] = json.loads(text)
             except json.JSONDecodeError:
@@ -305,12 +307,16 @@ class Config:
         self._check_effect(before, learns_masks)
         if self.assignment == "fixed" and self.loss not in (None, "mask"):
             raise SettingsError(f"--assignment=fixed is for --loss=mask, not {self.loss}")
+        if self.assignment == "fixed" and self.network_settings().get("head") == "softmax":
+            raise SettingsError(
+                "--assignment=fixed has one mask, of which --head=softmax would always make 1"
+            )
         where = self.data_dir
         if "train" not in info.splits or not info.splits["train"].mixtures or info.mean is None:
             raise errors.UserError(
                 f"{where} has no train split (only {', '.join(sorted(info.splits)) or 'nothing'})"
             )
-        stored = self.mixing != "dynamic" and self.loss in (None, "mask")
+        stored = self.mixing != "dynamic" and self.loss == "mask"
         if stored and self.target not in info.masks:
             raise errors.UserError(
                 f"{where} stores the masks {', '.join(info.masks) or '(none)'}, not {self.target}; "
@@ -333,6 +339,14 @@ class Config:
                 if value != getattr(Config, name) and not kept:
                     raise SettingsError(f"--{name} is for {what}")
 
+
+# What a network's constructor takes and something else decides.
+_NOT_OF_THE_NETWORK = {
+    "name": "networks have no name here",
+    "dtype": "the precision is chosen by --mixed_precision",
+    "num_outputs": "outputs are as many as the dataset has voices",
+    "num_bins": "bins are as many as the dataset has",
+}
 
 # Settings that change something only where the rest asks for it: which, what for, and whether that
 # is so (or still open).

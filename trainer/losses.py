@@ -5,6 +5,7 @@ over the sum of their weights, whatever the batches they came in.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from keras import ops
@@ -20,6 +21,8 @@ CLAMP_DB = 30.0
 # A voice that far below its mixture is not heard in this window, and nothing is learnt from it.
 _INAUDIBLE_DB = -50.0
 _TINY = 1e-10
+# Far below it, so that a silent estimate is the worst and not as good as a ratio of one.
+_SILENT = 1e-16
 
 
 def decode_targets(codes: Tensor, target: str, num_sources: int) -> Tensor:
@@ -110,7 +113,7 @@ def negative_si_sdr(estimates: Tensor, sources: Tensor, valid: Tensor) -> tuple[
     """
     valid = ops.cast(valid, "float32")[:, None]
     estimates, sources = metrics.centred(estimates, valid), metrics.centred(sources, valid)
-    estimates, sources, audible = _assigned(estimates, sources)
+    sources, audible = _assigned(estimates, sources, _scale_invariant_cost)
     power = ops.sum(ops.square(sources), axis=-1, keepdims=True)
     scale = ops.sum(estimates * sources, axis=-1, keepdims=True) / (power + _TINY)
     target = scale * sources
@@ -125,7 +128,8 @@ def negative_snr(estimates: Tensor, sources: Tensor, valid: Tensor) -> tuple[Ten
     `negative_si_sdr`.
     """
     valid = ops.cast(valid, "float32")[:, None]
-    estimates, sources, audible = _assigned(estimates * valid, sources * valid)
+    estimates, sources = estimates * valid, sources * valid
+    sources, audible = _assigned(estimates, sources, _cost)
     return _negative_ratio_db(sources, estimates - sources, audible)
 
 
@@ -147,29 +151,43 @@ def negative_magnitude_si_sdr(
     return negative_si_sdr(found, voices, ops.ones_like(found[:, 0]))
 
 
-def _assigned(estimates: Tensor, sources: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Estimates, the voices in their order, and 1 for voices that can be heard `[batch, source]`.
+def _assigned(
+    estimates: Tensor, sources: Tensor, cost: Callable[[Tensor, Tensor, Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The voices in the estimates' order, and 1 for voices that can be heard `[batch, source]`.
 
-    The order is that of the best SI-SDR; what follows compares the chosen pairs alone.
+    The order is that of the least cost, a function of the pairs' energies and products
+    `[batch, output, source]`; what follows compares the chosen pairs alone.
     """
-    cross = ops.matmul(ops.stop_gradient(estimates), ops.transpose(sources, (0, 2, 1)))
-    own = ops.sum(ops.square(ops.stop_gradient(estimates)), axis=-1)[:, :, None]
-    power = ops.sum(ops.square(sources), axis=-1)
-    correlation = ops.square(cross) / (own * power[:, None] + _TINY)
-    # In dB, as the loss is: SI-SDR = ρ² / (1 - ρ²).
-    ratio = ops.clip(correlation, 1e-6, 1 - 1e-6)
-    assignment = permutation.assign(ops.log((1 - ratio) / ratio))
-    sources = permutation.reorder(sources, assignment)
+    estimates = ops.stop_gradient(estimates)
+    cross = ops.matmul(estimates, ops.transpose(sources, (0, 2, 1)))
+    own = ops.sum(ops.square(estimates), axis=-1)[:, :, None]
+    power = ops.sum(ops.square(sources), axis=-1)[:, None]
+    sources = permutation.reorder(sources, permutation.assign(cost(own, cross, power)))
     mixture = ops.sum(ops.square(ops.sum(sources, axis=1)), axis=-1, keepdims=True)
     power = ops.sum(ops.square(sources), axis=-1)
     audible = power > mixture * 10 ** (_INAUDIBLE_DB / 10) + _TINY
-    return estimates, sources, ops.cast(audible, "float32")
+    return sources, ops.cast(audible, "float32")
+
+
+# Both are in dB but for a factor, as the losses are: a sum over voices is then a permutation's.
+def _scale_invariant_cost(own: Tensor, cross: Tensor, power: Tensor) -> Tensor:
+    # SI-SDR = ρ² / (1 - ρ²).
+    correlation = ops.square(cross) / (own * power + _TINY)
+    ratio = ops.clip(correlation, 1e-6, 1 - 1e-6)
+    return ops.log((1 - ratio) / ratio)
+
+
+def _cost(own: Tensor, cross: Tensor, power: Tensor) -> Tensor:
+    # The voice's own energy, over which it is, is the same in every permutation.
+    rest = ops.maximum(own - 2 * cross + power, 0.0)
+    return ops.log(rest + 10 ** (-CLAMP_DB / 10) * power + _TINY)
 
 
 def _negative_ratio_db(target: Tensor, noise: Tensor, audible: Tensor) -> tuple[Tensor, Tensor]:
     signal = ops.sum(ops.square(target), axis=-1)
     rest = ops.sum(ops.square(noise), axis=-1) + 10 ** (-CLAMP_DB / 10) * signal
-    ratio_db = (10 / math.log(10)) * (ops.log(signal + _TINY) - ops.log(rest + _TINY))
+    ratio_db = (10 / math.log(10)) * (ops.log(signal + _SILENT) - ops.log(rest + _TINY))
     return -ops.sum(ratio_db * audible, axis=1), ops.sum(audible, axis=1)
 
 

@@ -9,6 +9,8 @@ from models import masks, permutation
 Tensor = Any
 
 _TINY = 1e-10
+# Far below it, so that a silent estimate is the worst and not as good as a ratio of one.
+_SILENT = 1e-16
 
 
 def mask_agreement(
@@ -70,7 +72,7 @@ def si_sdr(estimates: Tensor, references: Tensor, valid: Tensor) -> Tensor:
     target = scale * references
     signal = ops.sum(ops.square(target), axis=-1)
     noise = ops.sum(ops.square(estimates - target), axis=-1)
-    return 10 * ops.log10((signal + _TINY) / (noise + _TINY))
+    return 10 * (ops.log10(signal + _SILENT) - ops.log10(noise + _TINY))
 
 
 def centred(signals: Tensor, valid: Tensor) -> Tensor:

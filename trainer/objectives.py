@@ -44,11 +44,13 @@ class Mixtures:
         sources: the voices, float32 `[batch, source, sample]`, full scale 1.
         mixture: float32 `[batch, sample]`.
         num_samples: of each row, those that are not padding, int32 `[batch]`.
+        noise: what else is in the mixture, float32 `[batch, sample]`; None where there is none.
     """
 
     sources: Tensor
     mixture: Tensor
     num_samples: Tensor
+    noise: Tensor | None = None
 
     @classmethod
     def of(cls, batch: dict[str, Tensor]) -> "Mixtures":
@@ -63,8 +65,9 @@ class Mixtures:
         if "int" in keras.backend.standardize_dtype(sources.dtype):
             sources = ops.cast(sources, "float32") / schema.FULL_SCALE
         mixture = ops.sum(sources, axis=1)
-        if "noise" in batch:
-            mixture = mixture + batch["noise"]
+        noise = batch.get("noise")
+        if noise is not None:
+            mixture = mixture + noise
         count, length = ops.shape(mixture)
         if "num_samples" in batch:
             num_samples = batch["num_samples"]
@@ -72,7 +75,7 @@ class Mixtures:
             num_samples = schema.HOP * ops.sum(ops.cast(batch["frame_mask"], "int32"), axis=1)
         else:
             num_samples = ops.full((count,), length, dtype="int32")
-        return cls(sources, mixture, num_samples)
+        return cls(sources, mixture, num_samples, noise)
 
     @functools.cached_property
     def valid(self) -> Tensor:
@@ -118,8 +121,10 @@ class Mixtures:
         if target == "ibm":
             return masks.ideal_binary(self.magnitudes)
         if target == "irm":
-            return masks.ideal_ratio(self.magnitudes)
-        return masks.phase_sensitive(*self.spectrograms)
+            noise = None if self.noise is None else spectral.magnitude(*spectral.stft(self.noise))
+            return masks.ideal_ratio(self.magnitudes, noise)
+        mixture = None if self.noise is None else self.spectrogram
+        return masks.phase_sensitive(*self.spectrograms, mixture)
 
 
 def within_reach(targets: Tensor, network: keras.Model) -> Tensor:
@@ -179,7 +184,9 @@ class Objective:
         other, other_weight = self._mask_error(outputs["masks"], mixtures, network)
         total = _CLUSTERING_SHARE * error / ops.maximum(weight, 1e-9)
         total += (1 - _CLUSTERING_SHARE) * other / ops.maximum(other_weight, 1e-9)
-        return total, ops.ones_like(total)
+        # Of silence there is nothing to learn.
+        heard = ops.cast(weight > 0, total.dtype)
+        return total * heard, heard
 
     def _waveform_error(self, outputs: dict[str, Any], mixtures: Mixtures) -> tuple[Tensor, Tensor]:
         measure = losses.negative_snr if self.loss == "snr" else losses.negative_si_sdr

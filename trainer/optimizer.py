@@ -57,7 +57,7 @@ def make(
 
 
 class _WarmUp(keras.optimizers.Optimizer):
-    """Raises the learning rate from zero in a run's first steps.
+    """Raises the learning rate from zero in a run's first steps; that of the decay is the full one.
 
     It is the optimizer's own doing, and no callback's: on JAX its variables are out of reach while
     an epoch runs, and of a schedule the plateau could not change the rate.

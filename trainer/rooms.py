@@ -89,9 +89,9 @@ class Surroundings:
 
     def _recorded_noise(self, random: np.random.Generator, num_samples: int) -> np.ndarray:
         samples = self._noises[random.integers(len(self._noises))]
-        repeated = np.tile(samples, math.ceil(num_samples / len(samples)) + 1)
         start = random.integers(len(samples))
-        return repeated[start : start + num_samples].astype(np.float32)
+        positions = np.arange(start, start + num_samples)
+        return samples.take(positions, mode="wrap").astype(np.float32)
 
 
 def coloured_noise(random: np.random.Generator, num_samples: int) -> np.ndarray:

@@ -111,7 +111,10 @@ class RunFolder:
         facts = dataset_facts(info)
         path = self.path / "config.json"
         if path.exists():
-            self._check_same(path, config, facts)
+            before = self._read_stored(path)
+            # A start that failed before its first epoch has left nothing worth keeping.
+            if self.has_state() or self.best.exists():
+                self._check_same(*before, config, facts)
         elif self.last.exists() or self.best.exists():
             raise errors.UserError(f"{self.path} holds a run without config.json; choose another")
         self.path.mkdir(parents=True, exist_ok=True)
@@ -146,9 +149,12 @@ class RunFolder:
             raise errors.UserError(f"{path} is damaged ({error}); choose another folder") from error
 
     def _check_same(
-        self, path: pathlib.Path, config: config_lib.Config, facts: dict[str, Any]
+        self,
+        before: config_lib.Config,
+        stored: dict[str, Any],
+        config: config_lib.Config,
+        facts: dict[str, Any],
     ) -> None:
-        before, stored = self._read_stored(path)
         differences = before.differences(config)
         differences += [
             f"dataset's {name} {stored.get(name)} → {value}"
@@ -187,6 +193,18 @@ class RunFolder:
         if not (self.last / state.weights).is_file():
             raise errors.UserError(f"{self.last / state.weights} is missing; start a new run")
         return state
+
+    def load_weights(self, state: State, load: Callable[[pathlib.Path], object]) -> None:
+        """Hands the state's weights to `load`.
+
+        Raises:
+            UserError: they are damaged.
+        """
+        path = self.last / state.weights
+        try:
+            load(path)
+        except Exception as error:  # HDF5 and Keras raise what they like.
+            raise errors.UserError(f"{path} is damaged ({error}); start a new run") from error
 
     def write_state(self, state: State, save_weights: Callable[[pathlib.Path], object]) -> None:
         """Keeps what is needed to go on: weights, then the state that names them, then the log."""

@@ -70,7 +70,7 @@ def _train(
     with scope():
         _compile(model, config, steps)
     if state.weights:
-        model.load_weights(folder.last / state.weights)
+        folder.load_weights(state, model.load_weights)
     print(_headline(config, info, model, data), flush=True)
     if state.epoch:
         print(f"going on after epoch {state.epoch}", flush=True)

@@ -44,6 +44,20 @@ def test_phase_sensitive(spectrograms):
     np.testing.assert_allclose(found[:, 5], 1 / len(spectrograms))
 
 
+def test_of_noisy_mixtures_masks_are_of_what_is_heard(spectrograms):
+    random = np.random.default_rng(4)
+    noise = features.stft(0.3 * random.standard_normal(3000).astype(np.float32))
+    mixture = spectrograms.sum(0) + noise
+    found = masks.phase_sensitive(
+        spectrograms.real, spectrograms.imag, (mixture.real, mixture.imag)
+    )
+    expected = (spectrograms / mixture).real
+    np.testing.assert_allclose(found, expected, atol=1e-3, rtol=1e-3)
+    ratios = masks.ideal_ratio(np.abs(spectrograms), np.abs(noise))
+    total = np.abs(spectrograms).sum(0) + np.abs(noise)
+    np.testing.assert_allclose(ratios, np.abs(spectrograms) / total, atol=1e-5)
+
+
 def test_one_output_is_completed_by_what_is_left():
     first = np.random.default_rng(0).uniform(size=(2, 1, 4, 129)).astype(np.float32)
     both = np.asarray(masks.complete(first, 2))
@@ -68,3 +82,10 @@ def test_counted_bins_ignore_what_is_not_valid():
     magnitude[0, 2] = 1e6  # padding
     counted = np.asarray(masks.counted_bins(magnitude, np.array([[1, 1, 0]])))
     np.testing.assert_array_equal(counted[0, :, 0], [1, 0, 0])
+
+
+def test_nothing_counts_in_digital_silence():
+    silence = features.stft(np.zeros((1, 3000), np.float32))
+    magnitude = 10 ** features.log_magnitude(silence)
+    assert magnitude.min() > 0
+    assert not np.asarray(masks.counted_bins(magnitude)).any()

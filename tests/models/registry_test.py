@@ -23,6 +23,10 @@ def test_tells_what_can_be_set():
         ("ffn", {"width": 3}, "ffn has no setting 'width'; it has .*units"),
         ("lstm", {"head": "square"}, "lstm cannot be made: unknown activation 'square'"),
         ("lstm", {"units": -3}, "lstm cannot be made"),
+        ("lstm", {"name": "x"}, "lstm has no setting 'name'"),
+        ("tcn", {"head": "tanh"}, "tcn cannot be made: unknown head 'tanh'"),
+        ("conv_tasnet", {"repeats": 0}, "blocks and repeats are at least 1, not 7 and 0"),
+        ("tf_locoformer", {"hop": 60}, "frame_length 128 is even and a multiple of hop, 60"),
     ],
 )
 def test_says_what_is_wrong(name, settings, message):

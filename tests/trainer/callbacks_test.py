@@ -1,5 +1,7 @@
 """What must not be forgotten when a run is killed, and how a run ends that goes wrong."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -105,6 +107,18 @@ def test_best_is_a_whole_separator(tmp_path):
     assert (loaded.mean, loaded.sample_rate) == (-3.0, 8000)
     waveform = 0.1 * np.random.default_rng(0).normal(size=(1, 2000)).astype("float32")
     np.testing.assert_allclose(loaded(waveform), model.separator(waveform), atol=1e-6)
+
+
+def test_a_figure_that_is_no_number_is_never_the_best(tmp_path):
+    model = _model()
+    best = callbacks.KeepBest(tmp_path / "best.keras", "x", "max")
+    best.set_model(model)
+    kept = []
+    for figure in (math.nan, 3.0, math.nan, 2.0, 5.0):
+        best.on_epoch_end(0, {"x": figure})
+        kept.append(best.best)
+    assert kept == [None, 3.0, 3.0, 3.0, 5.0]
+    assert best.path.exists()
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_an_error():

@@ -85,16 +85,19 @@ def test_differences_are_those_that_change_the_model():
 
 
 def test_network_settings():
-    settings = config.Config(layers=3, head="linear", network=("width=5", "causal=true", "name=x"))
+    settings = config.Config(layers=3, head="linear", network=("width=5", "causal=true", "kind=x"))
     assert settings.network_settings() == {
         "num_layers": 3,
         "head": "linear",
         "width": 5,
         "causal": True,
-        "name": "x",
+        "kind": "x",
     }
     with pytest.raises(errors.UserError, match="--network=width is not NAME=VALUE"):
         config.Config(network=("width",)).network_settings()
+    for name in ("name", "dtype", "num_outputs", "num_bins"):
+        with pytest.raises(config.SettingsError, match=f"--network={name}=7: "):
+            config.Config(network=(f"{name}=7",)).network_settings()
 
 
 def _info(**changes):
@@ -118,12 +121,17 @@ def test_check_holds_the_settings_against_the_dataset():
     with pytest.raises(errors.UserError, match=r"has no train split \(only test\)"):
         config.Config().check(_info(splits={"test": None}, mean=None))
     with pytest.raises(errors.UserError, match="stores the masks irm, psm, not ibm"):
-        config.Config(target="ibm").check(_info())
+        config.Config(target="ibm", loss="mask").check(_info())
+    # What the network learns by default is not known yet: it may need no masks.
+    config.Config(target="ibm").check(_info())
     three = _info(config={"sample_rate": 8000, "num_sources": 3, "masks": ["psm"]})
     with pytest.raises(errors.UserError, match="fixed is for two voices"):
         config.Config(assignment="fixed").check(three)
     with pytest.raises(errors.UserError, match="fixed is for --loss=mask, not sisdr"):
         config.Config(assignment="fixed", loss="sisdr").check(_info())
+    for one_mask in ({"head": "softmax"}, {"network": ("head=softmax",)}):
+        with pytest.raises(errors.UserError, match="would always make 1"):
+            config.Config(assignment="fixed", **one_mask).check(_info())
 
 
 def test_masks_need_not_be_stored_where_they_are_made_on_the_device():
@@ -131,7 +139,7 @@ def test_masks_need_not_be_stored_where_they_are_made_on_the_device():
     config.Config(mixing="dynamic").check(without)
     config.Config(mixing="static", loss="sisdr").check(without)
     with pytest.raises(errors.UserError, match=r"stores the masks \(none\), not psm"):
-        config.Config(mixing="static").check(without)
+        config.Config(mixing="static", loss="mask").check(without)
 
 
 _STATIC, _DYNAMIC = {"mixing": "static"}, {"mixing": "dynamic"}

@@ -173,6 +173,35 @@ def test_si_sdr_does_not_care_for_levels_and_snr_does():
     assert np.abs(np.asarray(quiet) - one).min() > 1
 
 
+@pytest.mark.parametrize("loss", [losses.negative_si_sdr, losses.negative_snr])
+def test_voices_that_add_up_to_the_mixture_are_in_their_best_order(loss):
+    # Poor ones: the order of the best SI-SDR is not that of the best SNR.
+    rng = np.random.default_rng(11)
+    sources = rng.normal(size=(100, 2, 200)) * rng.uniform(0.1, 1, (100, 2, 1))
+    share = rng.normal(size=(100, 1, 200)) * rng.uniform(0, 2, (100, 1, 1))
+    mixture = sources.sum(1, keepdims=True)
+    estimates = np.concatenate([share * mixture, (1 - share) * mixture], axis=1).astype("float32")
+    sources, valid = sources.astype("float32"), np.ones((100, 200), "float32")
+    found, _ = loss(estimates, sources, valid)
+    pairs = [
+        np.asarray(loss(estimates[:, [e, e]], sources[:, [s, s]], valid)[0]) / 2
+        for e, s in itertools.product(range(2), repeat=2)
+    ]
+    best = np.minimum(pairs[0] + pairs[3], pairs[1] + pairs[2])
+    np.testing.assert_allclose(found, best, atol=0.02)
+
+
+def test_a_silent_estimate_is_worse_than_the_mixture():
+    _, sources, valid = _voices(seed=6)
+    mixture = sources.sum(1, keepdims=True)
+    twice = losses.negative_si_sdr(np.repeat(mixture, 2, axis=1), sources, valid)[0]
+    for level in (0.0, 1e-9):
+        silent = np.concatenate([mixture, level * mixture], axis=1)
+        silent[:, 1, ::2] *= -1
+        found, _ = losses.negative_si_sdr(silent, sources, valid)
+        assert np.all(np.asarray(found) > np.asarray(twice) + 20)
+
+
 def test_silent_voices_have_no_weight():
     estimates, sources, valid = _voices(3, seed=3)
     sources[0, 1] = 0

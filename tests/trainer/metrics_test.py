@@ -34,6 +34,15 @@ def test_improvement_takes_the_best_permutation_and_leaves_padding_out():
         np.testing.assert_allclose(found[i], np.mean(after - before), atol=1e-3)
 
 
+def test_a_silent_estimate_improves_nothing():
+    rng = np.random.default_rng(3)
+    sources = rng.normal(size=(4, 2, 3000)) * [[[1.0], [0.5]]]
+    sources, valid = sources.astype("float32"), np.ones((4, 3000), "float32")
+    mixture = sources.sum(1, keepdims=True)
+    silent = np.concatenate([mixture, 0 * mixture], axis=1)
+    assert (np.asarray(metrics.si_sdr_improvement(silent, sources, valid)) < -20).all()
+
+
 def test_mask_agreement_counts_as_the_definition_says():
     rng = np.random.default_rng(2)
     magnitudes = 10 ** rng.uniform(-4, 0, (1, 2, 12, 9)).astype("float32")

@@ -46,6 +46,10 @@ def test_mixtures_know_their_samples_and_frames(stored):
     noisy = objectives.Mixtures.of({"sources": np.ones((1, 2, 640), "float32"), "noise": noise})
     np.testing.assert_allclose(noisy.mixture, 2.25)
     np.testing.assert_array_equal(noisy.num_samples, [640])
+    # What is masked is the noisy mixture: half of it is a voice's 1 of 2.25.
+    middle = noisy.ideal_masks("psm")[0, :, 5, 0]
+    np.testing.assert_allclose(middle, 1 / 2.25, rtol=1e-4)
+    np.testing.assert_allclose(noisy.ideal_masks("irm")[0, :, 5, 0], 1 / 2.25, rtol=1e-4)
     windows = {"sources": np.ones((2, 2, 640), "int16"), "frame_mask": np.eye(10)[[9, 4]]}
     windows["frame_mask"] = (np.arange(10) < np.array([[10], [4]])).astype("uint8")
     np.testing.assert_array_equal(objectives.Mixtures.of(windows).num_samples, [640, 256])

@@ -31,13 +31,33 @@ def test_claims_a_new_folder_and_knows_it_again(tmp_path):
 
 def test_refuses_other_settings_and_another_dataset(tmp_path):
     folder = run_folder.RunFolder(tmp_path)
-    folder.claim(config.Config(units=5), _info())
+    state = folder.claim(config.Config(units=5), _info())
+    state.epoch = 1
+    folder.write_state(state, lambda path: path.write_text("weights"))
     before = (tmp_path / "config.json").read_text()
     with pytest.raises(errors.UserError, match=r"other settings \(--units 5 → 6\)"):
         folder.claim(config.Config(units=6), _info())
     with pytest.raises(errors.UserError, match=r"dataset's plan_digest abc → xyz"):
         folder.claim(config.Config(units=5), _info("xyz"))
     assert (tmp_path / "config.json").read_text() == before
+
+
+def test_a_start_that_failed_before_its_first_epoch_claims_nothing(tmp_path):
+    folder = run_folder.RunFolder(tmp_path)
+    folder.claim(config.Config(units=5), _info())
+    other = config.Config(units=6)
+    assert folder.claim(other, _info("xyz")) == run_folder.State()
+    assert folder.read_settings() == other
+
+
+def test_damaged_weights_are_named(tmp_path):
+    def load(path):
+        raise RuntimeError("Unable to open object")
+
+    folder = run_folder.RunFolder(tmp_path)
+    state = run_folder.State(weights="epoch-00001.weights.h5")
+    with pytest.raises(errors.UserError, match=r"last/epoch-00001\.weights\.h5 is damaged \(Unab"):
+        folder.load_weights(state, load)
 
 
 def test_refuses_what_it_cannot_read(tmp_path):
