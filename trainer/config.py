@@ -110,8 +110,10 @@ class Config:
         lower_bound=0, upper_bound=0.5,
     )  # fmt: skip
     noise: float = _setting(
-        0.0, "float", "Dynamic mixing: share of mixtures with noise.", lower_bound=0, upper_bound=1
-    )
+        0.0, "float", "Dynamic mixing: share of mixtures with noise. It is learnt to tell voices "
+        "beside it; what a model gives still adds up to the mixture, noise and all.",
+        lower_bound=0, upper_bound=1,
+    )  # fmt: skip
     noise_dir: str = _setting(
         "",
         "string",
