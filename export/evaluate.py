@@ -221,14 +221,14 @@ def _clustered(models: dict[str, Any], clusterers: Sequence[str]) -> dict[str, A
 def _names(paths: Sequence[str], taken: Sequence[str] = ()) -> list[str]:
     """Short names of folders, all different: the last part that tells them apart."""
     found: list[str] = []
-    for path in paths:
+    for number, path in enumerate(paths):
+        if os.path.realpath(path) in map(os.path.realpath, paths[:number]):
+            raise errors.UserError(f"{path} is named twice")
         parts = pathlib.Path(os.path.abspath(path)).parts
         parts = parts[:-1] if parts[-1].endswith(".keras") else parts
         depth = 1
         while (name := "/".join(parts[-depth:])) in {*found, *taken} and depth < len(parts):
             depth += 1
-        if name in found:
-            raise errors.UserError(f"{path} is named twice")
         found.append(name)
     return found
 

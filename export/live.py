@@ -76,7 +76,7 @@ def run_flags(model: str) -> int:
         gain_db=options.gain_db,
         kind=options.stdin,
         rate=options.rate,
-        num_channels=options.channels,
+        num_channels=options.channels if options["channels"].present else None,
         block_seconds=options.block_ms / 1000,
         output=options.stdout,
         output_dir=pathlib.Path(options.output_dir) if options["output_dir"].present else None,
@@ -159,7 +159,7 @@ def run(
     gain_db: float,
     kind: str,
     rate: int | None,
-    num_channels: int,
+    num_channels: int | None,
     block_seconds: float,
     output: str,
     output_dir: pathlib.Path | None,
@@ -171,7 +171,7 @@ def run(
         gain_db: see `stream.Stream`.
         kind: of the input, of `FORMATS`.
         rate: of the input; of raw samples by default the model's.
-        num_channels: of raw samples.
+        num_channels: of raw samples; of a WAV, what its header must say, if anything.
         block_seconds: see `stream.Stream`.
         output: of standard output, of `FORMATS`.
         output_dir: write files `voice1.wav`, … there instead.
@@ -182,6 +182,9 @@ def run(
     Raises:
         UserError: the input is no audio or ends within a sample, or the model cannot do it.
     """
+    # What is closed before the program starts is None.
+    if sys.stdin is None or (output_dir is None and sys.stdout is None):
+        raise errors.UserError("--stream needs standard input, and standard output or --output_dir")
     if sys.stdin.isatty():
         raise errors.UserError("--stream reads samples from standard input: arecord … | …")
     if output_dir is None and sys.stdout.isatty():

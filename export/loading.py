@@ -107,6 +107,7 @@ class LoadedModel:
                 f"{self.path}: this network ({self.name}) hears what comes later and cannot follow "
                 "a stream; train with --model=lstm, or causally with --model=tcn or "
                 "--model=conv_tasnet and --network=causal=true"
+                + (" (or export it again: an older version did)" if self.info.format < 2 else "")
             )
         tensors = self.info.stream.state.items()
         return {name: np.zeros(tensor.shape, tensor.dtype) for name, tensor in tensors}

@@ -25,6 +25,7 @@ _READ_BYTES = 2**16
 _MAX_HEADER_BYTES = 2**24
 # From here on, a length says that the writer did not know it.
 _UNKNOWN_LENGTH = 0x7FFFF000
+_UNKNOWN_LONG = 0x7FFFF00000000000
 
 
 class Source:
@@ -35,14 +36,17 @@ class Source:
         num_channels: in the pipe; what is given is their mean.
     """
 
-    def __init__(self, file: BinaryIO, kind: str, rate: int | None, num_channels: int) -> None:
+    def __init__(
+        self, file: BinaryIO, kind: str, rate: int | None, num_channels: int | None
+    ) -> None:
         """Reads a WAV's header.
 
         Args:
             file: binary, has `read1`.
             kind: of `FORMATS`.
             rate: of raw samples; of a WAV, what its header must say, if anything.
-            num_channels: of raw samples.
+            num_channels: of raw samples, 1 by default; of a WAV, what its header must say, if
+                anything.
 
         Raises:
             AudioError: no WAV, or one that cannot be read.
@@ -57,9 +61,14 @@ class Source:
                 raise audio.AudioError(
                     f"standard input has {self.rate} Hz by its header, not the {rate} of --rate"
                 )
+            if num_channels not in (None, self.num_channels):
+                raise audio.AudioError(
+                    f"standard input has {self.num_channels} channels by its header, not the "
+                    f"{num_channels} of --channels"
+                )
         else:
             assert rate is not None
-            self.rate, self.num_channels, self._subtype = rate, num_channels, RAW[kind]
+            self.rate, self.num_channels, self._subtype = rate, num_channels or 1, RAW[kind]
         self._frame_bytes = self.num_channels * _SAMPLE_BYTES[self._subtype]
 
     def _read_header(self) -> tuple[int, int, str]:
@@ -73,7 +82,7 @@ class Source:
             )
         order: Literal["big", "little"] = "big" if riff[:4] == b"RIFX" else "little"
         self._endian = order.upper()
-        chunks, frame_bytes, place = b"", 0, 12
+        chunks, frame_bytes, place, long = b"", 0, 12, 0
         while True:
             name, size = self._file.read(4), self._file.read(4)
             length = int.from_bytes(size, order)
@@ -84,13 +93,18 @@ class Source:
                 break
             content = self._file.read(length + length % 2)
             place += len(content)
+            if name == b"ds64":
+                # Of RF64: the length of the samples, which 32 bits do not hold.
+                long = int.from_bytes(content[8:16], order)
             if name == b"fmt ":
                 frame_bytes = int.from_bytes(content[12:14], order)
                 chunks += name + size + content
         # GStreamer writes 0 where it does not know the length, of the samples and of all before
         # them; where the whole is longer than that, chunks follow and there are no samples.
         empty = place < int.from_bytes(riff[4:8], order) + 8 < _UNKNOWN_LENGTH
-        if riff[:4] != b"RF64" and (0 < length < _UNKNOWN_LENGTH or (not length and empty)):
+        if riff[:4] == b"RF64" and length >= _UNKNOWN_LENGTH:
+            self._left = long if 0 < long < _UNKNOWN_LONG else None
+        elif 0 < length < _UNKNOWN_LENGTH or (not length and empty):
             self._left = length
         # Whoever reads files says what the header means: one of a file with one sample.
         one = frame_bytes.to_bytes(4, order) + bytes(frame_bytes)

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import warnings
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,10 @@ def draw_separation(
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        figure.savefig(temporary, format="png")
+        with warnings.catch_warnings():
+            # Letters that no font here has are drawn as boxes.
+            warnings.simplefilter("ignore")
+            figure.savefig(temporary, format="png")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

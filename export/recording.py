@@ -1,5 +1,6 @@
 """One recording to its voices: any rate, any number of channels, any length, block by block."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -18,7 +19,7 @@ _COPY_DB = -20.0
 _SPARE_SAMPLES = 8
 _BLOCK = 2**16
 # Signals that the model is given in one call: a recurrent network takes as long for four as for
-# one, and each needs some 100 MB at a minute's length.
+# one, and each needs some 100 MB at a minute's length. Of so many chunks all channels are held.
 _AT_ONCE = 4
 
 # Gets the pieces of the mixture [sample, channel] and its voices [source, sample, channel].
@@ -55,6 +56,12 @@ def voices_of(
     """
     model_rate = model.sample_rate
     taken = given = 0
+    blocks = iter(blocks)
+    first_block = next(blocks, None)
+    if first_block is None:
+        return
+    blocks = itertools.chain([first_block], blocks)
+    at_once = max(1, min(_AT_ONCE, 2 * _AT_ONCE // first_block.shape[1]))
 
     def counted() -> Iterator[np.ndarray]:
         nonlocal taken
@@ -73,7 +80,7 @@ def voices_of(
             lambda mixtures: _separate_chunks(model, mixtures),
             chunk=round(chunk_seconds * model_rate),
             overlap=round(overlap_seconds * model_rate),
-            at_once=_AT_ONCE,
+            at_once=at_once,
         )
         for mixture, voices in pieces:
             for listener in listeners:

@@ -35,7 +35,7 @@ class Journal:
         overwrite: drop what another run left.
 
     Raises:
-        UserError: the folder holds a run of other settings.
+        UserError: the folder holds a run of other settings, or files that would be replaced.
     """
 
     def __init__(self, folder: str, settings: Mapping[str, Any], overwrite: bool = False) -> None:
@@ -46,6 +46,13 @@ class Journal:
         if overwrite:
             for name in (SUMMARY_FILE, PAGE_FILE, ROWS_FILE, JOURNAL_FILE):
                 (self._path.parent / name).unlink(missing_ok=True)
+        elif not self._path.exists() and not (self._path.parent / SUMMARY_FILE).exists():
+            for path in (self._path.parent / PAGE_FILE, self._path.parent / ROWS_FILE):
+                if path.exists():
+                    raise errors.UserError(
+                        f"{path} is there and of no run of this command: choose another "
+                        "--output_dir, or --overwrite"
+                    )
         self._read()
 
     def _read(self) -> None:

@@ -21,6 +21,10 @@ from export import loading, model_info
 from pipeline import command, errors
 
 LOG_FILE = "log.csv"
+# What an exported model consists of.
+_OURS = frozenset(
+    {"assets", "fingerprint.pb", LOG_FILE, "saved_model.pb", "variables", model_info.FILE}
+)
 
 
 def write(
@@ -93,6 +97,12 @@ def _check_target(target: pathlib.Path, overwrite: bool) -> None:
         raise errors.UserError(f"{target} is there and is no exported model; choose another folder")
     if not overwrite:
         raise errors.UserError(f"{target} holds a model; --overwrite replaces it")
+    others = sorted(path.name for path in target.iterdir() if path.name not in _OURS)
+    if others or not (target / model_info.FILE).exists():
+        what = others[0] if others else "a model of another program"
+        raise errors.UserError(
+            f"{target} holds {what}, which --overwrite would remove; choose another folder"
+        )
 
 
 def _define_flags() -> None:

@@ -163,7 +163,7 @@ def separate_file(
         )
         job.stem.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".voices-", dir=job.stem.parent) as folder:
-            drafts = [pathlib.Path(folder) / job.voice(i).name for i in range(model.num_sources)]
+            drafts = [pathlib.Path(folder) / f"{i}.wav" for i in range(model.num_sources)]
             num_samples, peak = _write(drafts, _with_progress(pieces, reader, label), reader)
             if not num_samples:
                 raise audio.AudioError(f"{job.source}: empty: it has no samples")
@@ -171,9 +171,12 @@ def separate_file(
                 drafts = [_in_16_bits(draft) for draft in drafts]
             names = [job.voice(i) for i in range(model.num_sources)]
             if plot:
-                drafts.append(pathlib.Path(folder) / job.picture.name)
+                drafts.append(pathlib.Path(folder) / "picture.png")
                 names.append(job.picture)
                 beginning.draw(drafts[-1], job.source.name, num_samples / reader.rate)
+            for name in names:
+                if name.is_dir():
+                    raise errors.UserError(f"{name} is a folder, and in the way of a voice")
             for draft, name in zip(drafts, names, strict=True):
                 draft.replace(name)
     return Separated(tuple(names), num_samples / reader.rate, tally.note())
@@ -199,20 +202,32 @@ def plan(
     jobs: dict[pathlib.Path, Job] = {}
     problems: list[errors.UserError] = []
     for name in map(pathlib.Path, inputs):
-        if not name.is_dir():
-            if name.exists():
-                jobs.setdefault(name.resolve(), Job(name, target / name.stem))
-            else:
-                problems.append(errors.UserError(f"no such file or folder: {name}"))
+        try:
+            if not name.is_dir():
+                name.stat()
+                # The stem of "..wav" would be the folder itself.
+                stem = name.stem if name.stem.strip(".") else "recording"
+                jobs.setdefault(name.resolve(), Job(name, target / stem))
+                continue
+            listing = storage.list_files(str(name))
+        except FileNotFoundError:
+            problems.append(errors.UserError(f"no such file or folder: {name}"))
             continue
-        listing = storage.list_files(str(name))
+        except OSError as error:
+            problems.append(errors.UserError(errors.explain_os_error(error)))
+            continue
+        except errors.UserError as error:
+            problems.append(error)
+            continue
         audible = [path for path in listing.files if _sounds(path)]
         if target.resolve() != name.resolve():
             audible = [p for p in audible if target.resolve() not in (name / p).resolve().parents]
         for path in audible:
             source = name / path
             jobs.setdefault(source.resolve(), Job(source, (target / path).with_suffix("")))
-        unreadable = [(path, why) for path, why in listing.problems if _sounds(path)]
+        unreadable = [
+            (path, why) for path, why in listing.problems if _sounds(path) or path in listing.closed
+        ]
         problems += [errors.UserError(f"{name / path}: {why}") for path, why in unreadable]
         if not audible and not unreadable:
             problems.append(
@@ -228,6 +243,8 @@ def _check_folder(folder: pathlib.Path) -> None:
     """Raises UserError where the folder cannot be made or written; makes nothing."""
     above = folder.absolute()
     while not above.exists():
+        if above.is_symlink():
+            raise errors.UserError(f"{above} is a link to nowhere; choose another --output_dir")
         above = above.parent
     if not above.is_dir():
         raise errors.UserError(f"{above} is no folder; choose another --output_dir")

@@ -46,9 +46,10 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=128)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "no such host"
         raise errors.UserError(
-            f"{host} port {port}: {error.strerror or error}; choose another --port or --host"
+            f"{host} port {port}: {reason}; choose another --port or --host"
         ) from error
 
 
@@ -83,7 +84,7 @@ def _define_flags() -> None:
     flags.DEFINE_float(
         "max_minutes",
         10,
-        "longest recording that is taken (a minute takes 10 MB of memory)",
+        "longest recording that is taken (a minute takes 50 MB of memory)",
         lower_bound=0.2,
         upper_bound=60,
     )

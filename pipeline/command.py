@@ -9,6 +9,7 @@ Any other exception is a fault of the program and keeps its traceback.
 """
 
 import logging as stdlib_logging
+import math
 import os
 import re
 import sys
@@ -62,6 +63,7 @@ def _run(
         if flags.FLAGS["verbosity"].using_default_value:
             # absl's own default hides `info`. Not the root's level: Beam and others log there.
             logging.get_absl_logger().setLevel(stdlib_logging.INFO)
+        _refuse_no_numbers()
         return main(rest[1:]) or 0
     except flags.Error as error:
         _complain(error, f"{error}; --help lists the flags")
@@ -94,6 +96,14 @@ def help_text(description: str) -> str:
     return "\n".join(part for part in parts if part)
 
 
+def _refuse_no_numbers() -> None:
+    """Raises where a flag is NaN or infinite, which no limit keeps out."""
+    for name in flags.FLAGS:
+        value = flags.FLAGS[name].value
+        if isinstance(value, float) and not math.isfinite(value):
+            raise flags.Error(f"--{name}={value} is not a number")
+
+
 def require(condition: object, message: str) -> None:
     """Raises `UserError(message)` unless the condition holds."""
     if not condition:
@@ -109,7 +119,7 @@ def _complain(error: BaseException, message: str) -> None:
     if flags.FLAGS.is_parsed() and logging.get_verbosity() >= logging.DEBUG:
         traceback.print_exception(error)
     # A newline, ANSI sequence or other control character in a file's name must not forge a line.
-    line = re.sub(r"[\x00-\x1f\x7f]+", " ", message).strip()
+    line = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", message).strip()
     print(f"error: {line}", file=sys.stderr, flush=True)
 
 

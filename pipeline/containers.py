@@ -42,6 +42,8 @@ def check(file: BinaryIO) -> str:
     Raises:
         AudioError: empty, not audio, cut short, a header that lies, or a damaged page.
     """
+    if not file.seekable():
+        raise AudioError("a pipe, and not a file: write it to one first")
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     head = file.read(16)

@@ -140,7 +140,7 @@ def read_folder(folder: str, *, include_sa: bool = False) -> Corpus:
         Rejection(storage.join(folder, path), reason)
         for path, reason in listing.problems
         # A broken README.txt is no recording; a name without an ending may have been a speaker.
-        if _stem(path) != path or not posixpath.splitext(path)[1]
+        if _stem(path) != path or not posixpath.splitext(path)[1] or path in listing.closed
     ]
     if not files:
         raise errors.UserError(

@@ -261,6 +261,14 @@ def remove_marker(folder: str) -> None:
     output.remove(storage.join(folder, schema.MARKER_FILE))
 
 
+def shard_names(folder: str) -> list[str]:
+    """The shards that are there, whoever's, with their side-cars, as paths within the folder."""
+    below = f"{schema.UTTERANCES_FOLDER}/"
+    names = output.names(folder)
+    names += [below + name for name in output.names(storage.join(folder, below))]
+    return [name for name in names if is_shard(name.removeprefix(below))]
+
+
 def remove_leftovers(folder: str, keep: Iterable[str] | None = None) -> None:
     """Removes what earlier attempts left behind: temporary files, and shards that are not wanted.
 

@@ -110,8 +110,8 @@ class _Job:
             if done:
                 return done
             ownership.refuse_others(folder)
-            dataset.remove_marker(folder)
-            dataset.remove_leftovers(folder, () if settings.overwrite else None)
+            if not settings.overwrite:
+                dataset.remove_leftovers(folder)
             work = storage.join(folder, dataset.WORK_FOLDER)
             try:
                 info = self._make(work)
@@ -151,7 +151,11 @@ class _Job:
                 f"{folder}: holds a finished dataset of other settings ({'; '.join(differences)}); "
                 "--overwrite replaces it, or choose another --output_dir"
             )
-        self._say(f"{folder}: already done with the same settings; --overwrite makes it anew")
+        rejected = info.counts.get("rejected", 0)
+        again = f", and looks again at the {rejected} in {schema.REJECTED_FILE}" if rejected else ""
+        self._say(
+            f"{folder}: already done with the same settings; --overwrite makes it anew{again}"
+        )
         return info
 
     def _has_plan_of(self, info: dataset.DatasetInfo) -> bool:
@@ -168,6 +172,10 @@ class _Job:
         self._refuse_bad(facts, rejections)
         shard_plans = self._plan(facts)
         self._refuse_small_disk(shard_plans)
+        # A dataset that is to be replaced stays whole until nothing is left that may be refused.
+        dataset.remove_marker(folder)
+        if self._settings.overwrite:
+            dataset.remove_leftovers(folder, ())
         statistics = self._write(work, shard_plans)
         sidecars = [shards.read(shard, folder) for shard in shard_plans]
         clean = [utterance_shards.read(shard, folder) for shard in self._utterance_plans]
@@ -376,8 +384,10 @@ class _Job:
             return
         needed = sum(plan.record_bytes(m, self._settings.masks) for m in self._mixtures)
         needed += sum(utterance_shards.planned_bytes(shard) for shard in self._utterance_plans)
-        for shard in self._with_clean(shard_plans):
-            path = storage.join(folder, shard.path)
+        # Shards that are there stay, or are removed before.
+        replaced = dataset.shard_names(folder) if self._settings.overwrite else ()
+        for name in replaced or [shard.path for shard in self._with_clean(shard_plans)]:
+            path = storage.join(folder, name)
             needed -= os.path.getsize(path) if os.path.isfile(path) else 0
         free = shutil.disk_usage(folder).free
         if needed > free:

@@ -14,7 +14,6 @@ network.
 """
 
 import logging as stdlib_logging
-import math
 
 from absl import flags, logging
 
@@ -137,14 +136,14 @@ def main(beam_flags: list[str]) -> None:
 def _check_flags() -> None:
     if not _INPUT_DIR.value and not _MANIFEST.value:
         raise flags.Error("--input_dir or --manifest is needed")
+    for holder in (_INPUT_DIR, _MANIFEST):
+        if "" in holder.value:
+            raise flags.Error(f"--{holder.name} is empty; name a folder or file")
     if not _OUTPUT_DIR.value and not _DRY_RUN.value:
         raise flags.Error("--output_dir is needed")
     unknown = [mask for mask in _MASKS.value if mask not in schema.MASKS]
     if unknown:
         raise flags.Error(f"--masks: {unknown[0]!r} is not one of {', '.join(schema.MASKS)}")
-    for holder in (_MAX_SNR_DB, _MIN_SECONDS, _MAX_SECONDS, _VALID_FRACTION, _MAX_BAD_FRACTION):
-        if not math.isfinite(holder.value):
-            raise flags.Error(f"--{holder.name}={holder.value} is not a number")
     if _MIN_SECONDS.value > _MAX_SECONDS.value:
         raise flags.Error("--min_seconds is more than --max_seconds")
     if _MIXTURE_LIST.value is not None:

@@ -43,10 +43,12 @@ class Listing:
     Attributes:
         files: paths relative to the folder, with `/`, sorted.
         problems: what cannot be followed: path relative to the folder, and why; sorted.
+        closed: those of the problems that are folders, with perhaps many files in them.
     """
 
     files: tuple[str, ...]
     problems: tuple[tuple[str, str], ...]
+    closed: frozenset[str] = frozenset()
 
 
 def is_remote(path: str) -> bool:
@@ -134,6 +136,7 @@ def _list_local(folder: str) -> Listing:
         raise ReadError(folder, what)
     files: list[str] = []
     problems: list[tuple[str, str]] = []
+    closed: set[str] = set()
 
     def visit(relative: str, above: tuple[tuple[int, int], ...]) -> None:
         here = os.path.join(folder, relative)
@@ -149,6 +152,7 @@ def _list_local(folder: str) -> Listing:
             if not _is_text(entry.name):
                 problems.append((path.encode(errors="backslashreplace").decode(), _NO_TEXT))
                 continue
+            mode = 0
             try:
                 mode = entry.stat().st_mode
                 if stat.S_ISDIR(mode):
@@ -159,12 +163,14 @@ def _list_local(folder: str) -> Listing:
                     problems.append((path, "not a plain file"))
             except OSError as error:
                 problems.append((path, _explain(os.path.join(folder, path), error)))
+                if stat.S_ISDIR(mode):
+                    closed.add(path)
 
     try:
         visit("", ())
     except OSError as error:
         raise ReadError(folder, _explain(folder, error)) from error
-    return Listing(tuple(sorted(files)), tuple(sorted(problems)))
+    return Listing(tuple(sorted(files)), tuple(sorted(problems)), frozenset(closed))
 
 
 def _is_text(name: str) -> bool:

@@ -20,6 +20,8 @@ from absl import flags, logging
 from pipeline import command, errors, harvard, sphere, version
 
 SETTINGS_FILE = "voices.json"
+# What a corpus consists of.
+_OURS = frozenset({"TRAIN", "TEST", "DOC", SETTINGS_FILE})
 # The last lists are the test's alone.
 _TEST_SENTENCES = 12 * harvard.LIST_LENGTH
 _DATABASE = "VOICES"
@@ -126,6 +128,12 @@ def _is_there(output: pathlib.Path, settings: Settings, overwrite: bool) -> bool
         raise errors.UserError(
             f"{output} holds a corpus of other settings ({marker.name} has them); "
             "--overwrite replaces it"
+        )
+    others = sorted(path.name for path in output.iterdir() if path.name not in _OURS)
+    if others:
+        raise errors.UserError(
+            f"{output} holds {others[0]} too, which --overwrite would remove; move it "
+            "away, or choose another --output_dir"
         )
     return False
 

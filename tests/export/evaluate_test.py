@@ -222,6 +222,18 @@ class TestResuming:
             results.Journal(str(tmp_path), {"split": "valid"})
         assert not len(results.Journal(str(tmp_path), {"split": "valid"}, overwrite=True))
 
+    @pytest.mark.parametrize("name", [results.ROWS_FILE, results.PAGE_FILE])
+    def test_what_others_wrote_is_not_replaced(self, tmp_path, name):
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(errors.UserError, match=f"{name} is there and of no run"):
+            results.Journal(str(tmp_path), {})
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+
+    def test_a_dataset_is_named_once(self, tmp_path):
+        (tmp_path / "link").symlink_to(tmp_path)
+        with pytest.raises(errors.UserError, match="link is named twice"):
+            evaluate._names([str(tmp_path), str(tmp_path / "link")])
+
     def test_an_interrupt_is_answered_once(self, test_set):
         """Ctrl-C reaches every process of the terminal's group."""
         program = (

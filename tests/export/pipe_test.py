@@ -43,7 +43,7 @@ def samples():
     return np.random.default_rng(0).uniform(-0.9, 0.9, (501, 1))
 
 
-def read(data, kind="wav", rate=None, channels=1, file=Trickle):
+def read(data, kind="wav", rate=None, channels=None, file=Trickle):
     source = pipe.Source(file(data), kind, rate, channels)
     return np.concatenate([np.zeros(0), *source.blocks()]), source
 
@@ -104,6 +104,12 @@ class TestSource:
     def test_what_follows_the_samples_is_none(self, samples):
         found, _ = read(wav(samples, 1002) + b"LIST\x04\0\0\0abcd")
         assert len(found) == 501
+        long = io.BytesIO()
+        soundfile.write(long, samples, 16000, subtype="PCM_16", format="RF64")
+        found, _ = read(long.getvalue() + b"LIST\x04\0\0\0abcd")
+        assert len(found) == 501
+        with pytest.raises(audio.AudioError, match="promises 10 samples more"):
+            read(long.getvalue()[:-20])
 
     @pytest.mark.parametrize("cut", [1, 3])
     def test_an_end_within_a_sample_is_said_when_all_is_given(self, samples, cut):
@@ -153,6 +159,8 @@ class TestSource:
     def test_another_rate_than_told(self, samples):
         with pytest.raises(audio.AudioError, match="8000 Hz by its header, not the 16000"):
             read(wav(samples, 1002), rate=16000)
+        with pytest.raises(audio.AudioError, match="1 channels by its header, not the 2"):
+            read(wav(samples, 1002), channels=2)
 
 
 class TestPipe:

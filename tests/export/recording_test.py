@@ -82,6 +82,27 @@ def test_each_voice_is_one_in_all_channels(bands, make_stub, sign):
     np.testing.assert_allclose(voices.transpose(0, 2, 1), expected, atol=0.02)
 
 
+@pytest.mark.parametrize(("channels", "most"), [(1, 4), (2, 12), (16, 17)])
+def test_of_many_channels_few_chunks_are_held(make_stub, channels, most):
+    random = np.random.default_rng(0)
+    calls = []
+
+    def stub(waveform):
+        calls.append(waveform.shape[0])
+        return np.stack([waveform, 0 * waveform], axis=1)
+
+    sound = random.uniform(-0.5, 0.5, (60000, channels)).astype(np.float32)
+    model = make_stub(stub)
+    held = []
+    pieces = recording.voices_of(
+        [sound], 8000, model, chunk_seconds=1, overlap_seconds=0.5,
+        listeners=[lambda mixture, voices: held.append(sum(calls))],
+    )  # fmt: skip
+    found = np.concatenate(list(pieces), axis=1)
+    np.testing.assert_allclose(found.sum(0), sound, atol=1e-5)
+    assert held[0] == most
+
+
 def test_channels_that_cancel_out_are_separated(bands, speechlike):
     mono = speechlike(9000)
     voices = run(bands, np.stack([mono, -mono], axis=1), 8000)

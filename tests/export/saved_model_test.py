@@ -115,6 +115,10 @@ def test_a_model_is_replaced_only_when_asked(make_separator, tmp_path):
     saved_model.write(make_separator(num_outputs=3, num_sources=3), target, overwrite=True)
     assert loading.load(target).num_sources == 3
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    (target / "notes.txt").write_text("three years")
+    with pytest.raises(errors.UserError, match=r"holds notes\.txt, which --overwrite"):
+        saved_model.write(make_separator(), target, overwrite=True)
+    assert loading.load(target).num_sources == 3
 
 
 def test_no_other_folder_is_ever_replaced(make_separator, tmp_path):

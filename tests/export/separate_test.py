@@ -1,6 +1,7 @@
 """The command and the function: files and folders in, voices out, one line for what goes wrong."""
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -135,6 +136,17 @@ class TestFile:
         assert masks[0, :, 2:30].mean() > 0.9
         assert masks[1, :, 36:].mean() > 0.9
 
+    def test_a_folder_in_the_way_leaves_all_as_it_was(self, separate_one, tmp_path, speechlike):
+        path = write(tmp_path / "mix.wav", speechlike(900))
+        write(tmp_path / "out" / "mix_voice1.wav", np.zeros(9))
+        (tmp_path / "out" / "mix_voice2.wav").mkdir()
+        with pytest.raises(errors.UserError, match=r"mix_voice2\.wav is a folder"):
+            separate_one(path)
+        assert soundfile.info(tmp_path / "out" / "mix_voice1.wav").frames == 9
+        assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+            "mix_voice1.wav", "mix_voice2.wav",
+        ]  # fmt: skip
+
     @pytest.mark.parametrize("damage", ["cut", "NaN", "empty", "text", "no bytes"])
     def test_bad_recordings_leave_nothing(self, separate_one, tmp_path, speechlike, damage):
         path = write(tmp_path / "bad.wav", speechlike(60000), subtype="FLOAT")
@@ -232,6 +244,34 @@ class TestPlan:
         with pytest.raises(errors.UserError, match="would overwrite"):
             separate.plan([tmp_path], tmp_path, 2)
 
+    def test_one_bad_name_does_not_stop_the_others(self, tmp_path):
+        good = write(tmp_path / "a.wav", np.zeros(9))
+        (tmp_path / "loop.wav").symlink_to(tmp_path / "loop.wav")
+        odd = write(tmp_path / "b.wav", np.zeros(9)).rename(tmp_path / "..wav")
+        names = [tmp_path / ("y" * 300 + ".wav"), tmp_path / "loop.wav", good, odd]
+        jobs, problems = separate.plan(names, tmp_path / "out", 2)
+        assert [job.voice(0) for job in jobs] == [
+            tmp_path / "out" / "a_voice1.wav",
+            tmp_path / "out" / "recording_voice1.wav",
+        ]
+        assert [str(tmp_path) in str(problem) for problem in problems] == [True, True]
+
+    def test_a_folder_that_may_not_be_read_is_named(self, tmp_path, monkeypatch):
+        write(tmp_path / "in" / "a.wav", np.zeros(9))
+        write(tmp_path / "in" / "St. John" / "b.wav", np.zeros(9))
+        scan = os.scandir
+
+        def refuse(path):
+            if str(path).endswith("John"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return scan(path)
+
+        # chmod does not stop root, whom tests in containers run as.
+        monkeypatch.setattr(os, "scandir", refuse)
+        jobs, problems = separate.plan([tmp_path / "in"], tmp_path / "out", 2)
+        assert [job.source.name for job in jobs] == ["a.wav"]
+        assert ["St. John" in str(problem) for problem in problems] == [True]
+
     def test_what_is_not_there(self, tmp_path):
         (tmp_path / "empty").mkdir()
         jobs, problems = separate.plan([tmp_path / "x.wav", tmp_path / "empty"], tmp_path, 2)
@@ -275,6 +315,7 @@ class TestCommand:
             (["a.wav", "--model=m"], 1, "no such model: m"),
             (["a.wav", "--model=m", "--chunk_seconds=1"], 2, "chunk_seconds"),
             (["a.wav", "--model=m", "--overlap_seconds=40"], 2, "overlap_seconds"),
+            (["a.wav", "--model=m", "--chunk_seconds=inf"], 2, "chunk_seconds=inf is not a number"),
             (["a.wav", "--model=m", "--modle=n"], 2, "modle"),
             (["a.wav", "--model=m", "--output_dir=/dev/null/x"], 1, "/dev/null is no folder"),
         ],

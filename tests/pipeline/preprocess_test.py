@@ -303,6 +303,12 @@ def test_the_same_again_does_nothing_and_other_settings_are_refused(
     make(folder, corpus_folder, max_bad_fraction=0.5, beam_flags=["--direct_num_workers=2"])
     make(folder, corpus_folder, mixing=plan.Settings(seed=1), num_shards=1, overwrite=True)
     assert dataset.read(str(folder)).config["seed"] == 1
+    # What is refused leaves what was there.
+    before = checksums(folder)
+    with pytest.raises(errors.UserError):
+        make(folder, corpus_folder, min_seconds=500.0, overwrite=True)
+    assert checksums(folder) == before
+    assert dataset.read(str(folder)).config["seed"] == 1
     assert sorted(p.name for p in folder.glob("*.tfrecord")) == [
         "train-00000-of-00001.tfrecord",
         "valid-00000-of-00001.tfrecord",
@@ -454,6 +460,7 @@ def test_help_is_quick_and_names_beams_flags(run_command):
         (["--input_dir=CORPUS", "--output_dir=OUT", "--sead=1"], 2, "--sead=1"),
         (["--input_dir=CORPUS", "--output_dir=OUT", "--num_sources=1"], 2, "num_sources"),
         (["--input_dir=CORPUS", "--output_dir=OUT", "--max_snr_db=nan"], 2, "max_snr_db"),
+        (["--input_dir=", "--output_dir=OUT"], 2, "--input_dir is empty"),
         (["--input_dir=CORPUS", "--output_dir=OUT", "--masks=ibm,xyz"], 2, "'xyz'"),
         (
             ["--input_dir=CORPUS", "--output_dir=OUT", "--min_seconds=9", "--max_seconds=8"], 2,

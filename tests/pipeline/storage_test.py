@@ -91,6 +91,25 @@ def test_what_may_not_be_read(tmp_path, monkeypatch):
         storage.read_bytes(str(tmp_path / "a.wav"))
 
 
+def test_folders_that_may_not_be_read_are_told_from_files(tmp_path, monkeypatch):
+    for name in ("a.wav", "closed/b.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "gone.wav").symlink_to(tmp_path / "nowhere")
+    scan = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    listing = storage.list_files(str(tmp_path))
+    assert listing.files == ("a.wav",)
+    assert [path for path, _ in listing.problems] == ["closed", "gone.wav"]
+    assert listing.closed == {"closed"}
+
+
 def test_a_file_that_fits_no_memory(tmp_path, monkeypatch):
     make(tmp_path, "a.wav")
     monkeypatch.setattr(storage, "MAX_FILE_BYTES", 4)

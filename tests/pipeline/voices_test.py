@@ -131,6 +131,10 @@ def test_other_settings_are_refused_and_overwrite_replaces(tmp_path):
     assert json.loads((tmp_path / "v" / voices.SETTINGS_FILE).read_text())["num_speakers"] == 2
     assert len(list((tmp_path / "v").rglob("*.WAV"))) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["v"]
+    (tmp_path / "v" / "notes.txt").write_text("mine")
+    with pytest.raises(errors.UserError, match=r"holds notes\.txt too"):
+        voices.write(tmp_path / "v", small, overwrite=True)
+    assert len(list((tmp_path / "v").rglob("*.WAV"))) == 2
 
 
 def test_a_folder_of_something_else_stays_as_it_is(tmp_path):
