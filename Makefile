@@ -1,4 +1,4 @@
-# The five targets a person needs: install, demo, test, lint, bench. `make help` lists all.
+# The five targets a person needs: install, demo, test, lint, format. `make help` lists all.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -75,7 +75,7 @@ fuzz: $(VENV)/.fuzz  ## The readers against damaged input, SECONDS=60 each
 
 PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --durations=10
 
-test: $(VENV)/.tests  ## Tests of all that the project does
+test: $(VENV)/.tests  ## Tests, but for those that take more than ten seconds each
 	$(PYTEST) -m 'not slow' $(ARGS)
 
 test-slow: $(VENV)/.tests  ## Those that take more than ten seconds each: large networks, Flink, object stores
@@ -86,7 +86,7 @@ lint: $(VENV)/.tests  ## Style, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format:  ## Mends what can be mended by a machine
+format: $(VENV)/.tests  ## Mends what can be mended by a machine
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -28,7 +28,8 @@ _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/cold_start.js
 
 COMMANDS = (
     "pipeline.preprocess", "pipeline.voices", "trainer.task", "export.saved_model",
-    "export.separate", "export.evaluate", "export.serve",
+    "export.separate", "export.evaluate", "export.serve", "export.lite", "export.onnx",
+    "export.example",
 )  # fmt: skip
 _ASTEROID = """
 import sys, soundfile, torch

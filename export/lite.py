@@ -8,8 +8,8 @@ The file has the SavedModel's signatures, for one mixture at a time: `serving_de
 `waveform` [1, samples], of any length and level, and gives `sources` [1, voice, samples], which add
 up to it; `masks` takes `log_magnitude` [1, frame, bin]. It holds LiteRT's own operations alone, and
 what voices_apart.json says. With --float16 weights have sixteen bits: half the size. With --int8
-they have eight, and what they are multiplied with is rounded to eight bits as well: a quarter of
-the size. docs/outlets.md has how far the voices then differ, which is little.
+they have eight, and what they are multiplied with is rounded to eight bits as well: a third to a
+quarter of the size. docs/outlets.md has how far the voices then differ, which is little.
 
 Before it gets its name, the file is run and held to the model. What LiteRT has no operations for is
 said in one line, and leaves no file.
@@ -94,7 +94,7 @@ def _define_flags() -> None:
         "name of a model that comes with the package (default: the one that does)",
     )  # fmt: skip
     flags.DEFINE_string("output", None, "the file to write, *.tflite", required=True)
-    flags.DEFINE_bool("int8", False, "weights of eight bits: a quarter of the size")
+    flags.DEFINE_bool("int8", False, "weights of eight bits: a third to a quarter of the size")
     flags.DEFINE_bool("float16", False, "weights of sixteen bits: half the size")
 
 

@@ -34,7 +34,7 @@ def define_flags() -> None:
     )  # fmt: skip
     flags.DEFINE_enum(
         "stdin", pipe.WAV, pipe.FORMATS,
-        "--stream: what comes; a WAV need not know its length, raw samples need --rate",
+        "--stream: what comes; a WAV need not know its length, raw samples may need --rate",
     )  # fmt: skip
     flags.DEFINE_enum(
         "stdout", pipe.WAV, pipe.FORMATS,
@@ -45,12 +45,13 @@ def define_flags() -> None:
         lower_bound=containers.MIN_RATE, upper_bound=containers.MAX_RATE,
     )  # fmt: skip
     flags.DEFINE_integer(
-        "channels", 1, "--stream: of raw samples",
+        "channels", 1, "--stream: of raw samples; of a WAV, what its header must say",
         lower_bound=1, upper_bound=containers.MAX_CHANNELS,
     )  # fmt: skip
     flags.DEFINE_float(
-        "block_ms", 16.0, "--stream: what the model is handed at least, in whole hops of its own; "
-        "longer blocks take less computing and add to the delay", lower_bound=0, upper_bound=10000,
+        "block_ms", 16.0, "--stream: what the model is handed at a time, to the nearest whole hop "
+        "of its own; longer blocks take less computing and add to the delay",
+        lower_bound=0, upper_bound=10000,
     )  # fmt: skip
 
 

@@ -78,7 +78,7 @@ class Source:
         if riff[:4] not in (b"RIFF", b"RIFX", b"RF64") or riff[8:] != b"WAVE":
             raise audio.AudioError(
                 f"standard input is no WAV: it begins with {riff[:4]!r}; raw samples need "
-                "--stdin=s16le or f32le, --rate and --channels"
+                "--stdin=s16le or f32le, and perhaps --rate and --channels"
             )
         order: Literal["big", "little"] = "big" if riff[:4] == b"RIFX" else "little"
         self._endian = order.upper()

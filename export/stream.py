@@ -52,8 +52,9 @@ class Stream:
                 its speech to the level that the network was trained at, which stands in
                 `voices_apart.json` as `active_level_db`. The voices have the mixture's level.
             rate: of the samples, in Hz; by default the model's. Another one is resampled.
-            block_seconds: that the model is handed at least; by default its own hop. Longer blocks
-                take less computing, and add their length to the delay.
+            block_seconds: that the model is handed at a time, to the nearest whole hop of its own,
+                and one hop at least; by default just that. Longer blocks take less
+                computing, and add their length to the delay.
 
         Raises:
             UserError: there is no such model, it is not causal, or no recording has such a rate.

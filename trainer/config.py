@@ -49,18 +49,22 @@ class Config:
     )
     model: str = _setting("lstm", "string", "Name of the network: ffn, lstm, ….")
     units: int | None = _setting(
-        None, "integer", "Units of each hidden layer (default: the network's, 300).", lower_bound=1
+        None,
+        "integer",
+        "Units of each hidden layer (default: the network's, 300 of most).",
+        lower_bound=1,
     )
     layers: int | None = _setting(
-        None, "integer", "Hidden layers (default: the network's, 2).", lower_bound=1
+        None, "integer", "Hidden layers (default: the network's, 2 of most).", lower_bound=1
     )
     dropout: float | None = _setting(
-        None, "float", "Share of hidden units that is dropped in training (default: none).",
+        None, "float", "Share of hidden units that is dropped in training (default: the network's, "
+        "0 of most).",
         lower_bound=0, upper_bound=0.95,
     )  # fmt: skip
     head: str | None = _setting(
-        None, "enum", "Activation of the masks (default: the network's, sigmoid). A sigmoid learns "
-        "psm clipped to [0, 1], linear all of it.",
+        None, "enum", "Activation of the masks (default: the network's, sigmoid or relu). A "
+        "sigmoid learns psm clipped to [0, 1], linear all of it.",
         enum_values=["sigmoid", "linear", "relu", "softmax"],
     )  # fmt: skip
     network: tuple[str, ...] = _setting(
