@@ -101,7 +101,7 @@ def _refuse_no_numbers() -> None:
     for name in flags.FLAGS:
         value = flags.FLAGS[name].value
         if isinstance(value, float) and not math.isfinite(value):
-            raise flags.Error(f"--{name}={value} is not a number")
+            raise flags.Error(f"--{name}={value} is not a finite number")
 
 
 def require(condition: object, message: str) -> None:

@@ -315,7 +315,11 @@ class TestCommand:
             (["a.wav", "--model=m"], 1, "no such model: m"),
             (["a.wav", "--model=m", "--chunk_seconds=1"], 2, "chunk_seconds"),
             (["a.wav", "--model=m", "--overlap_seconds=40"], 2, "overlap_seconds"),
-            (["a.wav", "--model=m", "--chunk_seconds=inf"], 2, "chunk_seconds=inf is not a number"),
+            (
+                ["a.wav", "--model=m", "--chunk_seconds=inf"],
+                2,
+                "chunk_seconds=inf is not a finite number",
+            ),
             (["a.wav", "--model=m", "--modle=n"], 2, "modle"),
             (["a.wav", "--model=m", "--output_dir=/dev/null/x"], 1, "/dev/null is no folder"),
         ],
