@@ -92,8 +92,8 @@ taskmanager.memory.jvm-overhead.max: 128m
 cluster.evenly-spread-out-slots: true
 web.tmpdir: {folder}
 restart-strategy.type: fixed-delay
-restart-strategy.fixed-delay.attempts: 3
-restart-strategy.fixed-delay.delay: 1 s
+restart-strategy.fixed-delay.attempts: 6
+restart-strategy.fixed-delay.delay: 3 s
 pekko.ask.timeout: 60 s
 heartbeat.interval: 2000
 heartbeat.timeout: 20000
