@@ -98,7 +98,7 @@ format: $(VENV)/.tests  ## Mends what can be mended by a machine
 	@touch $@
 
 test-latest: .venv-latest/.tests  ## The path through all rooms on the newest TensorFlow
-	.venv-latest/bin/python -m pytest --numprocesses=2 --dist=loadgroup $(or $(ARGS),tests/end_to_end tests/models tests/pipeline/shards_test.py --ignore=tests/end_to_end/runners_test.py)
+	.venv-latest/bin/python -m pytest --numprocesses=2 --dist=loadgroup $(or $(ARGS),tests/end_to_end tests/models tests/pipeline/dataset/shards_test.py --ignore=tests/end_to_end/runners_test.py)
 
 clean:  ## Removes environments and what the demo made
 	rm -rf $(VENV) .venv-latest .venv-alternatives $(DEMO) *.egg-info build dist

@@ -61,7 +61,7 @@ setuptools.setup(
         include=[f"{room}{below}" for room in ROOMS for below in ("", ".*")]
     ),
     package_data={"export": ["templates/*", "pretrained/*/*", "pretrained/*/variables/*"]},
-    entry_points={"console_scripts": ["voices-apart-worker = pipeline.worker:main"]},
+    entry_points={"console_scripts": ["voices-apart-worker = pipeline.beam.worker:main"]},
     install_requires=[
         "absl-py",
         "apache-beam>=2.60",

@@ -14,7 +14,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline import audio, corpus, features, schema
+from pipeline import features, schema
+from pipeline.audio import decoding
+from pipeline.corpora import corpus
 
 Pair = tuple[corpus.Utterance, corpus.Utterance]
 
@@ -69,7 +71,7 @@ def bare_shard(pairs: Sequence[Pair], path: pathlib.Path) -> Output:
     average, cost one decode where they come soon after each other; here each costs two.
     """
     # Heavier than the rest; the spawned processes pay for it, as Beam's workers do.
-    from pipeline import shards, tfrecord
+    from pipeline.dataset import shards, tfrecord
 
     start = time.perf_counter()
     rate = schema.DEFAULT_SAMPLE_RATE
@@ -82,8 +84,8 @@ def bare_shard(pairs: Sequence[Pair], path: pathlib.Path) -> Output:
             for utterance in (first, second):
                 data = pathlib.Path(utterance.path).read_bytes()
                 hashlib.sha256(data).hexdigest()
-                samples, own_rate = audio.decode(data)
-                samples = audio.resample(samples, own_rate, rate)
+                samples, own_rate = decoding.decode(data)
+                samples = decoding.resample(samples, own_rate, rate)
                 signals.append(samples)
                 gains.append(-26 - features.active_level_db(samples))
             length = min(map(len, signals))

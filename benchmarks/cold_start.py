@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks import children, fresh, measure
-from pipeline import command
+from pipeline import cli
 
 _ALTERNATIVES = flags.DEFINE_bool("alternatives", True, "Measure those, too.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds.", lower_bound=1)
@@ -89,11 +89,11 @@ def _job(arguments: Sequence[str]) -> Callable[[], float]:
             arguments, capture_output=True, text=True, env=children.environment()
         )
         took = time.perf_counter() - start
-        command.require(ended.returncode == 0, f"{arguments[:3]}: {ended.stderr[-500:]}")
+        cli.require(ended.returncode == 0, f"{arguments[:3]}: {ended.stderr[-500:]}")
         return took
 
     return seconds
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__)
+    cli.run(main, __doc__)

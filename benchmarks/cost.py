@@ -16,7 +16,9 @@ from typing import Any, TypeVar
 from absl import flags
 
 from benchmarks import measure
-from pipeline import command, corpus, inspection, plan, schema, shards, utterance_shards
+from pipeline import cli, inspection, plan, schema
+from pipeline.corpora import corpus
+from pipeline.dataset import shards, utterance_shards
 
 _MANIFESTS = flags.DEFINE_multi_string("manifest", [], "CSV manifest of a corpus.")
 _FOLDERS = flags.DEFINE_multi_string("input_dir", [], "Folder of a corpus.")
@@ -122,4 +124,4 @@ def _peak_bytes() -> int:
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__)
+    cli.run(main, __doc__)

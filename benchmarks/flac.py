@@ -13,7 +13,8 @@ import time
 from absl import flags
 
 from benchmarks import measure
-from pipeline import command, errors, storage
+from pipeline import cli, errors
+from pipeline.io import storage
 
 _INPUT_DIR = flags.DEFINE_string("input_dir", None, "Folder with FLAC files of 16 bits.")
 _FILES = flags.DEFINE_integer("files", 400, "How many are read.", lower_bound=1)
@@ -33,8 +34,6 @@ def main(arguments: list[str]) -> None:
     import soundfile
     import tensorflow as tf
 
-    from trainer import flac
-
     decoded = (
         tf.data.Dataset.from_tensor_slices(paths)
         .map(tf.io.read_file, num_parallel_calls=tf.data.AUTOTUNE)
@@ -43,7 +42,7 @@ def main(arguments: list[str]) -> None:
     )
     for path, samples in zip(paths, decoded.as_numpy_iterator(), strict=True):
         expected, _ = soundfile.read(path, dtype="int16", always_2d=True)
-        command.require(np.array_equal(samples, expected), f"{path}: the samples differ")
+        cli.require(np.array_equal(samples, expected), f"{path}: the samples differ")
 
     def in_graph() -> float:
         start = time.perf_counter()
@@ -68,4 +67,4 @@ def main(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    command.run(main, __doc__)
+    cli.run(main, __doc__)

@@ -9,7 +9,8 @@ from typing import Any
 
 def export(name: str, folder: str, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Writes the SavedModel of a network with random weights; nothing to tell."""
-    from export import loading, saved_model
+    from export import saved_model
+    from export.separation import loading
 
     loading.import_keras()
     from models import registry, separator

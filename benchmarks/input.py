@@ -26,7 +26,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks import children, floor, measure
-from pipeline import command
+from pipeline import cli
 
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the dataset.")
 _MODEL = flags.DEFINE_string("model", "lstm", "The network.")
@@ -125,4 +125,4 @@ def _copy() -> float:
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__)
+    cli.run(main, __doc__)

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks import children
-from pipeline import dataset
+from pipeline.dataset import dataset
 from trainer import config as config_lib
-from trainer import input as input_lib
-from trainer import splits, training
+from trainer import training
+from trainer.data import splits
+from trainer.data import stored_windows as input_lib
 
 
 def main(data_dir: str, network: str) -> None:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.networks --data_dir=demo/dataset --minutes=10 --save
 
-Size and cost are counted (`models.operations`). Speed is that of the exported model with random
+Size and cost are counted (`benchmarks.operations`). Speed is that of the exported model with random
 weights, which do not matter to it. With --minutes each network is trained for so long with its own
 default loss and mixing, and evaluated on the test split of the dataset, or of those of --test_dir;
 a second call goes on where the first was stopped. Minutes are those of two cores, counted in the
@@ -23,7 +23,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks import fresh, measure
-from pipeline import command
+from pipeline import cli
 
 _NETWORKS = flags.DEFINE_list("networks", None, "Names of networks (default: all).")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Dataset to train on.")
@@ -78,7 +78,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def _cost(name: str) -> dict[str, Any]:
-    from models import operations, registry
+    from benchmarks import operations
+    from models import registry
 
     found = operations.cost(registry.create(name))
     return {
@@ -90,7 +91,7 @@ def _cost(name: str) -> dict[str, Any]:
 def _speed(name: str, seconds: float) -> dict[str, Any]:
     """Times real time of the exported model on one core, the median of three."""
     measure.use_one_core()
-    from export import loading
+    from export.separation import loading
 
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         exported = pathlib.Path(folder) / name
@@ -137,4 +138,4 @@ def _run(*arguments: str) -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    command.run(main, __doc__)
+    cli.run(main, __doc__)

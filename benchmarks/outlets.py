@@ -19,8 +19,10 @@ import numpy as np
 from absl import flags
 
 from benchmarks import children, fresh, measure
-from export import conversion, lite, loading, model_info, onnx, pretrained, saved_model
-from pipeline import command, errors
+from export import lite, onnx, pretrained, saved_model
+from export.outlets import conversion, model_info
+from export.separation import loading
+from pipeline import cli, errors
 
 _MODELS = flags.DEFINE_multi_string("model", [], "As export.separate takes it; may be repeated.")
 _NETWORKS = flags.DEFINE_list("networks", [], "Names of networks.")
@@ -123,4 +125,4 @@ def _run(what: str) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__)
+    cli.run(main, __doc__)

@@ -25,7 +25,8 @@ from typing import Any
 from absl import flags
 
 from benchmarks import baselines, children, measure
-from pipeline import command, corpus, schema
+from pipeline import cli, schema
+from pipeline.corpora import corpus
 
 _MANIFESTS = flags.DEFINE_multi_string("manifest", [], "CSV manifest of a corpus.")
 _FOLDERS = flags.DEFINE_multi_string("input_dir", [], "Folder of a corpus.")
@@ -111,7 +112,7 @@ def _beam_job(
         preexec_fn=lambda: children.keep_on_cores(processes),
     )  # fmt: skip
     took = time.perf_counter() - start
-    command.require(job.returncode == 0, f"pipeline.preprocess failed: {job.stderr[-500:]}")
+    cli.require(job.returncode == 0, f"pipeline.preprocess failed: {job.stderr[-500:]}")
     steps = {
         step: float(seconds)
         for step, seconds in re.findall(r"(\w+) ([\d.]+) s\b", job.stdout.splitlines()[-1])
@@ -151,4 +152,4 @@ def _on_one_core(
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    command.run(main, __doc__)
+    cli.run(main, __doc__)

@@ -19,7 +19,7 @@ from typing import Any
 from absl import flags
 
 from benchmarks import measure
-from pipeline import command, errors
+from pipeline import cli, errors
 
 _DATA = flags.DEFINE_string("data_dir", "demo/dataset", "A dataset.")
 _GOAL = flags.DEFINE_float("goal_db", 3.0, "SI-SDR improvement on the valid split, in dB.")
@@ -31,7 +31,8 @@ _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/quality.json.
 _PROGRAMS = {
     "fused": "import runpy; runpy.run_module('trainer.task', run_name='__main__')",
     "Keras' layers": (
-        "import runpy; from models import fused_lstm; fused_lstm.set_fused = lambda *_: None; "
+        "import runpy; from models.layers import fused_lstm; "
+        "fused_lstm.set_fused = lambda *_: None; "
         "runpy.run_module('trainer.task', run_name='__main__')"
     ),
 }
@@ -77,7 +78,7 @@ def _train(program: str, folder: pathlib.Path) -> list[tuple[float, float]]:
             time.sleep(0.5)
             curve = _curve(folder / "log.csv")
         # 0 is also the exit code of a run whose time is up.
-        command.require(not run.poll(), "the trainer failed; its last lines are above")
+        cli.require(not run.poll(), "the trainer failed; its last lines are above")
     finally:
         run.send_signal(signal.SIGTERM)
         run.wait()
@@ -100,4 +101,4 @@ def _curve(path: pathlib.Path) -> list[tuple[float, float]]:
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__)
+    cli.run(main, __doc__)

@@ -21,7 +21,8 @@ from typing import Any
 from absl import flags
 
 from benchmarks import baselines, measure
-from pipeline import command, corpus, schema
+from pipeline import cli, schema
+from pipeline.corpora import corpus
 from tools import flink
 
 _MANIFESTS = flags.DEFINE_multi_string("manifest", [], "CSV manifest of a corpus.")
@@ -85,7 +86,7 @@ def _job(output: pathlib.Path, name: str, facts: dict[str, Any], beam_flags: lis
         capture_output=True, text=True,
     )  # fmt: skip
     took = time.perf_counter() - start
-    command.require(job.returncode == 0, f"pipeline.preprocess failed: {job.stderr[-500:]}")
+    cli.require(job.returncode == 0, f"pipeline.preprocess failed: {job.stderr[-500:]}")
     facts[f"{name}: seconds of each step, last run"] = {
         step: float(seconds)
         for step, seconds in re.findall(r"(\w+) ([\d.]+) s\b", job.stdout.splitlines()[-1])
@@ -95,4 +96,4 @@ def _job(output: pathlib.Path, name: str, facts: dict[str, Any], beam_flags: lis
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__)
+    cli.run(main, __doc__)

@@ -24,7 +24,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks import measure
-from pipeline import command, schema
+from pipeline import cli, schema
 
 _UTTERANCES = flags.DEFINE_list("utterances", ["10000", "30000", "100000"], "Sizes of corpora.")
 _WORKERS = flags.DEFINE_integer("workers", 0, "Processes; 0 is as many as cores.", lower_bound=0)
@@ -72,7 +72,7 @@ def _job(size: int, folder: pathlib.Path, facts: dict[str, Any]) -> float:
         peaks = _watch(process)
     took = time.perf_counter() - start
     said = log.read_text(encoding="utf-8")
-    command.require(process.returncode == 0, f"pipeline.preprocess failed: {said[-500:]}")
+    cli.require(process.returncode == 0, f"pipeline.preprocess failed: {said[-500:]}")
     info = json.loads((output / schema.INFO_FILE).read_text(encoding="utf-8"))
     splits = info["splits"].values()
     facts[f"{size:,d} utterances"] = {
@@ -145,4 +145,4 @@ def _status(path: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__)
+    cli.run(main, __doc__)

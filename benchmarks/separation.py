@@ -20,7 +20,7 @@ from typing import Any
 from absl import flags
 
 from benchmarks import children, fresh, measure
-from pipeline import command
+from pipeline import cli
 
 _MODEL = flags.DEFINE_string("model", None, "Folder of a SavedModel, instead of fresh networks.")
 _NETWORKS = flags.DEFINE_list("networks", None, "Names of networks (default: all).")
@@ -116,4 +116,4 @@ def _folder(name: str) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__)
+    cli.run(main, __doc__)

@@ -14,7 +14,8 @@ def main(folder: str) -> None:
     # As in the command: then TensorFlow does not import Keras.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     start = time.perf_counter()
-    from export import loading, separate
+    from export import separate
+    from export.separation import loading
 
     model = loading.load(folder)
     loaded = time.perf_counter() - start

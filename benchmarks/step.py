@@ -22,7 +22,7 @@ from typing import Any
 from absl import flags
 
 from benchmarks import children, floor, measure
-from pipeline import command
+from pipeline import cli
 
 _NETWORKS = flags.DEFINE_list("networks", ["lstm", "blstm"], "lstm, blstm.")
 _PRECISIONS = flags.DEFINE_list("precisions", ["float32", "bfloat16"], "float32, bfloat16.")
@@ -168,4 +168,4 @@ def _ratios(label: str, figures: Mapping[str, list[float]]) -> dict[str, tuple[s
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__)
+    cli.run(main, __doc__)

@@ -16,7 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import children
-from models import fused_lstm, registry
+from models import registry
+from models.layers import fused_lstm
 from trainer import config as config_lib
 from trainer import training
 

@@ -5,9 +5,9 @@
 
 Without --model the three networks that can follow a stream are exported first, in their default
 size (the TCN and Conv-TasNet causal) and with random weights: speed does not depend on what the
-weights are. `export.stream.Stream` is fed what one call of the model takes, call after call; a
-figure above 1 would fall behind what comes. The percentiles are of all calls of a run; memory is
-the process's peak, and what it has grown by since a tenth of the run.
+weights are. `export.separation.stream.Stream` is fed what one call of the model takes, call after
+call; a figure above 1 would fall behind what comes. The percentiles are of all calls of a run;
+memory is the process's peak, and what it has grown by since a tenth of the run.
 """
 
 import os
@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks import children, fresh, measure
-from pipeline import command
+from pipeline import cli
 
 _MODELS = flags.DEFINE_multi_string("model", [], "Folder of a SavedModel with a stream.")
 _HOPS = flags.DEFINE_multi_integer("hops", [], "Hops of the model in one call (1, and 16 ms).")
@@ -78,7 +78,7 @@ def _export(place: str) -> list[str]:
 
 def _cases(folder: str) -> list[tuple[str, int, str]]:
     """Name, hops in a call, and a few words, of each run of a model."""
-    from export import model_info
+    from export.outlets import model_info
 
     text = pathlib.Path(folder, model_info.FILE).read_text(encoding="utf-8")
     info = model_info.ModelInfo.from_json(text)
@@ -108,7 +108,7 @@ def _child(job: str) -> list[float]:
 
 def _run(folder: str, hops: int) -> tuple[float, ...]:
     """Times of a call by the block's length; seconds to begin; growth and peak of memory in MB."""
-    from export import loading, stream
+    from export.separation import loading, stream
 
     model = loading.load(folder)
     assert model.info.stream is not None
@@ -137,4 +137,4 @@ def _resident_mb() -> float:
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    command.run(main, __doc__)
+    cli.run(main, __doc__)

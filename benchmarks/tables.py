@@ -15,7 +15,7 @@ from typing import Any
 from absl import flags
 
 from benchmarks import measure
-from pipeline import command
+from pipeline import cli
 
 _PAGE = flags.DEFINE_string("page", "docs/speed.md", "The page.")
 _PLACE = re.compile(r"<!-- (\w+)(?:: ([^>]*?))? -->\n.*?<!-- end of \1(?:: \2)? -->", re.DOTALL)
@@ -70,4 +70,4 @@ def markdown(result: Mapping[str, Any], beginning: str = "") -> str:
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__)
+    cli.run(main, __doc__)

@@ -18,7 +18,7 @@ from typing import Any
 from absl import flags
 
 from export import pretrained
-from pipeline import command, errors, schema, version
+from pipeline import cli, errors, schema, version
 
 _METRICS = ("si_sdr", "sdr", "stoi", "pesq", "mask_accuracy")
 
@@ -40,18 +40,18 @@ def evaluate(
     """What the command does.
 
     Args:
-        models: paths that `export.loading` takes.
+        models: paths that `export.separation.loading` takes.
         data_dirs: datasets' folders, at least one.
         output_dir: made where it is missing.
         split: `train`, `valid` or `test`.
         max_mixtures: of each dataset, or None for all.
-        metric_names: from `export.metrics.METRICS`.
+        metric_names: from `export.evaluation.metrics.METRICS`.
         workers: processes; None for one a core.
         examples: best, middle and worst mixtures on the page, so many of each and of each dataset.
         audio: whether the page holds their sound.
         overwrite: replace what other settings left in `output_dir`.
-        clusterers: of `export.clusterers`; each model with embeddings is a further system with
-            each.
+        clusterers: of `export.evaluation.clusterers`; each model with embeddings is a further
+            system with each.
 
     Returns:
         The summary, as results.json has it; None where it was there already.
@@ -59,7 +59,7 @@ def evaluate(
     Raises:
         UserError: a model, a dataset or the folder is not what it should be.
     """
-    from export import metrics, report, results, scoring, statistics
+    from export.evaluation import aggregates, metrics, report, results, scoring
 
     names = _chosen_metrics(metric_names)
     absent = metrics.missing_libraries(names)
@@ -114,8 +114,8 @@ def evaluate(
                 "seconds": round(sum(_seconds(rows_of[d.name])), 2),
                 "rate": d.info.sample_rate,
                 "num_sources": d.info.num_sources,
-                "systems": statistics.summarise(rows_of[d.name], names),
-                "differences": statistics.differences(rows_of[d.name], list(loaded), names),
+                "systems": aggregates.summarise(rows_of[d.name], names),
+                "differences": aggregates.differences(rows_of[d.name], list(loaded), names),
             }
             for d in datasets
         ],
@@ -160,8 +160,8 @@ def _chosen_metrics(names: Sequence[str]) -> list[str]:
 
 
 def _open_datasets(data_dirs: Sequence[str], split: str) -> list[_Dataset]:
-    from pipeline import dataset
-    from trainer import tfio
+    from pipeline.dataset import dataset
+    from trainer.data import tfio
 
     if not data_dirs:
         raise errors.UserError("no dataset: give --data_dir, a folder made by pipeline.preprocess")
@@ -179,7 +179,8 @@ def _open_datasets(data_dirs: Sequence[str], split: str) -> list[_Dataset]:
 def _load_models(
     paths: Sequence[str], datasets: Sequence[_Dataset], clusterers: Sequence[str]
 ) -> dict[str, Any]:
-    from export import loading, oracles
+    from export.evaluation import oracles
+    from export.separation import loading
 
     loaded = {}
     for name, path in zip(_names(paths, oracles.ANCHORS), paths, strict=True):
@@ -203,7 +204,7 @@ def _clustered(models: dict[str, Any], clusterers: Sequence[str]) -> dict[str, A
     """The models that have embeddings, once more with each of the clusterers."""
     if not clusterers:
         return {}
-    from export import clusterers as clusterers_lib
+    from export.evaluation import clusterers as clusterers_lib
 
     found = {
         f"{name}, {clusterer}": clusterers_lib.load(model.path, clusterer)
@@ -260,10 +261,10 @@ def _tasks(
     journal: Any,
 ) -> Iterator[Any]:
     """What is still to be scored, separated by the models in this process one by one."""
-    from export import records, scoring
+    from export.evaluation import dataset_mixtures, scoring
 
     for data in datasets:
-        for mixture in records.read(data.path, data.info, split, limit):
+        for mixture in dataset_mixtures.read(data.path, data.info, split, limit):
             if (data.name, mixture.id) not in journal:
                 yield scoring.Task(data.name, mixture, _separate(models, mixture), names)
 
@@ -271,7 +272,7 @@ def _tasks(
 def _separate(models: dict[str, Any], mixture: Any) -> tuple[Any, ...]:
     import numpy as np
 
-    from export import oracles, scoring
+    from export.evaluation import oracles, scoring
 
     separations = []
     for name, model in models.items():
@@ -308,7 +309,7 @@ def _examples(
     """The best, the middle and the worst mixtures of the best model, read and separated again."""
     import numpy as np
 
-    from export import oracles, records, report
+    from export.evaluation import dataset_mixtures, oracles, report
 
     def improvement(row: dict) -> float:
         return row["si_sdr_improvement"]
@@ -334,7 +335,7 @@ def _examples(
     if not wanted:
         return
     found = {}
-    for mixture in records.read(data.path, data.info, split, limit):
+    for mixture in dataset_mixtures.read(data.path, data.info, split, limit):
         if mixture.id in wanted:
             found[mixture.id] = report.Example(
                 dataset=data.name,
@@ -364,7 +365,7 @@ def _cores() -> int:
 
 def screen(summary: dict[str, Any]) -> str:
     """The summary as the command prints it."""
-    from export import tables
+    from export.evaluation import tables
 
     names = summary["settings"]["metrics"]
     parts = []
@@ -462,4 +463,4 @@ def main(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     _define_flags()
-    command.run(main, __doc__)
+    cli.run(main, __doc__)

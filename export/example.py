@@ -11,7 +11,7 @@ import os
 
 from absl import flags, logging
 
-from pipeline import command, errors, schema
+from pipeline import cli, errors, schema
 
 
 def _define_flags() -> None:
@@ -26,7 +26,7 @@ def _define_flags() -> None:
 
 def main(arguments: list[str]) -> None:
     """Runs the command."""
-    command.require(not arguments, f"unexpected argument {' '.join(arguments)}")
+    cli.require(not arguments, f"unexpected argument {' '.join(arguments)}")
     for path in write(
         flags.FLAGS.data_dir, flags.FLAGS.split, flags.FLAGS.index, flags.FLAGS.output_dir
     ):
@@ -48,24 +48,27 @@ def write(data_dir: str, split: str, index: int, output_dir: str) -> list[str]:
     Raises:
         UserError: no such dataset, split or mixture.
     """
-    from export import records
-    from pipeline import audio, dataset
-    from trainer import tfio
+    from export.evaluation import dataset_mixtures
+    from pipeline.audio import decoding
+    from pipeline.dataset import dataset
+    from trainer.data import tfio
 
     tfio.connect(data_dir)
     info = dataset.read(data_dir)
     if split not in info.splits or index >= info.splits[split].mixtures:
         held = ", ".join(f"{name} {held.mixtures}" for name, held in info.splits.items())
         raise errors.UserError(f"{data_dir} has no mixture {index} in {split}; it has {held}")
-    mixture = next(itertools.islice(records.read(data_dir, info, split, index + 1), index, None))
+    mixture = next(
+        itertools.islice(dataset_mixtures.read(data_dir, info, split, index + 1), index, None)
+    )
     os.makedirs(output_dir, exist_ok=True)
     names = ["mixture", *(f"reference{n}" for n in range(1, len(mixture.voices) + 1))]
     paths = [os.path.join(output_dir, f"{name}.wav") for name in names]
     for path, samples in zip(paths, [mixture.waveform, *mixture.voices], strict=True):
-        audio.write_wav(path, samples, mixture.rate, "PCM_16")
+        decoding.write_wav(path, samples, mixture.rate, "PCM_16")
     return paths
 
 
 if __name__ == "__main__":
     _define_flags()
-    command.run(main, __doc__)
+    cli.run(main, __doc__)

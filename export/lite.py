@@ -23,8 +23,10 @@ from typing import Any
 
 from absl import flags
 
-from export import conversion, model_info, portable, pretrained
-from pipeline import command, errors
+from export import pretrained
+from export.outlets import conversion, model_info
+from export.separation import runtimes
+from pipeline import cli, errors
 
 
 def write(
@@ -59,8 +61,9 @@ def write(
 def _convert(separator: Any, int8: bool, float16: bool) -> tuple[bytes, model_info.ModelInfo]:
     import tensorflow as tf
 
-    from export import signatures
-    from models import fused_lstm, spectral
+    from export.outlets import signatures
+    from models import spectral
+    from models.layers import fused_lstm
 
     info = signatures.describe(separator)
     module = tf.Module()
@@ -84,7 +87,7 @@ def _convert(separator: Any, int8: bool, float16: bool) -> tuple[bytes, model_in
             converter.target_spec.supported_types = [tf.float16]
         data = converter.convert()
     info = dataclasses.replace(info, signatures=tuple(sorted(functions)), stream=None)
-    return portable.with_info(data, info), info
+    return runtimes.with_info(data, info), info
 
 
 def _define_flags() -> None:
@@ -103,16 +106,16 @@ def main(arguments: list[str]) -> None:
     if arguments:
         raise flags.Error(f"unknown argument {arguments[0]!r}")
     output = pathlib.Path(flags.FLAGS.output)
-    if output.suffix != portable.LITE:
-        raise errors.UserError(f"{output}: the ending of LiteRT files is {portable.LITE}")
+    if output.suffix != runtimes.LITE:
+        raise errors.UserError(f"{output}: the ending of LiteRT files is {runtimes.LITE}")
     int8, float16 = flags.FLAGS.int8, flags.FLAGS.float16
     if int8 and float16:
         raise flags.Error("--int8 and --float16 exclude each other")
-    portable.require(portable.LITE)
+    runtimes.require(runtimes.LITE)
     separator = conversion.load_separator(pretrained.resolve(flags.FLAGS.model))
     print(conversion.describe(output, write(separator, output, int8=int8, float16=float16)))
 
 
 if __name__ == "__main__":
     _define_flags()
-    command.run(main, __doc__)
+    cli.run(main, __doc__)

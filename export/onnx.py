@@ -19,8 +19,10 @@ from typing import Any
 
 from absl import flags
 
-from export import conversion, model_info, portable, pretrained
-from pipeline import command, errors
+from export import pretrained
+from export.outlets import conversion, model_info
+from export.separation import runtimes
+from pipeline import cli, errors
 
 # Of 2023: what is older than a year is what runtimes have.
 OPSET = 18
@@ -41,7 +43,7 @@ def write(separator: Any, output: str | os.PathLike[str]) -> conversion.Written:
 
 
 def _require() -> None:
-    portable.require(portable.ONNX)
+    runtimes.require(runtimes.ONNX)
     if importlib.util.find_spec("tf2onnx") is None:
         raise errors.UserError(
             "ONNX files are written by tf2onnx, which is not installed: "
@@ -54,7 +56,7 @@ def _convert(separator: Any) -> tuple[bytes, model_info.ModelInfo]:
     from onnx import defs
     from tf2onnx import optimizer, tf_loader, tfonnx
 
-    from export import signatures
+    from export.outlets import signatures
     from models import spectral
 
     info = dataclasses.replace(
@@ -90,7 +92,7 @@ def _convert(separator: Any) -> tuple[bytes, model_info.ModelInfo]:
     unknown = {node.op_type for node in model.graph.node if not defs.has(node.op_type)}
     if unknown:
         raise ValueError(f"there is no operation for {', '.join(sorted(unknown))}")
-    for key, value in portable.onnx_metadata(info).items():
+    for key, value in runtimes.onnx_metadata(info).items():
         model.metadata_props.add(key=key, value=value)
     return model.SerializeToString(), info
 
@@ -115,8 +117,8 @@ def main(arguments: list[str]) -> None:
     if arguments:
         raise flags.Error(f"unknown argument {arguments[0]!r}")
     output = pathlib.Path(flags.FLAGS.output)
-    if output.suffix != portable.ONNX:
-        raise errors.UserError(f"{output}: the ending of ONNX files is {portable.ONNX}")
+    if output.suffix != runtimes.ONNX:
+        raise errors.UserError(f"{output}: the ending of ONNX files is {runtimes.ONNX}")
     _require()
     separator = conversion.load_separator(pretrained.resolve(flags.FLAGS.model))
     print(conversion.describe(output, write(separator, output)))
@@ -124,4 +126,4 @@ def main(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     _define_flags()
-    command.run(main, __doc__)
+    cli.run(main, __doc__)

@@ -17,8 +17,9 @@ from typing import Any
 
 from absl import flags
 
-from export import loading, model_info
-from pipeline import command, errors
+from export.outlets import model_info
+from export.separation import loading
+from pipeline import cli, errors
 
 LOG_FILE = "log.csv"
 # What an exported model consists of.
@@ -53,8 +54,8 @@ def write(
     loading.import_keras()
     import tensorflow as tf
 
-    from export import signatures
-    from models import fused_lstm
+    from export.outlets import signatures
+    from models.layers import fused_lstm
 
     separator = signatures.in_float32(separator)
     info = signatures.describe(separator)
@@ -140,4 +141,4 @@ def main(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     _define_flags()
-    command.run(main, __doc__)
+    cli.run(main, __doc__)

@@ -43,8 +43,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from absl import flags
 
-from export import live, loading, plots, pretrained, recording
-from pipeline import audio, command, containers, corpus, errors, storage
+from export import pretrained
+from export.separation import loading, long_audio, plots, stdio
+from pipeline import cli, errors
+from pipeline.audio import containers, decoding
+from pipeline.corpora import corpus
+from pipeline.io import storage
 
 # Codings whose samples have more than 16 bits.
 _FINE_SUBTYPES = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_20", "ALAC_24", "ALAC_32")
@@ -81,16 +85,16 @@ def separate(
     rate: int,
     model: loading.LoadedModel | str | os.PathLike[str] = "",
     *,
-    chunk_seconds: float = recording.CHUNK_SECONDS,
-    overlap_seconds: float = recording.OVERLAP_SECONDS,
+    chunk_seconds: float = long_audio.CHUNK_SECONDS,
+    overlap_seconds: float = long_audio.OVERLAP_SECONDS,
 ) -> np.ndarray:
     """The voices in a recording.
 
     Args:
         samples: `[sample]` or `[sample, channel]`, float with full scale 1, or int16 or int32.
         rate: in Hz.
-        model: a model, or the path or name of one (`export.loading.load`; load it once for many
-            calls); by default the one that comes with the package.
+        model: a model, or the path or name of one (`export.separation.loading.load`; load it once
+            for many calls); by default the one that comes with the package.
         chunk_seconds: what is longer is separated in pieces of this length.
         overlap_seconds: that two pieces share at least.
 
@@ -116,7 +120,7 @@ def separate(
         raise errors.UserError("the recording holds samples that are NaN or infinite")
     if not isinstance(model, loading.LoadedModel):
         model = loading.load(pretrained.quickest(os.fspath(model)))
-    pieces = recording.voices_of(
+    pieces = long_audio.voices_of(
         [columns], rate, model, chunk_seconds=chunk_seconds, overlap_seconds=overlap_seconds
     )
     empty = np.zeros((model.num_sources, 0, columns.shape[1]), np.float32)
@@ -128,11 +132,11 @@ def separate_file(
     job: Job,
     model: loading.LoadedModel,
     *,
-    chunk_seconds: float = recording.CHUNK_SECONDS,
-    overlap_seconds: float = recording.OVERLAP_SECONDS,
+    chunk_seconds: float = long_audio.CHUNK_SECONDS,
+    overlap_seconds: float = long_audio.OVERLAP_SECONDS,
     plot: bool = False,
     label: str = "",
-    listeners: Iterable[recording.Listener] = (),
+    listeners: Iterable[long_audio.Listener] = (),
 ) -> Separated:
     """Separates a file; its outputs get their names when all of them are whole.
 
@@ -150,10 +154,10 @@ def separate_file(
         UserError: the recording cannot be read, or the outputs cannot be written.
         OSError: likewise.
     """
-    tally = recording.Tally(model.num_sources)
+    tally = long_audio.Tally(model.num_sources)
     beginning = plots.Beginning(model.sample_rate)
-    with audio.Reader(job.source) as reader:
-        pieces = recording.voices_of(
+    with decoding.Reader(job.source) as reader:
+        pieces = long_audio.voices_of(
             reader.blocks(),
             reader.rate,
             model,
@@ -166,7 +170,7 @@ def separate_file(
             drafts = [pathlib.Path(folder) / f"{i}.wav" for i in range(model.num_sources)]
             num_samples, peak = _write(drafts, _with_progress(pieces, reader, label), reader)
             if not num_samples:
-                raise audio.AudioError(f"{job.source}: empty: it has no samples")
+                raise decoding.AudioError(f"{job.source}: empty: it has no samples")
             if peak <= 1 and reader.subtype not in _FINE_SUBTYPES:
                 drafts = [_in_16_bits(draft) for draft in drafts]
             names = [job.voice(i) for i in range(model.num_sources)]
@@ -274,14 +278,14 @@ def _check_names(jobs: dict[pathlib.Path, Job], num_sources: int) -> None:
 
 
 def _write(
-    paths: Sequence[pathlib.Path], pieces: Iterable[np.ndarray], reader: audio.Reader
+    paths: Sequence[pathlib.Path], pieces: Iterable[np.ndarray], reader: decoding.Reader
 ) -> tuple[int, float]:
     """Writes the voices as float WAV files; returns samples per channel and the largest value."""
     num_samples, peak = 0, 0.0
     with contextlib.ExitStack() as stack:
         writers = [
             stack.enter_context(
-                audio.Writer(path, reader.rate, reader.num_channels, "FLOAT", reader.num_samples)
+                decoding.Writer(path, reader.rate, reader.num_channels, "FLOAT", reader.num_samples)
             )
             for path in paths
         ]
@@ -297,8 +301,10 @@ def _in_16_bits(path: pathlib.Path) -> pathlib.Path:
     """Writes the float WAV file anew and removes it; returns the new one."""
     target = path.with_name(f"16-{path.name}")
     with (
-        audio.Reader(path) as reader,
-        audio.Writer(target, reader.rate, reader.num_channels, "PCM_16", reader.num_samples) as out,
+        decoding.Reader(path) as reader,
+        decoding.Writer(
+            target, reader.rate, reader.num_channels, "PCM_16", reader.num_samples
+        ) as out,
     ):
         for block in reader.blocks():
             out.write(block)
@@ -307,7 +313,7 @@ def _in_16_bits(path: pathlib.Path) -> pathlib.Path:
 
 
 def _with_progress(
-    pieces: Iterable[np.ndarray], reader: audio.Reader, label: str
+    pieces: Iterable[np.ndarray], reader: decoding.Reader, label: str
 ) -> Iterable[np.ndarray]:
     if not label:
         yield from pieces
@@ -337,14 +343,14 @@ def _define_flags() -> None:
     flags.DEFINE_string("output_dir", ".", "folder for the voices; it is made where there is none")
     flags.DEFINE_bool("plot", False, "draw waveforms, spectrograms and masks of each recording")
     flags.DEFINE_float(
-        "chunk_seconds", recording.CHUNK_SECONDS,
+        "chunk_seconds", long_audio.CHUNK_SECONDS,
         "a longer recording is separated in pieces of this length", lower_bound=2.0,
     )  # fmt: skip
     flags.DEFINE_float(
-        "overlap_seconds", recording.OVERLAP_SECONDS,
+        "overlap_seconds", long_audio.OVERLAP_SECONDS,
         "that two pieces share at least, up to half of a piece", lower_bound=0.5,
     )  # fmt: skip
-    live.define_flags()
+    stdio.define_flags()
 
 
 def main(arguments: list[str]) -> int:
@@ -352,7 +358,7 @@ def main(arguments: list[str]) -> int:
     options = flags.FLAGS
     # Ended by SIGTERM, too, the command takes what it has half written with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    live.check_flags(arguments)
+    stdio.check_flags(arguments)
     if not options.stream and not arguments:
         raise flags.Error("name at least one recording or folder of recordings")
     if options.overlap_seconds > options.chunk_seconds / 2:
@@ -366,14 +372,14 @@ def main(arguments: list[str]) -> int:
     if not options.stream or options["output_dir"].present:
         _check_folder(pathlib.Path(options.output_dir))
     if options.stream:
-        return live.run_flags(model_path)
+        return stdio.run_flags(model_path)
     # Names are checked before the seconds that loading a model takes, as if for two voices.
     jobs, problems = plan(arguments, options.output_dir, 2)
     if jobs:
         model = loading.load(model_path)
         jobs, problems = plan(arguments, options.output_dir, model.num_sources)
     for problem in problems:
-        command.report(problem)
+        cli.report(problem)
     start, seconds, failed = time.monotonic(), 0.0, len(problems)
     for index, job in enumerate(jobs):
         count = f"{index + 1}/{len(jobs)} " if len(jobs) > 1 else ""
@@ -387,7 +393,7 @@ def main(arguments: list[str]) -> int:
                 label=count + job.source.name,
             )
         except (errors.UserError, OSError) as error:
-            command.report(error)
+            cli.report(error)
             failed += 1
             continue
         seconds += done.seconds
@@ -406,4 +412,4 @@ def main(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     _define_flags()
-    command.run(main, __doc__)
+    cli.run(main, __doc__)

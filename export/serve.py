@@ -20,7 +20,7 @@ import sys
 
 from absl import flags
 
-from pipeline import command, errors
+from pipeline import cli, errors
 
 _MISSING = "the page needs Starlette and uvicorn: pip install 'voices-apart[serve]'"
 
@@ -108,12 +108,12 @@ def main(arguments: list[str]) -> int:
     if arguments:
         raise flags.Error(f"unexpected argument {arguments[0]!r}")
     try:
-        from export.serving import app, choice, work
+        from export.serving import app, model_catalog, work
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("uvicorn", "starlette", "anyio"):
             raise
         raise errors.UserError(_MISSING) from error
-    models = choice.Models(choice.sources(options.model))
+    models = model_catalog.Models(model_catalog.sources(options.model))
     if not models.need_keras:
         # This process needs no Keras; else TensorFlow would import it, for two seconds.
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
@@ -157,4 +157,4 @@ def main(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     _define_flags()
-    command.run(main, __doc__)
+    cli.run(main, __doc__)

@@ -13,7 +13,7 @@ import tempfile
 
 from absl import flags
 
-from pipeline import command
+from pipeline import cli
 
 _SECONDS = flags.DEFINE_integer("seconds", 60, "Time for each reader.", lower_bound=1)
 _KEEP = flags.DEFINE_string("keep", None, "Folder for new cases; by default they are dropped.")
@@ -62,4 +62,4 @@ def _fuzz(name: str) -> bool:
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__)
+    cli.run(main, __doc__)

@@ -15,25 +15,17 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from pipeline import (
-    audio,
-    containers,
-    corpus,
-    dataset,
-    errors,
-    mixture_list,
-    schema,
-    shards,
-    tfrecord,
-    utterance_shards,
-)
-from trainer import utterances
+from pipeline import errors, schema
+from pipeline.audio import containers, decoding
+from pipeline.corpora import corpus, mixture_list
+from pipeline.dataset import dataset, shards, tfrecord, utterance_shards
+from trainer.data import clean_utterances
 
 
 def recording(data: bytes) -> None:
     """Any recording: finite samples at a sane rate, or a reason in one line."""
     with _refusing(errors.UserError):
-        samples, rate = audio.decode(data)
+        samples, rate = decoding.decode(data)
         assert samples.size
         assert samples.dtype == np.float32
         assert np.isfinite(samples).all()
@@ -45,7 +37,7 @@ def sphere(data: bytes) -> None:
     recording(data)
     if data.startswith(b"NIST_1A"):
         with _refusing(errors.UserError):
-            samples, _ = audio.decode(data)
+            samples, _ = decoding.decode(data)
             header = data[: int(data[8:16])].split(b"end_head")[0]
             counts = [line.split()[2] for line in header.split(b"\n") if _is_count(line)]
             assert len(samples) == int(counts[0].split(b".")[0])
@@ -166,7 +158,7 @@ def index(data: bytes) -> None:
         ):  # fmt: skip
             with open(os.path.join(place, name), "wb") as file:
                 file.write(content)
-        found = utterances.read(folder, about)
+        found = clean_utterances.read(folder, about)
         assert len(found.samples) == len(found.levels_db) == lines
         assert np.isfinite(found.levels_db).all()
         assert sorted(np.concatenate([[], *found.by_speaker])) == list(range(lines))

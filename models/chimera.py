@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from models import heads, recurrent
+from models.layers import heads, recurrent
 from pipeline import schema
 
 Tensor = Any

@@ -9,7 +9,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from models import normalisation, spectral, streaming
+from models import spectral, streaming
+from models.layers import normalisation
 
 Tensor = Any
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from models import clustering, heads, recurrent
+from models.layers import clustering, heads, recurrent
 from pipeline import schema
 
 Tensor = Any
@@ -20,8 +20,8 @@ Tensor = Any
 class DeepClustering(keras.Model):
     """LSTM layers in both directions, a point on a sphere for each bin, k-means, masks.
 
-    It is trained on the points (`embeddings`), with the loss `trainer.clustering`, and does not
-    depend on how many voices it was trained with.
+    It is trained on the points (`embeddings`), with the loss `trainer.clustering_loss`, and does
+    not depend on how many voices it was trained with.
 
     Args:
         num_outputs: voices to find, at least two.

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from models import heads
+from models.layers import heads
 from pipeline import schema
 
 Tensor = Any

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from models import heads, recurrent
+from models.layers import heads, recurrent
 from pipeline import schema
 
 Tensor = Any

@@ -9,8 +9,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from models import attention, normalisation, spectral
-from models import sepreformer_blocks as blocks
+from models import spectral
+from models.layers import attention, normalisation
+from models.layers import sepreformer_blocks as blocks
 
 Tensor = Any
 

@@ -11,7 +11,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from models import heads, streaming
+from models import streaming
+from models.layers import heads
 from pipeline import schema
 
 Tensor = Any

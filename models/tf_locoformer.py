@@ -11,7 +11,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from models import attention, normalisation, spectral
+from models import spectral
+from models.layers import attention, normalisation
 
 Tensor = Any
 

@@ -5,7 +5,10 @@ import hashlib
 
 import numpy as np
 
-from pipeline import audio, corpus, features, storage
+from pipeline import features
+from pipeline.audio import decoding
+from pipeline.corpora import corpus
+from pipeline.io import storage
 
 # Below this active level (a mean square under that of 16 bits' rounding) there is nothing to hear.
 SILENCE_DB = -100.0
@@ -52,7 +55,7 @@ def inspect(utterance: corpus.Utterance, rate: int) -> Facts | corpus.Rejection:
         samples, level, file_rate = decode(data, rate)
     except storage.ReadError as error:
         return corpus.Rejection(utterance.path, error.reason)
-    except audio.AudioError as error:
+    except decoding.AudioError as error:
         return corpus.Rejection(utterance.path, str(error))
     return Facts(
         utterance=utterance,
@@ -78,14 +81,14 @@ def decode(data: bytes, rate: int) -> tuple[np.ndarray, float, int]:
     Raises:
         AudioError: says why it cannot be used.
     """
-    samples, file_rate = audio.decode(data)
+    samples, file_rate = decoding.decode(data)
     _check(samples)
-    samples = audio.resample(samples, file_rate, rate)
+    samples = decoding.resample(samples, file_rate, rate)
     if not np.isfinite(np.abs(samples).max(initial=0.0)):
-        raise audio.AudioError("its samples are larger than 32-bit numbers hold")
+        raise decoding.AudioError("its samples are larger than 32-bit numbers hold")
     level = features.active_level_db(samples)
     if not level >= SILENCE_DB:
-        raise audio.AudioError("silent")
+        raise decoding.AudioError("silent")
     return samples, level, file_rate
 
 
@@ -93,4 +96,4 @@ def _check(samples: np.ndarray) -> None:
     low, high = samples.min(), samples.max()
     if low == high:
         value = "silent" if low == 0 else f"the one value {low:.6g} throughout"
-        raise audio.AudioError(value)
+        raise decoding.AudioError(value)

@@ -16,24 +16,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from pipeline import (
-    corpus,
-    dataset,
-    errors,
-    findings,
-    inspection,
-    job_settings,
-    mixture_list,
-    output,
-    ownership,
-    plan,
-    progress,
-    schema,
-    shards,
-    storage,
-    summary,
-    utterance_shards,
-)
+from pipeline import errors, inspection, job_settings, plan, schema
+from pipeline.beam import progress
+from pipeline.corpora import corpus, mixture_list
+from pipeline.dataset import dataset, inspection_cache, ownership, shards, summary, utterance_shards
+from pipeline.io import atomic, storage
 from pipeline.job_settings import Settings
 
 # About how fast one core works, in recordings read and in seconds of audio written per second:
@@ -122,9 +109,9 @@ class _Job:
                 with contextlib.suppress(Exception):
                     dataset.remove_leftovers(folder)
                     if not interrupted:
-                        output.remove_folder(work)
+                        atomic.remove_folder(work)
                 raise
-            output.remove_folder(work)
+            atomic.remove_folder(work)
             return info
 
     def _connect(self) -> None:
@@ -133,7 +120,8 @@ class _Job:
         places = (*settings.input_dir, *settings.manifest, settings.output_dir)
         remote = [path for path in (*places, settings.mixture_list or "") if "://" in path]
         if remote:
-            from pipeline import objects, runners
+            from pipeline.beam import runners
+            from pipeline.io import objects
 
             objects.connect(remote, runners.parse(self._beam_flags))
 
@@ -231,14 +219,14 @@ class _Job:
     @contextlib.contextmanager
     def _passing_work_folder(self) -> Iterator[str]:
         """For what is done without touching the dataset's folder."""
-        from pipeline import runners
+        from pipeline.beam import runners
 
         folder = self._settings.output_dir
         if runners.is_on_this_machine(runners.parse(self._beam_flags)):
             work = tempfile.mkdtemp()
         elif folder:
             # Where the workers, on whatever machine, would find the dataset's.
-            work = output.beside(folder)
+            work = atomic.beside(folder)
         else:
             raise errors.UserError(
                 "--dry_run needs --output_dir where workers are on other machines: what they find "
@@ -247,7 +235,7 @@ class _Job:
         try:
             yield work
         finally:
-            output.remove_folder(work)
+            atomic.remove_folder(work)
 
     def _read_list(self) -> list[plan.Mixture] | None:
         path = self._settings.mixture_list
@@ -261,7 +249,7 @@ class _Job:
         return mixture_list.from_csv(text, path)
 
     def _inspect(self, work: str) -> tuple[list[inspection.Facts], list[corpus.Rejection]]:
-        from pipeline import runners, transforms
+        from pipeline.beam import runners, transforms
 
         wanted: Iterable[corpus.Utterance] = self._table.utterances
         if self._listed is not None:
@@ -269,7 +257,7 @@ class _Job:
             wanted = [u for u in wanted if u.id in named]
         utterances = list(wanted)
         # Those of a job that was interrupted are in the folder still.
-        known = findings.keep(
+        known = inspection_cache.keep(
             work, () if self._settings.overwrite else utterances, self._settings.sample_rate
         )
         if known:
@@ -290,7 +278,7 @@ class _Job:
                 len(new) / _RECORDINGS_PER_SECOND,
                 self._verbose,
             )
-        facts, rejections = findings.read(work)
+        facts, rejections = inspection_cache.read(work)
         if len(facts) + len(rejections) != len(utterances):
             raise errors.UserError(
                 f"{len(utterances)} recordings went into the inspection, but "
@@ -309,7 +297,7 @@ class _Job:
         first = f"the first is {rejections[0].path}: {rejections[0].reason}" if bad else ""
         if not settings.dry_run:
             path = storage.join(settings.output_dir, schema.REJECTED_FILE)
-            output.write_text(path, summary.rejected_csv(rejections))
+            atomic.write_text(path, summary.rejected_csv(rejections))
             first = f"{path} lists them; {first}"
         if not facts:
             raise errors.UserError(f"none of {total} recordings can be used; {first}")
@@ -400,7 +388,7 @@ class _Job:
         self, work: str, shard_plans: Sequence[plan.ShardPlan]
     ) -> tuple[float, float] | None:
         """Writes all shards; gives mean and deviation."""
-        from pipeline import runners, transforms
+        from pipeline.beam import runners, transforms
 
         transforms.write_plans(work, self._with_clean(shard_plans))
         rate = self._settings.sample_rate

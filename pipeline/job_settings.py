@@ -7,7 +7,9 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from pipeline import corpus, plan, schema, storage
+from pipeline import plan, schema
+from pipeline.corpora import corpus
+from pipeline.io import storage
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,8 @@ nor on a library's random numbers. Changing a draw changes everybody's datasets:
 release.
 
 One thing is known only when the audio is there: a mixture in which a voice is active for less than
-half a second is left out of the shard and counted (`pipeline.shards`). That too follows from the
-plan alone, and the `mixtures.csv` of a finished dataset lists what is in it.
+half a second is left out of the shard and counted (`pipeline.dataset.shards`). That too follows
+from the plan alone, and the `mixtures.csv` of a finished dataset lists what is in it.
 """
 
 import bisect

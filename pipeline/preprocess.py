@@ -17,7 +17,7 @@ import logging as stdlib_logging
 
 from absl import flags, logging
 
-from pipeline import command, schema
+from pipeline import cli, schema
 
 _INPUT_DIR = flags.DEFINE_multi_string("input_dir", [], "Folder of recordings; may be repeated.")
 _MANIFEST = flags.DEFINE_multi_string("manifest", [], "CSV of recordings; may be repeated.")
@@ -101,7 +101,8 @@ def main(beam_flags: list[str]) -> None:
     # From here on Beam is needed; --help and wrong flags have been answered. On import it warns of
     # packages that it could use and that are not there.
     stdlib_logging.disable(stdlib_logging.WARNING)
-    from pipeline import job, plan, runners
+    from pipeline import job, plan
+    from pipeline.beam import runners
 
     stdlib_logging.disable(stdlib_logging.NOTSET)
     runners.parse(beam_flags)
@@ -153,4 +154,4 @@ def _check_flags() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__, pass_unknown=True)
+    cli.run(main, __doc__, pass_unknown=True)

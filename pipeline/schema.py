@@ -1,7 +1,8 @@
 """The record: names, dtypes, shapes and units of what is stored, and the names of the files.
 
-Writer (`pipeline.shards`), reader (`trainer.input`) and the page `docs/record.md` all take their
-facts from here, so that they cannot disagree. Neither Beam nor TensorFlow is imported.
+Writer (`pipeline.dataset.shards`), reader (`trainer.data.stored_windows`) and the page
+`docs/record.md` all take their facts from here, so that they cannot disagree. Neither
+Beam nor TensorFlow is imported.
 
 A record is one `tf.train.Example`. Its arrays are little-endian bytes in C order; `Feature.encode`
 and `Feature.decode` turn them into those bytes and back. The letters of the axes are

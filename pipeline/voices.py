@@ -17,7 +17,9 @@ import tempfile
 
 from absl import flags, logging
 
-from pipeline import command, errors, harvard, sphere, version
+from pipeline import cli, errors, version
+from pipeline.audio import sphere
+from pipeline.corpora import harvard
 
 SETTINGS_FILE = "voices.json"
 # What a corpus consists of.
@@ -175,18 +177,18 @@ def _ignore_interrupt() -> None:
 
 def _write_speaker(folder: pathlib.Path, settings: Settings, split: str, index: int) -> str:
     """Writes one speaker's recordings; returns the line of the speaker for SPKRINFO.TXT."""
-    from pipeline import speakers
+    from pipeline.corpora import synthetic_speakers
 
-    speaker = speakers.draw(settings.seed, split, index)
+    speaker = synthetic_speakers.draw(settings.seed, split, index)
     name = speaker_name(split, index)
-    region = 1 + speakers.ACCENTS.index(speaker.accent)
+    region = 1 + synthetic_speakers.ACCENTS.index(speaker.accent)
     home = folder / split.upper() / f"DR{region}" / name
     home.mkdir(parents=True)
-    recordings = speakers.read(speaker, sentences(split), settings.utterances_per_speaker)
+    recordings = synthetic_speakers.read(speaker, sentences(split), settings.utterances_per_speaker)
     for said, samples in recordings:
         utterance = f"SX{1 + harvard.SENTENCES.index(said[0])}"
         identity = f"{name[1:]}_{utterance}".lower()
-        data = sphere.encode(samples, speakers.RATE, identity, _DATABASE)
+        data = sphere.encode(samples, synthetic_speakers.RATE, identity, _DATABASE)
         (home / f"{utterance}.WAV").write_bytes(data)
         text = f"0 {samples.size} {' '.join(said)}\n"
         (home / f"{utterance}.TXT").write_text(text, encoding="ascii")
@@ -236,7 +238,7 @@ def main(arguments: list[str]) -> None:
     if not num_speakers:
         raise flags.Error("--num_speakers and --num_test_speakers are both 0")
     # Heavier than the flags: --help is not to wait for it.
-    from pipeline import espeak
+    from pipeline.corpora import espeak
 
     settings = Settings(
         num_speakers=flags.FLAGS.num_speakers,
@@ -258,4 +260,4 @@ def main(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     _define_flags()
-    command.run(main, __doc__)
+    cli.run(main, __doc__)

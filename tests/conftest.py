@@ -13,7 +13,9 @@ import sys
 import numpy as np
 import pytest
 
-from pipeline import dataset, features, mixture_list, plan, schema, tfrecord, utterance_shards
+from pipeline import features, plan, schema
+from pipeline.corpora import mixture_list
+from pipeline.dataset import dataset, tfrecord, utterance_shards
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")

@@ -22,7 +22,7 @@ def test_rooms_do_not_pull_in_each_others_libraries():
     forbidden = {
         "pipeline.schema": {"apache_beam", "tensorflow", "keras", "scipy", "absl"},
         "pipeline.features": {"apache_beam", "tensorflow", "keras"},
-        "pipeline.dataset": {"apache_beam", "tensorflow", "keras"},
+        "pipeline.dataset.dataset": {"apache_beam", "tensorflow", "keras"},
         "models.registry": {"apache_beam"},
         "trainer.config": {"apache_beam", "tensorflow", "keras"},
     }

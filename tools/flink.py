@@ -30,7 +30,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from pipeline import command, errors
+from pipeline import cli, errors
 
 _TASK_MANAGERS = flags.DEFINE_integer(
     "task_managers", 2, "Processes that work.", lower_bound=1, upper_bound=64
@@ -303,4 +303,4 @@ def main(given: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__, pass_unknown=True)
+    cli.run(main, __doc__, pass_unknown=True)

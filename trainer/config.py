@@ -8,7 +8,8 @@ from typing import Any
 
 from absl import flags
 
-from pipeline import dataset, errors
+from pipeline import errors
+from pipeline.dataset import dataset
 
 
 class SettingsError(errors.UserError):

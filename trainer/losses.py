@@ -29,7 +29,7 @@ def decode_targets(codes: Tensor, target: str, num_sources: int) -> Tensor:
     """The ideal masks of all voices from the codes in the record.
 
     Args:
-        codes: uint8 `[batch, K, frame, bin]`, as `trainer.input` gives them.
+        codes: uint8 `[batch, K, frame, bin]`, as `trainer.data.stored_windows` gives them.
         target: `ibm`, `irm` or `psm`.
         num_sources: voices.
 

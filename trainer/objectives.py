@@ -11,9 +11,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from models import heads, masks, separator, spectral
+from models import masks, separator, spectral
+from models.layers import heads
 from pipeline import schema
-from trainer import clustering, losses
+from trainer import clustering_loss, losses
 
 Tensor = Any
 
@@ -54,7 +55,7 @@ class Mixtures:
 
     @classmethod
     def of(cls, batch: dict[str, Tensor]) -> "Mixtures":
-        """From what `trainer.mixing`, `trainer.input` and `trainer.whole_mixtures` give.
+        """From a batch of `trainer.data`: dynamic mixing, stored windows or validation.
 
         Args:
             batch: `sources`, int16 or float32 `[batch, source, sample]`; if there is noise,
@@ -174,7 +175,7 @@ class Objective:
             return self._waveform_error(outputs, mixtures)
         if "embeddings" not in outputs:
             return self._mask_error(outputs["masks"], mixtures, network)
-        error, weight = clustering.clustering_loss(
+        error, weight = clustering_loss.clustering_loss(
             outputs["embeddings"],
             masks.ideal_binary(mixtures.magnitudes),
             masks.counted_bins(mixtures.magnitude, mixtures.frame_mask),

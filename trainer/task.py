@@ -11,8 +11,11 @@ TensorBoard's events. The backend is what the environment variable KERAS_BACKEND
 
 from absl import flags
 
-from pipeline import command, dataset
-from trainer import config, run_folder, tfio
+from pipeline import cli
+from pipeline.dataset import dataset
+from trainer import config
+from trainer.data import tfio
+from trainer.run import run_folder
 
 _MODEL_DIR = flags.DEFINE_string("model_dir", "", "Folder that the run is kept in.")
 config.define_flags()
@@ -45,4 +48,4 @@ def _train(settings: config.Config, model_dir: str) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__)
+    cli.run(main, __doc__)

@@ -7,21 +7,13 @@ import sys
 
 import keras
 
-from models import fused_lstm, registry, separator
-from pipeline import dataset
-from trainer import (
-    callbacks,
-    devices,
-    feeding,
-    initial,
-    learner,
-    mixing,
-    objectives,
-    optimizer,
-    run_folder,
-    tfio,
-)
+from models import registry, separator
+from models.layers import fused_lstm
+from pipeline.dataset import dataset
 from trainer import config as config_lib
+from trainer import objectives, optimizer, training_models
+from trainer.data import data_sources, dynamic_mixing, tfio
+from trainer.run import callbacks, devices, initial_weights, run_folder
 
 
 def train(config: config_lib.Config, model_dir: str) -> run_folder.State:
@@ -56,9 +48,9 @@ def _train(
     keras.utils.set_random_seed(config.seed)
     with scope():
         model = make_learner(config, info, replicas)
-    data = feeding.open_dataset(config, info)
+    data = data_sources.open_dataset(config, info)
     if config.init_from and not folder.has_state():
-        initial.load(config.init_from, model.separator)
+        initial_weights.load(config.init_from, model.separator)
     before = folder.read_settings()
     state = folder.claim(config, info)
     late = bool(config.max_minutes) and state.minutes >= config.max_minutes
@@ -78,7 +70,7 @@ def _train(
             _tell_new_rate(before, config, steps * state.epoch, steps)
     batches = data.batches(steps, state.epoch)
     chosen = _callbacks(config, info, model, folder, state)
-    if isinstance(batches, mixing.Batches):
+    if isinstance(batches, dynamic_mixing.Batches):
         chosen.insert(0, callbacks.NextEpoch(batches))
     try:
         model.fit(
@@ -93,7 +85,7 @@ def _train(
         )
     except Exception as error:
         if type(error).__name__ in ("DataLossError", "InvalidArgumentError"):
-            feeding.find_damage(config, info)
+            data_sources.find_damage(config, info)
         raise
     print(_summary(folder, state, "finished"))
     return state
@@ -130,7 +122,7 @@ def resolve(config: config_lib.Config, info: dataset.DatasetInfo) -> config_lib.
 
 def make_learner(
     config: config_lib.Config, info: dataset.DatasetInfo, replicas: int
-) -> learner.MaskLearner | learner.MixtureLearner:
+) -> training_models.MaskLearner | training_models.MixtureLearner:
     """The network, with the dataset's constants around it, ready to learn; random weights.
 
     Args:
@@ -154,11 +146,11 @@ def make_learner(
         sample_rate=info.sample_rate,
         num_sources=info.num_sources,
     )
-    model: learner.MaskLearner | learner.MixtureLearner
+    model: training_models.MaskLearner | training_models.MixtureLearner
     if config.loss == "mask" and config.mixing == "static":
-        model = learner.MaskLearner(whole, config.target, config.assignment, replicas)
+        model = training_models.MaskLearner(whole, config.target, config.assignment, replicas)
     else:
-        model = learner.MixtureLearner(whole, _objective(config), replicas)
+        model = training_models.MixtureLearner(whole, _objective(config), replicas)
     model.build()
     return model
 
@@ -204,9 +196,9 @@ def _callbacks(
     if config.ema:
         chosen.append(callbacks.SwapAverages())
     monitor, mode = "loss", "min"
-    batches = feeding.validation(config, info)
+    batches = data_sources.validation(config, info)
     if batches is not None:
-        whole = learner.WholeMixtures(model.separator, _objective(config))
+        whole = training_models.WholeMixtures(model.separator, _objective(config))
         whole.build()
         chosen.append(callbacks.Validate(whole, batches))
         monitor, mode = "val_si_sdr_improvement", "max"
@@ -243,7 +235,7 @@ def _headline(
     config: config_lib.Config,
     info: dataset.DatasetInfo,
     model: keras.Model,
-    data: feeding.Stored | feeding.Mixed,
+    data: data_sources.Stored | data_sources.Mixed,
 ) -> str:
     parameters = sum(math.prod(v.shape) for v in model.trainable_variables)
     valid = info.splits["valid"].mixtures if "valid" in info.splits else 0

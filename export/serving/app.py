@@ -22,7 +22,7 @@ import jinja2
 import uvicorn
 from starlette import applications, exceptions, middleware, requests, responses, routing
 
-from export.serving import choice, guard, sample, sessions, work
+from export.serving import example_audio, guard, model_catalog, sessions, work
 from pipeline import errors, version
 
 _TEMPLATES = pathlib.Path(__file__).resolve().parent.parent / "templates"
@@ -46,7 +46,7 @@ class Page:
 
     def __init__(
         self,
-        models: choice.Models,
+        models: model_catalog.Models,
         limits: work.Limits,
         *,
         keep_seconds: float,
@@ -188,9 +188,9 @@ class Page:
 
     async def example(self, request: requests.Request) -> responses.Response:
         """Takes the example as if it had been sent."""
-        one = self._begin(request, sample.NAME)
+        one = self._begin(request, example_audio.NAME)
         try:
-            await anyio.to_thread.run_sync(sample.write, one.source)
+            await anyio.to_thread.run_sync(example_audio.write, one.source)
         except BaseException:
             one.discard()
             raise

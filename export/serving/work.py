@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from export import charts, loading, oracles, pictures, separate
-from export.serving import choice
-from pipeline import audio, command, errors
+from export import separate
+from export.evaluation import charts, oracles
+from export.separation import loading, pictures
+from export.serving import model_catalog
+from pipeline import cli, errors
+from pipeline.audio import decoding
 
 WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
 # Two channels at 192 kHz, or eight at 48: what a small file can unfold to is bounded by this, too.
@@ -140,7 +143,7 @@ def check(one: Recording, limits: Limits) -> None:
         UserError: no recording, or more than the page takes; names no path.
     """
     try:
-        with audio.Reader(one.source) as reader:
+        with decoding.Reader(one.source) as reader:
             values = reader.rate * reader.num_channels
             if reader.num_channels > _MAX_CHANNELS or values > _MAX_VALUES_PER_SECOND:
                 raise errors.UserError(
@@ -166,7 +169,9 @@ def _check_seconds(seconds: float, limits: Limits) -> None:
 class Queue:
     """Separates recordings one after the other, or a few at once, in threads."""
 
-    def __init__(self, models: choice.Models, limits: Limits, at_once: int, waiting: int) -> None:
+    def __init__(
+        self, models: model_catalog.Models, limits: Limits, at_once: int, waiting: int
+    ) -> None:
         """Starts with nothing to do.
 
         Args:
@@ -192,7 +197,7 @@ class Queue:
             self._models.load(self._models.default)
         except errors.UserError as error:
             # Said here as well as to everybody who chooses it.
-            command.report(error)
+            cli.report(error)
 
     @property
     def full(self) -> bool:
@@ -299,7 +304,7 @@ class _Watch:
 
 
 def _separate(one: Recording, model: loading.LoadedModel, title: str, limits: Limits) -> None:
-    with audio.Reader(one.source) as reader:
+    with decoding.Reader(one.source) as reader:
         rate, channels = reader.rate, reader.num_channels
         total = None if reader.num_samples is None else reader.num_samples / rate
     watch = _Watch(one, model.sample_rate, total, limits)
@@ -328,8 +333,8 @@ def _write_mixture(one: Recording) -> None:
     """The recording as every browser plays it, whatever it came as."""
     path = one.folder / "mixture.wav"
     with (
-        audio.Reader(one.source, verify=False) as reader,
-        audio.Writer(
+        decoding.Reader(one.source, verify=False) as reader,
+        decoding.Writer(
             path, reader.rate, reader.num_channels, num_samples=reader.num_samples
         ) as writer,
     ):

@@ -7,7 +7,8 @@ from benchmarks import floor
 
 @pytest.mark.parametrize(("network", "directions"), [("lstm", 1), ("blstm", 2)])
 def test_backward_is_twice_forward_less_the_gradient_of_the_input(network, directions):
-    from models import operations, registry
+    from benchmarks import operations
+    from models import registry
 
     model = registry.create(network, num_outputs=2, units=8, num_layers=2, num_bins=5)
     shape = (3, 7, 5)

@@ -24,8 +24,8 @@ NUM_SPEAKERS, NUM_RECORDINGS = 4, 20
 # Findings are written at once, not every half minute.
 EAGER = """
 import runpy, sys
-from pipeline import findings
-findings.FLUSH_SECONDS = 0
+from pipeline.dataset import inspection_cache
+inspection_cache.FLUSH_SECONDS = 0
 sys.argv = ["preprocess", *sys.argv[1:]]
 runpy.run_module("pipeline.preprocess", run_name="__main__")
 """

@@ -6,7 +6,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from export import loading, model_info
+from export.outlets import model_info
+from export.separation import loading
 
 RATE = 8000
 

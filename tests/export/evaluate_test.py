@@ -11,8 +11,11 @@ import sys
 import numpy as np
 import pytest
 
-from export import evaluate, loading, oracles, records, results, scoring
-from pipeline import dataset, errors, features, schema
+from export import evaluate
+from export.evaluation import dataset_mixtures, oracles, results, scoring
+from export.separation import loading
+from pipeline import errors, features, schema
+from pipeline.dataset import dataset
 
 CHEAP = ("si_sdr", "mask_accuracy")
 SYSTEMS = [*oracles.ANCHORS, "run"]
@@ -42,7 +45,7 @@ def read_rows(folder):
 
 
 def mixtures(folder, split="test"):
-    return list(records.read(str(folder), dataset.read(str(folder)), split))
+    return list(dataset_mixtures.read(str(folder), dataset.read(str(folder)), split))
 
 
 class TestResults:
@@ -125,8 +128,10 @@ class TestResults:
         assert abs(level + 26) > 0.5  # Else one of the two would prove nothing.
 
     def test_no_examples_cost_no_second_look(self, test_set, tmp_path, monkeypatch):
-        looks, read = [], records.read
-        monkeypatch.setattr(records, "read", lambda *given: looks.append(given) or read(*given))
+        looks, read = [], dataset_mixtures.read
+        monkeypatch.setattr(
+            dataset_mixtures, "read", lambda *given: looks.append(given) or read(*given)
+        )
         for count in (0, 1):
             evaluate.evaluate(
                 [], [str(test_set)], str(tmp_path / str(count)), metric_names=CHEAP, workers=1,
@@ -238,12 +243,12 @@ class TestResuming:
         """Ctrl-C reaches every process of the terminal's group."""
         program = (
             "import signal, sys, time\n"
-            "from export import records, scoring\n"
-            "from pipeline import dataset\n"
+            "from export.evaluation import dataset_mixtures, scoring\n"
+            "from pipeline.dataset import dataset\n"
             # What a shell starts in the background ignores it, and so does what that starts.
             "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "def tasks(folder):\n"
-            "    mixture = next(records.read(folder, dataset.read(folder), 'test'))\n"
+            "    mixture = next(dataset_mixtures.read(folder, dataset.read(folder), 'test'))\n"
             "    for _ in range(2):\n"
             "        yield scoring.Task('tones', mixture, (), ('si_sdr', 'stoi'))\n"
             "    print('idle', flush=True)\n"  # Asked for a third: one is done.

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from export import conversion, lite, loading, model_info, onnx, portable
+from export import lite, onnx
+from export.outlets import conversion, model_info
+from export.separation import loading, runtimes
 from pipeline import errors
 
 pytest.importorskip("ai_edge_litert")
@@ -96,11 +98,11 @@ def test_fewer_bits_are_smaller_and_nearly_the_same(files, saved, speechlike, na
 
 
 def test_a_page_and_an_evaluation_take_them(files):
-    from export import clusterers
-    from export.serving import choice
+    from export.evaluation import clusterers
+    from export.serving import model_catalog
 
     paths = [str(files / name) for name in ("float.tflite", "model.onnx")]
-    models = choice.Models(choice.sources(paths))
+    models = model_catalog.Models(model_catalog.sources(paths))
     assert not models.need_keras
     for title, name in zip(models.titles.values(), ("float.tflite", "model.onnx"), strict=False):
         assert title == f"{name} · lstm, 2 voices, 8 kHz"
@@ -161,7 +163,7 @@ class TestRefusals:
             assert "\n" not in str(caught.value)
             assert name in str(caught.value)
 
-    @pytest.mark.parametrize("suffix", portable.SUFFIXES)
+    @pytest.mark.parametrize("suffix", runtimes.SUFFIXES)
     def test_not_there(self, tmp_path, suffix):
         with pytest.raises(errors.UserError, match="no such model"):
             loading.load(tmp_path / f"nothing{suffix}")

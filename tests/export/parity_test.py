@@ -14,10 +14,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from export import conversion, evaluate, lite, loading, onnx, records, saved_model, separate, stream
-from export import metrics as export_metrics
-from export.serving import choice, work
-from pipeline import dataset
+from export import evaluate, lite, onnx, saved_model, separate
+from export.evaluation import dataset_mixtures
+from export.evaluation import metrics as export_metrics
+from export.outlets import conversion
+from export.separation import loading, stream
+from export.serving import model_catalog, work
+from pipeline.dataset import dataset
 
 RATE = 8000
 
@@ -156,12 +159,14 @@ def ways(request, tmp_path_factory):
 
 
 def test_trainer_and_evaluator_agree_to_a_hundredth_of_a_db(ways, small_dataset, tmp_path):
-    from trainer import callbacks, learner, objectives, splits, whole_mixtures
+    from trainer import objectives, training_models
+    from trainer.data import splits, validation_batches
+    from trainer.run import callbacks
 
     info = dataset.read(str(small_dataset))
-    whole = learner.WholeMixtures(ways.separator, objectives.Objective("sisdr"))
+    whole = training_models.WholeMixtures(ways.separator, objectives.Objective("sisdr"))
     split = splits.Split(str(small_dataset), "valid", info)
-    batches = whole_mixtures.Batches(whole_mixtures.read(split))
+    batches = validation_batches.Batches(validation_batches.read(split))
     trained = callbacks.validate(whole, batches)["si_sdr_improvement"]
 
     summary = evaluate.evaluate(
@@ -176,7 +181,7 @@ def test_trainer_and_evaluator_agree_to_a_hundredth_of_a_db(ways, small_dataset,
     # And the command, over a WAV file of each mixture, to what 16 bits leave of it.
     with open(tmp_path / "results.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["system"] == "exported"]
-    for mixture in records.read(str(small_dataset), info, "valid", limit=2):
+    for mixture in dataset_mixtures.read(str(small_dataset), info, "valid", limit=2):
         path = tmp_path / f"{mixture.id}.wav"
         soundfile.write(path, mixture.waveform, RATE, subtype="PCM_16")
         samples, rate = soundfile.read(path, dtype="float32")
@@ -191,7 +196,7 @@ def page(model, samples, folder):
     one = work.Recording(folder, "mixture.wav", "model")
     soundfile.write(one.source, samples, RATE, format="WAV", subtype="FLOAT")
     queue = work.Queue(
-        choice.Models({"model": model}), work.Limits(10**7, 60), at_once=1, waiting=1
+        model_catalog.Models({"model": model}), work.Limits(10**7, 60), at_once=1, waiting=1
     )
     queue.submit(one)
     while one.active:
@@ -204,7 +209,9 @@ def page(model, samples, folder):
 
 def test_every_outlet_gives_the_same_voices(ways, small_dataset, tmp_path, record_property):
     info = dataset.read(str(small_dataset))
-    mixtures = [mixture.waveform for mixture in records.read(str(small_dataset), info, "valid")][:2]
+    mixtures = [
+        mixture.waveform for mixture in dataset_mixtures.read(str(small_dataset), info, "valid")
+    ][:2]
     # Of another level, which must come back.
     mixtures[1] = mixtures[1] / 20
     expected = [np.asarray(ways.separator(mixture[np.newaxis]))[0] for mixture in mixtures]
@@ -234,7 +241,7 @@ def test_every_outlet_gives_the_same_voices(ways, small_dataset, tmp_path, recor
 
 def test_a_stream_is_the_whole_at_that_gain(ways, small_dataset):
     info = dataset.read(str(small_dataset))
-    mixture = next(iter(records.read(str(small_dataset), info, "valid"))).waveform
+    mixture = next(iter(dataset_mixtures.read(str(small_dataset), info, "valid"))).waveform
     if (ways.name, "stream") in REFUSED:
         assert ways.loaded.info.stream is None
         return
@@ -248,7 +255,9 @@ def test_a_stream_is_the_whole_at_that_gain(ways, small_dataset):
 def test_chunks_of_a_long_recording_agree_with_the_whole(ways, small_dataset):
     """A minute, in chunks of ten seconds."""
     info = dataset.read(str(small_dataset))
-    pieces = [mixture.waveform for mixture in records.read(str(small_dataset), info, "train")]
+    pieces = [
+        mixture.waveform for mixture in dataset_mixtures.read(str(small_dataset), info, "train")
+    ]
     long = np.concatenate(pieces * 4)[: 60 * RATE]
     whole = ways.loaded.separate(long[np.newaxis])[0]
     chunked = separate.separate(long, RATE, ways.loaded, chunk_seconds=10, overlap_seconds=2)

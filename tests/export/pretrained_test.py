@@ -12,8 +12,11 @@ import pytest
 import soundfile
 from fast_bss_eval import numpy as bss
 
-from export import conversion, loading, model_info, pretrained, separate
-from pipeline import audio, errors, features
+from export import pretrained, separate
+from export.outlets import conversion, model_info
+from export.separation import loading
+from pipeline import errors, features
+from pipeline.audio import decoding
 
 MAX_BYTES = 25e6
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -106,8 +109,8 @@ def test_it_takes_voices_apart_that_it_never_heard(recordings):
         voices = []
         for row in pair:
             path = recordings / "speech" / row["path"]
-            samples, rate = audio.decode(path.read_bytes())
-            samples = audio.resample(samples, rate, 8000)[:32000]
+            samples, rate = decoding.decode(path.read_bytes())
+            samples = decoding.resample(samples, rate, 8000)[:32000]
             level = features.active_level_db(samples)
             voices.append(samples * 10 ** ((-26 - level) / 20))
         references = np.stack([voice[: min(map(len, voices))] for voice in voices])
@@ -130,8 +133,8 @@ def _talk(folder, pair, seconds):
         files = sorted(folder.rglob(f"{speaker}/*.WAV"))
         place = 0
         while place < row.size:
-            samples, rate = audio.decode(random.choice(files).read_bytes())
-            samples = audio.resample(samples, rate, 8000)[: row.size - place]
+            samples, rate = decoding.decode(random.choice(files).read_bytes())
+            samples = decoding.resample(samples, rate, 8000)[: row.size - place]
             row[place : place + samples.size] = samples
             place += samples.size + round(random.exponential(2.0) * 8000)
     return truth

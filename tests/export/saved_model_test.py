@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export import loading, model_info, saved_model
+from export import saved_model
+from export.outlets import model_info
+from export.separation import loading
 from models import registry, separator
 from pipeline import errors
 

@@ -8,8 +8,10 @@ import pytest
 import soundfile
 import tqdm
 
-from export import oracles, separate
-from pipeline import audio, errors
+from export import separate
+from export.evaluation import oracles
+from pipeline import errors
+from pipeline.audio import decoding
 
 
 def write(path, samples, rate=8000, subtype="PCM_16"):
@@ -70,7 +72,7 @@ class TestFile:
         assert found_rate == rate
         assert voices.shape == (2, 12345, channels)
         assert done.seconds == pytest.approx(12345 / rate)
-        heard = audio.resample(audio.resample(mixture, rate, 8000), 8000, rate)
+        heard = decoding.resample(decoding.resample(mixture, rate, 8000), 8000, rate)
         middle = slice(600, 12345 - 600)
         np.testing.assert_allclose(voices.sum(0)[middle], heard[middle], atol=1e-4)
 

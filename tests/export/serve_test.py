@@ -25,8 +25,9 @@ pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
 from export import separate
-from export.serving import app, choice, sample, sessions, work
-from pipeline import errors, espeak
+from export.serving import app, example_audio, model_catalog, sessions, work
+from pipeline import errors
+from pipeline.corpora import espeak
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LIMIT_BYTES = 400_000
@@ -81,7 +82,7 @@ class Client:
 def serving(models, **settings):
     """A page on a port of its own, in a thread."""
     limits = work.Limits(LIMIT_BYTES, LIMIT_SECONDS)
-    page = app.Page(choice.Models(models), limits, **{"keep_seconds": 60, **settings})
+    page = app.Page(model_catalog.Models(models), limits, **{"keep_seconds": 60, **settings})
     listener = socket.create_server(("127.0.0.1", 0))
     page.port = listener.getsockname()[1]
     server = app.server(app.create(page, {"localhost"}))
@@ -213,8 +214,8 @@ class TestSeparation:
         def absent(index):
             raise espeak.EspeakError("not there")
 
-        monkeypatch.setattr(sample, "_spoken", absent)
-        sample.write(tmp_path / "example.wav")
+        monkeypatch.setattr(example_audio, "_spoken", absent)
+        example_audio.write(tmp_path / "example.wav")
         samples, rate = soundfile.read(tmp_path / "example.wav")
         assert len(samples) == 6 * rate
         assert 0.03 < np.sqrt(np.square(samples).mean()) < 0.2
@@ -801,8 +802,8 @@ class TestModels:
     def test_those_asked_for_stand_first(self, saved, tmp_path):
         twin = tmp_path / saved.saved_model.name
         shutil.copytree(saved.saved_model, twin)
-        found = choice.sources([str(saved.saved_model), str(twin), str(saved.keras_file)])
-        models = choice.Models(found)
+        found = model_catalog.sources([str(saved.saved_model), str(twin), str(saved.keras_file)])
+        models = model_catalog.Models(found)
         assert list(models.titles)[:3] == ["exported", "exported (2)", "mine.keras"]
         assert models.default == "exported"
         assert models.titles["exported"] == "exported · lstm, 2 voices, 8 kHz"
@@ -813,7 +814,7 @@ class TestModels:
 
     def test_mistakes_show_at_once(self, tmp_path):
         with pytest.raises(errors.UserError, match="no such model"):
-            choice.Models(choice.sources([str(tmp_path / "absent")]))
+            model_catalog.Models(model_catalog.sources([str(tmp_path / "absent")]))
 
 
 def started(*arguments, **env):

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from export import evaluate, saved_model, separate
-from export import loading as loading_lib
+from export.separation import loading as loading_lib
 from trainer import config, training
 
 

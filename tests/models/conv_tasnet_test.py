@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from models import conv_tasnet, normalisation
+from models import conv_tasnet
+from models.layers import normalisation
 
 SMALL = {
     "filters": 12, "filter_length": 8, "bottleneck": 6, "hidden": 8, "skip": 6, "blocks": 3,

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from models import deep_clustering, masks
-from trainer import clustering as loss
+from trainer import clustering_loss as loss
 
 
 def _inputs(batch=2, frames=12, seed=0):

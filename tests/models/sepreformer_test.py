@@ -7,8 +7,9 @@ import scipy.signal
 import scipy.special
 from keras import ops
 
-from models import operations, sepreformer
-from models import sepreformer_blocks as blocks
+from benchmarks import operations
+from models import sepreformer
+from models.layers import sepreformer_blocks as blocks
 
 SMALL = {
     "channels": 8,

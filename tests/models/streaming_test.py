@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from models import conv_tasnet, normalisation, registry, separator, streaming
+from models import conv_tasnet, registry, separator, streaming
+from models.layers import normalisation
 
 RATE = 8000
 NETWORKS = {

@@ -7,7 +7,8 @@ import scipy.signal
 import scipy.special
 from keras import ops
 
-from models import operations, tf_locoformer
+from benchmarks import operations
+from models import tf_locoformer
 
 SMALL = {"channels": 8, "num_blocks": 1, "hidden": 12, "attention_channels": 16, "heads": 2}
 

@@ -16,7 +16,8 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-from pipeline import schema, sphere
+from pipeline import schema
+from pipeline.audio import sphere
 
 RATE = 8000
 ODD_NAMES = (

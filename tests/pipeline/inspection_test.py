@@ -8,7 +8,8 @@ import pytest
 import soundfile
 import soxr
 
-from pipeline import corpus, inspection
+from pipeline import inspection
+from pipeline.corpora import corpus
 
 RATE = 16000
 

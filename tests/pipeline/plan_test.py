@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from pipeline import corpus, errors, inspection, plan, schema
+from pipeline import errors, inspection, plan, schema
+from pipeline.corpora import corpus
 
 
 def fact(speaker, number, *, samples=20000, peak=0.1, level=-26.0, sha=None):

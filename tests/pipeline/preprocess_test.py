@@ -17,7 +17,10 @@ import soxr
 import tensorflow as tf
 from absl import flags
 
-from pipeline import dataset, errors, job, mixture_list, plan, runners, schema, shards, version
+from pipeline import errors, job, plan, schema, version
+from pipeline.beam import runners
+from pipeline.corpora import mixture_list
+from pipeline.dataset import dataset, shards
 
 MODULE = "pipeline.preprocess"
 

@@ -7,7 +7,8 @@ import time
 import pytest
 import soundfile
 
-from pipeline import corpus, errors, espeak, harvard, voices
+from pipeline import errors, voices
+from pipeline.corpora import corpus, espeak, harvard
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from pipeline import command
+from pipeline import cli
 from tools import flink
 
 
@@ -42,20 +42,20 @@ def test_the_job_gets_its_flags_and_how_much_it_is_to_say(monkeypatch, given, ex
     monkeypatch.setattr(flink, "Cluster", Cluster)
     monkeypatch.setattr(flink.signal, "signal", lambda *_: None)
     monkeypatch.setattr(subprocess, "run", run)
-    before = command.flags.FLAGS["verbosity"].value
+    before = cli.flags.FLAGS["verbosity"].value
     # Whatever was said to another test in this process.
-    command.flags.FLAGS["verbosity"].using_default_value = True
+    cli.flags.FLAGS["verbosity"].using_default_value = True
     try:
         with pytest.raises(SystemExit) as left:
-            command.run(
+            cli.run(
                 flink.main, "", pass_unknown=True,
                 argv=["flink", "--slots=2", "--input_dir=/a", *given, "--output_dir=/b"],
             )  # fmt: skip
     finally:
-        command.flags.FLAGS.unparse_flags()
-        command.flags.FLAGS["verbosity"].value = before
-        command.flags.FLAGS["verbosity"].using_default_value = True
-        command.flags.FLAGS["slots"].unparse()
+        cli.flags.FLAGS.unparse_flags()
+        cli.flags.FLAGS["verbosity"].value = before
+        cli.flags.FLAGS["verbosity"].using_default_value = True
+        cli.flags.FLAGS["slots"].unparse()
     assert left.value.code == 7
     (job,) = jobs
     assert job[1:] == [

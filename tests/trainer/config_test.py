@@ -4,7 +4,8 @@ import json
 import pytest
 from absl import flags
 
-from pipeline import dataset, errors
+from pipeline import errors
+from pipeline.dataset import dataset
 from trainer import config
 
 

@@ -6,19 +6,21 @@ import pytest
 from keras import ops
 
 from models import registry, separator
-from pipeline import dataset, features, schema
-from trainer import losses, objectives, splits, whole_mixtures
+from pipeline import features, schema
+from pipeline.dataset import dataset
+from trainer import losses, objectives
+from trainer.data import splits, validation_batches
 
 
 @pytest.fixture(scope="module")
 def stored(small_dataset):
     """The voices of four mixtures, int16."""
     info = dataset.read(str(small_dataset))
-    return whole_mixtures.read(splits.Split(str(small_dataset), "valid", info))
+    return validation_batches.read(splits.Split(str(small_dataset), "valid", info))
 
 
 def _batch(stored):
-    (batch,) = whole_mixtures.Batches(stored, shortest=24000, batch_samples=4 * 24000)
+    (batch,) = validation_batches.Batches(stored, shortest=24000, batch_samples=4 * 24000)
     return batch
 
 

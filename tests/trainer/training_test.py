@@ -9,18 +9,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from models import fused_lstm, registry, separator
-from pipeline import dataset, errors
-from trainer import (
-    callbacks,
-    config,
-    learner,
-    objectives,
-    run_folder,
-    splits,
-    training,
-    whole_mixtures,
-)
+from models import registry, separator
+from models.layers import fused_lstm
+from pipeline import errors
+from pipeline.dataset import dataset
+from trainer import config, objectives, training, training_models
+from trainer.data import splits, validation_batches
+from trainer.run import callbacks, run_folder
 
 
 def _config(data_dir, **changes):
@@ -217,9 +212,9 @@ def test_the_average_is_validated_and_kept_and_the_weights_themselves_go_on(
     best = keras.saving.load_model(folder / "best.keras")
     for one, two in zip(best.trainable_variables, averages, strict=True):
         np.testing.assert_allclose(one, two, atol=1e-6)
-    whole = learner.WholeMixtures(best, objectives.Objective("sisdr"))
-    voices = whole_mixtures.read(splits.Split(str(small_dataset), "valid", info))
-    figures = callbacks.validate(whole, whole_mixtures.Batches(voices))
+    whole = training_models.WholeMixtures(best, objectives.Objective("sisdr"))
+    voices = validation_batches.read(splits.Split(str(small_dataset), "valid", info))
+    figures = callbacks.validate(whole, validation_batches.Batches(voices))
     assert {name: pytest.approx(value, abs=1e-4) for name, value in figures.items()} == {
         name.removeprefix("val_"): value
         for name, value in state.history[0].items()

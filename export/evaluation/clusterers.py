@@ -1,0 +1,154 @@
+"""Embeddings to masks by other clusterings than the one inside the model, for comparison.
+
+Both are scikit-learn's. K-means with ten starts is what the fixed number of steps from one start in
+`models.layers.clustering` is held against. Mean shift (Comaniciu and Meer 2002) asks for a radius
+instead of a number of voices.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from export.separation import loading
+from pipeline import errors
+
+# Enough to see where the points are dense; the cost of mean shift grows with the square.
+_POINTS = 2000
+_SEEDS = 50
+# Of mean shift: half of what lies between two voices whose embeddings are orthogonal.
+_RADIUS = 0.7
+
+
+def kmeans(points: np.ndarray, count: int) -> np.ndarray:
+    """The means of scikit-learn's `KMeans`, the best of ten starts.
+
+    Args:
+        points: `[point, dimension]`.
+        count: centres to find.
+
+    Returns:
+        `[centre, dimension]`.
+    """
+    from sklearn import cluster
+
+    return cluster.KMeans(count, n_init=10, random_state=0).fit(points).cluster_centers_
+
+
+def mean_shift(points: np.ndarray, count: int) -> np.ndarray:
+    """The modes of scikit-learn's `MeanShift` that most points belong to.
+
+    It looks at a sample of the points, and makes the radius smaller until there are enough modes.
+
+    Args:
+        points: `[point, dimension]`, of unit length.
+        count: modes to give.
+
+    Returns:
+        `[mode, dimension]`; fewer different ones only if the points are fewer.
+    """
+    from sklearn import cluster
+
+    points = np.random.default_rng(0).permutation(points)[:_POINTS]
+    modes = points[:1]
+    radius = _RADIUS
+    while len(modes) < count and radius > 0.01:
+        found = cluster.MeanShift(bandwidth=radius, seeds=points[:_SEEDS]).fit(points)
+        modes = found.cluster_centers_[np.argsort(-np.bincount(found.labels_), kind="stable")]
+        radius *= 0.8
+    return np.resize(modes, (count, points.shape[1]))
+
+
+CLUSTERERS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
+    "kmeans": kmeans,
+    "mean_shift": mean_shift,
+}
+
+
+def load(path: str | os.PathLike[str], name: str) -> loading.LoadedModel | None:
+    """A model that separates by another clustering of its network's embeddings.
+
+    Args:
+        path: a trainer's folder or a `.keras` file.
+        name: one of `CLUSTERERS`.
+
+    Returns:
+        The model, with masks; None where the network has no embeddings, or is a SavedModel or a
+        file of LiteRT or ONNX, in which they are not to be had.
+
+    Raises:
+        UserError: no such model, or scikit-learn is not installed.
+    """
+    try:
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        raise errors.UserError(
+            "scikit-learn is not installed: pip install voices-apart[evaluate]"
+        ) from error
+    if loading.is_saved_model(path) or loading.is_portable(path):
+        return None
+    separator = loading.load_separator(path)
+    if not hasattr(separator.network, "embeddings"):
+        return None
+    from export.outlets import signatures
+
+    separator = signatures.in_float32(separator)
+    clustered = _with_clusterer(separator, CLUSTERERS[name])
+    return loading.LoadedModel(
+        signatures.describe(separator),
+        os.fspath(path),
+        lambda waveform: np.asarray(clustered(waveform)),
+        lambda log_magnitude: np.asarray(clustered.masks(log_magnitude)),
+    )
+
+
+def _with_clusterer(separator: Any, find_centres: Callable[[np.ndarray, int], np.ndarray]) -> Any:
+    """The separator with another network around the embeddings of its own."""
+    import keras
+    import tensorflow as tf
+
+    from models import separator as separator_lib
+    from models.layers import clustering
+
+    network, count = separator.network, separator.num_sources
+    # As a graph: step by step a recurrent network takes seconds.
+    embed = tf.function(
+        lambda inputs: network.embeddings(inputs, training=False),
+        input_signature=[tf.TensorSpec([None, None, network.num_bins], tf.float32)],
+    )
+
+    class Clustered(keras.Model):
+        """Runs outside a graph alone: scikit-learn sits in the middle."""
+
+        takes = separator_lib.LOG_MAGNITUDE
+
+        def build(self, input_shape: Any) -> None:
+            self.built = True
+
+        def call(self, inputs: Any, training: bool | None = None) -> Any:
+            embeddings = embed(inputs)
+            heard = clustering.heard_bins(inputs, getattr(network, "span", clustering.SPAN))
+            centres = [
+                _centres(points[loud], count, find_centres)
+                for points, loud in zip(embeddings.numpy(), heard.numpy() > 0, strict=True)
+            ]
+            hardness = getattr(network, "hardness", clustering.HARDNESS)
+            return clustering.masks(embeddings, np.stack(centres).astype("float32"), hardness)
+
+    return separator_lib.wrap(
+        Clustered(dtype="float32"),
+        mean=separator.mean,
+        deviation=separator.deviation,
+        active_level_db=separator.active_level_db,
+        sample_rate=separator.sample_rate,
+        num_sources=count,
+    )
+
+
+def _centres(
+    points: np.ndarray, count: int, find: Callable[[np.ndarray, int], np.ndarray]
+) -> np.ndarray:
+    if len(points) <= count:  # Silence, or almost.
+        return np.resize([*points, np.zeros(points.shape[1])], (count, points.shape[1]))
+    return find(points, count)

@@ -1,0 +1,130 @@
+"""A dataset's mixtures one at a time, as the evaluator needs them."""
+
+import dataclasses
+import functools
+import io
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+
+from pipeline import features, schema
+from pipeline.dataset import dataset, tfrecord
+from pipeline.io import storage
+
+PAIRS = ("female-female", "male-male", "mixed", "unknown")
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """One record.
+
+    Attributes:
+        id: unique in its dataset.
+        speakers: one name a voice.
+        sexes: `f`, `m`, or empty where it is not known.
+        rate: in Hz.
+        sources: the voices, int16 `[source, sample]`.
+        log_magnitude: of the mixture as it is stored, float32 `[frame, bin]`.
+    """
+
+    id: str
+    speakers: tuple[str, ...]
+    sexes: tuple[str, ...]
+    rate: int
+    sources: np.ndarray
+    log_magnitude: np.ndarray
+
+    @functools.cached_property
+    def voices(self) -> np.ndarray:
+        """The voices, float32 `[source, sample]`, full scale 1."""
+        return self.sources.astype(np.float32) / schema.FULL_SCALE
+
+    @functools.cached_property
+    def waveform(self) -> np.ndarray:
+        """The mixture, float32 `[sample]`, full scale 1: the integer sum of the voices."""
+        return self.sources.sum(axis=0, dtype=np.int32).astype(np.float32) / schema.FULL_SCALE
+
+    @property
+    def seconds(self) -> float:
+        """Duration."""
+        return self.sources.shape[1] / self.rate
+
+    @property
+    def pair(self) -> str:
+        """Which of `PAIRS` it is: every voice female, every voice male, or both are heard."""
+        known = set(self.sexes)
+        if not known <= {"f", "m"}:
+            return "unknown"
+        return {frozenset("f"): "female-female", frozenset("m"): "male-male"}.get(
+            frozenset(known), "mixed"
+        )
+
+    def relative_levels_db(self) -> np.ndarray:
+        """Each voice's active level above the mean of the others', dB, float64 `[source]`."""
+        levels = np.array([features.active_level_db(voice) for voice in self.voices])
+        with np.errstate(invalid="ignore"):
+            others = (levels.sum() - levels) / (len(levels) - 1)
+            return levels - others
+
+    def overlap(self) -> float:
+        """Of the frames in which anybody speaks, the share in which two or more do."""
+        speaking = features.voice_activity(features.stft(self.voices)).sum(axis=0)
+        return float((speaking > 1).sum() / max((speaking > 0).sum(), 1))
+
+
+def read(
+    data_dir: str, info: dataset.DatasetInfo, split: str, limit: int | None = None
+) -> Iterator[Mixture]:
+    """The mixtures of a split, in the order of the shards, with one in memory at a time.
+
+    Shards are filled by a salted hash, so that the first `limit` are a fair sample, the same one
+    every time.
+
+    Args:
+        data_dir: the dataset's folder.
+        info: what `pipeline.dataset.dataset` read from it.
+        split: that the dataset has.
+        limit: how many at most; None for all.
+
+    Raises:
+        DatasetError: a shard is missing or damaged.
+    """
+    needed = [f for f in schema.mixture_features(()) if f.name != "voice_activity"]
+    left = info.splits[split].mixtures if limit is None else limit
+    for shard in info.splits[split].shards:
+        path = storage.join(data_dir, shard.name)
+        count = 0
+        try:
+            with _open(path) as file:
+                for _, record in tfrecord.read(file):
+                    if not left:
+                        return
+                    yield _mixture(schema.decode(needed, tfrecord.parse(record)))
+                    count, left = count + 1, left - 1
+        except (OSError, ValueError, storage.ReadError) as error:
+            reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or error
+            raise _damaged(path, str(reason)) from error
+        if count != shard.records:
+            raise _damaged(path, f"it has {count} records, not {shard.records}")
+
+
+def _open(path: str) -> BinaryIO:
+    return io.BytesIO(storage.read_bytes(path)) if storage.is_remote(path) else open(path, "rb")
+
+
+def _damaged(path: str, reason: str) -> dataset.DatasetError:
+    return dataset.DatasetError(
+        f"{path} is missing or damaged ({reason}); make the dataset anew with pipeline.preprocess"
+    )
+
+
+def _mixture(record: dict) -> Mixture:
+    return Mixture(
+        id=record["mixture_id"],
+        speakers=tuple(record["speaker_ids"]),
+        sexes=tuple(record["sexes"]),
+        rate=record["sample_rate"],
+        sources=record["sources"],
+        log_magnitude=record["log_magnitude"],
+    )

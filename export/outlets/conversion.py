@@ -1,0 +1,162 @@
+"""What `export.lite` and `export.onnx` share: from any model to a separator, and to a file.
+
+Converters print much and raise what they like. Here they are quiet, and what they raise becomes
+one line; a file appears when it is whole and gives what the model gives.
+"""
+
+import dataclasses
+import os
+import pathlib
+import re
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from export.outlets import model_info
+from export.separation import loading, runtimes
+from pipeline import errors
+
+# What a converted model may differ from the model by, in dB below it: as rounding does.
+EXACT_DB = -60.0
+# With weights of sixteen bits.
+HALF_DB = -30.0
+# With weights of eight bits.
+COARSE_DB = -10.0
+_SECONDS = 2.0
+# How converters say which operation they do not know.
+_UNKNOWN = re.compile(r"'?(tf\.\w+)'? op (?:is neither|requires)|Tensorflow op \[[^:\]]*: (\w+)\]")
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """What came of a conversion.
+
+    Attributes:
+        info: what the file says of the model.
+        num_bytes: of the file.
+        difference_db: of its voices from the model's, below the model's.
+    """
+
+    info: model_info.ModelInfo
+    num_bytes: int
+    difference_db: float
+
+
+def load_separator(path: str | os.PathLike[str]) -> Any:
+    """The Keras model of any model, a SavedModel included, computing in float32 on the CPU.
+
+    Args:
+        path: folder of `export.saved_model` or of a trainer, or `.keras` file.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    keras = loading.import_keras()
+    loading.hide_gpus()
+    from export.outlets import signatures
+
+    if not loading.is_saved_model(path):
+        return signatures.in_float32(loading.load_separator(path))
+    import tensorflow as tf
+
+    # These register what the settings name.
+    import models.registry  # noqa: F401
+    from models import separator as separator_lib
+
+    info = loading.load(path).info
+    try:
+        separator = separator_lib.wrap(
+            keras.saving.deserialize_keras_object(dict(info.network)),
+            mean=info.constants.get("mean", 0.0),
+            deviation=info.constants.get("deviation", 1.0),
+            active_level_db=info.constants["active_level_db"],
+            sample_rate=info.sample_rate,
+            num_sources=info.num_sources,
+        )
+        separator.build((None, None))
+        saved = tf.saved_model.load(os.fspath(path))
+        for variable, value in zip(separator.variables, saved.weights, strict=True):
+            variable.assign(value)
+    except Exception as error:  # Keras raises whatever its readers do.
+        raise errors.UserError(
+            f"{path}: its network cannot be built again ({_line(error)}); convert the trainer's "
+            f"folder or its {loading.BEST_FILE} instead"
+        ) from error
+    return separator
+
+
+def write(
+    separator: Any,
+    output: str | os.PathLike[str],
+    convert: Callable[[], tuple[bytes, model_info.ModelInfo]],
+    allowed_db: float = EXACT_DB,
+) -> Written:
+    """Converts, holds the result to the separator, and writes the file.
+
+    Args:
+        separator: of `load_separator`.
+        output: the file; its ending is one of `portable.SUFFIXES`, and it replaces one that is
+            there.
+        convert: gives the file's bytes and what they say of the model.
+        allowed_db: by which the voices of noise may differ.
+
+    Raises:
+        UserError: the network cannot be converted, or the result gives something else; the line
+            says why, and no file is left.
+    """
+    output = pathlib.Path(output)
+    name = type(separator.network).__name__
+    runtimes.require(output.suffix)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".converted-", dir=output.parent) as folder:
+        draft = pathlib.Path(folder) / f"model{output.suffix}"
+        try:
+            with runtimes.quiet(1, 2):
+                data, info = convert()
+                draft.write_bytes(data)
+                difference = _difference_db(separator, runtimes.load(draft))
+        except (errors.UserError, OSError):
+            raise
+        except Exception as error:  # Converters and runtimes raise what they like.
+            raise errors.UserError(f"{name} cannot be converted: {_line(error)}") from error
+        if not difference <= allowed_db:
+            raise errors.UserError(
+                f"{name} cannot be converted: the result's voices differ by {difference:.0f} dB"
+            )
+        draft.replace(output)
+    return Written(info, len(data), difference)
+
+
+def describe(output: pathlib.Path, written: Written) -> str:
+    """What a command prints in the end."""
+    info = written.info
+    return (
+        f"{output}: {info.name}, {info.num_parameters:,} parameters, {info.num_sources} voices, "
+        f"{info.sample_rate} Hz, {written.num_bytes / 1e6:.1f} MB; its voices differ from the "
+        f"model's by {written.difference_db:.0f} dB"
+    )
+
+
+def difference_db(found: np.ndarray, expected: np.ndarray) -> float:
+    """Energy of the difference below that of what is expected, in dB."""
+    error = np.square(found.astype(np.float64) - expected).sum()
+    return float(10 * np.log10((error + 1e-30) / (np.square(expected, dtype=float).sum() + 1e-30)))
+
+
+def _difference_db(separator: Any, model: loading.LoadedModel) -> float:
+    random = np.random.default_rng(0)
+    samples = round(_SECONDS * model.sample_rate)
+    envelope = np.repeat(random.uniform(0, 0.3, -(-samples // 800)), 800)[:samples]
+    mixture = (envelope * random.standard_normal(samples)).astype(np.float32)[np.newaxis]
+    return difference_db(model.separate(mixture), np.asarray(separator(mixture, training=False)))
+
+
+def _line(error: BaseException) -> str:
+    text = str(error).strip()
+    unknown = {name for match in _UNKNOWN.findall(text) for name in match if name}
+    if unknown:
+        return f"there is no operation for {', '.join(sorted(unknown))}"
+    return (text.splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,199 @@
+"""One recording to its voices: any rate, any number of channels, any length, block by block."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from export.separation import chunks, loading
+from pipeline import errors, features
+from pipeline.audio import decoding
+
+CHUNK_SECONDS = 60.0
+OVERLAP_SECONDS = 5.0
+
+# A voice this far below the loudest is none.
+_NOTHING_DB = -30.0
+# An estimate is the mixture where what else is in it is this far below.
+_COPY_DB = -20.0
+# More model samples than the resamplers' rounding loses.
+_SPARE_SAMPLES = 8
+_BLOCK = 2**16
+# Signals that the model is given in one call: a recurrent network takes as long for four as for
+# one, and each needs some 100 MB at a minute's length. Of so many chunks all channels are held.
+_AT_ONCE = 4
+
+# Gets the pieces of the mixture [sample, channel] and its voices [source, sample, channel].
+Listener = Callable[[np.ndarray, np.ndarray], None]
+
+
+def voices_of(
+    blocks: Iterable[np.ndarray],
+    rate: int,
+    model: loading.LoadedModel,
+    *,
+    chunk_seconds: float = CHUNK_SECONDS,
+    overlap_seconds: float = OVERLAP_SECONDS,
+    listeners: Iterable[Listener] = (),
+) -> Iterator[np.ndarray]:
+    """Separates a recording that comes in blocks, in memory that does not grow with its length.
+
+    It is brought to the model's rate, separated there, and its voices are brought back.
+
+    Args:
+        blocks: float32 `[sample, channel]`, in order.
+        rate: in Hz.
+        model: separates.
+        chunk_seconds: what is longer is separated in pieces of this length.
+        overlap_seconds: that two pieces share at least.
+        listeners: are handed what the model heard and gave, at its rate.
+
+    Yields:
+        float32 `[source, sample, channel]` at `rate`; together as many samples as went in. Their
+        sum over the voices is the recording, as far as the model's rate can hold it.
+
+    Raises:
+        UserError: the model gives values that are no numbers.
+    """
+    model_rate = model.sample_rate
+    taken = given = 0
+    blocks = iter(blocks)
+    first_block = next(blocks, None)
+    if first_block is None:
+        return
+    blocks = itertools.chain([first_block], blocks)
+    at_once = max(1, min(_AT_ONCE, 2 * _AT_ONCE // first_block.shape[1]))
+
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal taken
+        block = None
+        for block in blocks:
+            taken += len(block)
+            yield block
+        if block is not None and rate != model_rate:
+            # Rounding of lengths, there and back, must not cost the last samples.
+            spare = -(-_SPARE_SAMPLES * rate // model_rate)
+            yield np.zeros((spare, block.shape[1]), np.float32)
+
+    def separated() -> Iterator[np.ndarray]:
+        pieces = chunks.separate_blocks(
+            decoding.resample_blocks(counted(), rate, model_rate),
+            lambda mixtures: _separate_chunks(model, mixtures),
+            chunk=round(chunk_seconds * model_rate),
+            overlap=round(overlap_seconds * model_rate),
+            at_once=at_once,
+        )
+        for mixture, voices in pieces:
+            for listener in listeners:
+                listener(mixture, voices)
+            shapes.append((voices.shape[0], voices.shape[2]))
+            flat = voices.transpose(1, 0, 2).reshape(voices.shape[1], -1)
+            for first in range(0, len(flat), _BLOCK):
+                yield np.ascontiguousarray(flat[first : first + _BLOCK])
+
+    shapes: list[tuple[int, int]] = []
+    for block in decoding.resample_blocks(separated(), model_rate, rate):
+        block = block[: taken - given]
+        given += len(block)
+        if len(block):
+            num_sources, num_channels = shapes[-1]
+            yield block.reshape(-1, num_sources, num_channels).transpose(1, 0, 2)
+
+
+class Tally:
+    """What the voices amount to, so that no copy of the input is passed off as a separation."""
+
+    def __init__(self, num_sources: int) -> None:
+        """Starts with nothing heard."""
+        self._mixture = 0.0
+        self._voices = np.zeros(num_sources)
+        self._products = np.zeros(num_sources)
+
+    def __call__(self, mixture: np.ndarray, voices: np.ndarray) -> None:
+        """Adds one piece, `[sample, channel]` and `[source, sample, channel]`."""
+        sound, parts = mixture.astype(np.float64), voices.astype(np.float64)
+        self._mixture += float(np.square(sound).sum())
+        self._voices += np.square(parts).sum(axis=(1, 2))
+        self._products += np.einsum("snc,nc->s", parts, sound)
+
+    def note(self) -> str:
+        """What a person has to know of the outcome; empty where voices were separated."""
+        if self._mixture == 0:
+            return "is silent within the model's band, and so are its voices"
+        nothing = 10 ** (_NOTHING_DB / 10)
+        loudest = int(np.argmax(self._voices))
+        weak = self._voices < nothing * self._voices[loudest]
+        if weak.sum() == len(weak) - 1:
+            return (
+                f"the model finds one voice only: the others are more than {-_NOTHING_DB:.0f} dB "
+                f"below voice {loudest + 1}, which is the recording as it was"
+            )
+        others = self._voices - np.square(self._products) / self._mixture
+        copies = weak | (others < 10 ** (_COPY_DB / 10) * self._voices)
+        if copies.all():
+            return (
+                "the model does not tell the voices apart: each output is the recording itself, "
+                "at another level"
+            )
+        return ""
+
+
+def _separate_chunks(
+    model: loading.LoadedModel, mixtures: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """The voices `[source, sample, channel]` of each of some mixtures `[sample, channel]`.
+
+    Each channel is separated by itself, so that its voices add up to it whatever the network is.
+    Who is who is decided by the mean of the channels, in which all speakers are heard also where
+    each channel has its own (two sides of a telephone call).
+    """
+    signals = [_signals(mixture) for mixture in mixtures]
+    rows = np.concatenate(signals)
+    voices = [_run(model, rows[i : i + _AT_ONCE]) for i in range(0, len(rows), _AT_ONCE)]
+    ends = np.cumsum([len(rows) for rows in signals])
+    return [
+        _ordered(part, mixture.shape[1])
+        for part, mixture in zip(np.split(np.concatenate(voices), ends[:-1]), mixtures, strict=True)
+    ]
+
+
+def _signals(mixture: np.ndarray) -> np.ndarray:
+    """What the model is to separate, `[row, sample]`: the channels, and before them a reference.
+
+    The reference is the mean of the channels, or the loudest where they cancel out in it. Channels
+    that are all the same are one row.
+    """
+    channels = np.ascontiguousarray(mixture.T)
+    if (channels == channels[0]).all():
+        return channels[:1]
+    mean = channels.mean(axis=0)
+    powers = np.square(channels, dtype=np.float64).mean(axis=1)
+    cancelled = np.square(mean, dtype=np.float64).mean() < 0.05 * powers.mean()
+    reference = channels[np.argmax(powers)] if cancelled else mean
+    return np.concatenate([reference[np.newaxis], channels])
+
+
+def _ordered(voices: np.ndarray, num_channels: int) -> np.ndarray:
+    """Voices `[row, source, sample]` of `_signals` as `[source, sample, channel]`."""
+    if len(voices) == 1:
+        return np.repeat(voices[0][..., np.newaxis], num_channels, axis=2)
+    # Magnitudes: microphones that stand apart hear the same voice with different delays.
+    guide = _magnitudes(voices[0])
+    channels = []
+    for channel in voices[1:]:
+        similarity = np.einsum("ifb,jfb->ij", guide, _magnitudes(channel), optimize=True)
+        channels.append(channel[chunks.best_order(similarity)])
+    return np.stack(channels, axis=2)
+
+
+def _run(model: loading.LoadedModel, rows: np.ndarray) -> np.ndarray:
+    voices = model.separate(rows)
+    if not np.isfinite(voices).all():
+        raise errors.UserError(
+            f"{model.path}: the model gives values that are no numbers; train or export it again"
+        )
+    return voices
+
+
+def _magnitudes(voices: np.ndarray) -> np.ndarray:
+    return np.abs(features.stft(voices))

@@ -1,0 +1,121 @@
+"""The picture of a separation: waveforms, spectrograms, and the share of each bin by voice."""
+
+import os
+import pathlib
+import warnings
+from typing import Any
+
+import numpy as np
+
+from export.evaluation import oracles
+from pipeline import features, schema
+
+# What a spectrogram shows, below its loudest bin.
+RANGE_DB = 70.0
+# The most of a recording that one picture shows: more is not legible.
+SECONDS = 20.0
+# Okabe and Ito's, which colour-blind readers can tell apart.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+
+
+def draw_separation(
+    path: str | os.PathLike[str], mixture: np.ndarray, voices: np.ndarray, rate: int, title: str
+) -> None:
+    """Writes a PNG: a column for the mixture and one for each voice.
+
+    Rows are the waveform, the spectrogram and, for the voices, the share that they got.
+
+    Args:
+        path: the file to write; it gets its name when it is whole.
+        mixture: float32 `[sample]`.
+        voices: float32 `[source, sample]`.
+        rate: in Hz.
+        title: above all.
+    """
+    # Not pyplot: no display, no state that stays behind in the caller's process.
+    from matplotlib.figure import Figure
+
+    signals = [mixture, *voices]
+    names = ["mixture", *(f"voice {i + 1}" for i in range(len(voices)))]
+    colours = ["#444444", *(_COLOURS[i % len(_COLOURS)] for i in range(len(voices)))]
+    spectrograms = [20 * features.log_magnitude(features.stft(signal)) for signal in signals]
+    masks = oracles.shares(voices)
+    limit = 1.05 * max(float(np.abs(signals).max()), 1e-6)
+    loudest = float(spectrograms[0].max())
+    seconds = max(len(mixture), 1) / rate
+
+    figure = Figure(figsize=(5 * len(signals) + 1, 9), dpi=100, layout="constrained")
+    figure.suptitle(title, fontsize=15, parse_math=False)
+    grid = figure.subplots(3, len(signals), squeeze=False)
+    for column, name in enumerate(names):
+        top, middle, bottom = grid[:, column]
+        top.set_title(name, fontsize=14, color=colours[column])
+        top.plot(np.arange(len(mixture)) / rate, signals[column], colours[column], linewidth=0.5)
+        top.set_ylim(-limit, limit)
+        top.grid(alpha=0.3)
+        sound = _draw_bins(middle, spectrograms[column], rate, "magma", loudest - RANGE_DB, loudest)
+        if column:
+            share = _draw_bins(bottom, masks[column - 1], rate, "viridis", 0, 1)
+            bottom.set_title(f"share of each bin given to {name}", fontsize=12)
+            bottom.set_xlabel("time in s")
+        for axes in (top, middle, bottom):
+            axes.set_xlim(0, seconds)
+    grid[0, 0].set_ylabel("amplitude")
+    grid[1, 0].set_ylabel("frequency in kHz")
+    grid[1, 0].set_xlabel("time in s")
+    grid[2, 1].set_ylabel("frequency in kHz")
+    grid[2, 0].axis("off")
+    figure.colorbar(sound, ax=grid[1, :], label="dB")
+    figure.colorbar(share, ax=grid[2, :], label="share")
+
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with warnings.catch_warnings():
+            # Letters that no font here has are drawn as boxes.
+            warnings.simplefilter("ignore")
+            figure.savefig(temporary, format="png")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _draw_bins(
+    axes: Any, values: np.ndarray, rate: int, colours: str, low: float, high: float
+) -> Any:
+    """Draws `[frame, bin]` over seconds and kHz; returns the image, for a colour bar."""
+    half = schema.HOP / rate / 2
+    last = (len(values) - 1) * schema.HOP / rate
+    return axes.imshow(
+        values.T, origin="lower", aspect="auto", cmap=colours, vmin=low, vmax=high,
+        extent=(-half, last + half, 0, rate / 2000), interpolation="nearest",
+    )  # fmt: skip
+
+
+class Beginning:
+    """Keeps what a picture shows of a recording that comes in pieces: the first seconds."""
+
+    def __init__(self, rate: int) -> None:
+        """Starts with nothing kept, of a recording at `rate` Hz."""
+        self._rate = rate
+        self._left = round(SECONDS * rate)
+        self._mixture: list[np.ndarray] = []
+        self._voices: list[np.ndarray] = []
+
+    def __call__(self, mixture: np.ndarray, voices: np.ndarray) -> None:
+        """Adds one piece, `[sample, channel]` and `[source, sample, channel]`."""
+        if self._left:
+            self._mixture.append(mixture[: self._left].mean(axis=-1))
+            self._voices.append(voices[:, : self._left].mean(axis=-1))
+            self._left -= len(self._mixture[-1])
+
+    def draw(self, path: pathlib.Path, name: str, seconds: float) -> None:
+        """Writes the picture, of a recording `name` that has so many seconds in all."""
+        shown = f"first {SECONDS:.0f} of {seconds:.0f} s" if not self._left else ""
+        draw_separation(
+            path,
+            np.concatenate(self._mixture),
+            np.concatenate(self._voices, axis=1),
+            self._rate,
+            f"{name}, {shown}" if shown else name,
+        )

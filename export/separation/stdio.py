@@ -1,0 +1,288 @@
+"""Standard input to standard output: what `export.separate --stream` does with `stream.Stream`.
+
+Samples are read as they come, and voices written as soon as they are known.
+"""
+
+import contextlib
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+
+import numpy as np
+from absl import flags
+
+from export.separation import loading, stream, wav_stream
+from pipeline import cli, errors, schema
+from pipeline.audio import containers, decoding
+
+# A level so far from the trained one is worth a word.
+_FAR_DB = 6.0
+
+# Flags of one way to separate that mean nothing to the other.
+_OF_FILES = ("plot", "chunk_seconds", "overlap_seconds")
+_OF_STREAMS = ("gain_db", "stdin", "stdout", "rate", "channels", "block_ms")
+
+
+def define_flags() -> None:
+    """The flags of `export.separate --stream`."""
+    flags.DEFINE_bool("stream", False, "separate standard input as it comes, to standard output")
+    flags.DEFINE_float(
+        "gain_db", 0.0, "--stream: what the mixture is changed by before the model hears it",
+        lower_bound=-120.0, upper_bound=120.0,
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "stdin", wav_stream.WAV, wav_stream.FORMATS,
+        "--stream: what comes; a WAV need not know its length, raw samples may need --rate",
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "stdout", wav_stream.WAV, wav_stream.FORMATS,
+        "--stream: what is written, a channel a voice; wav has 16 bits, as s16le",
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "rate", None, "--stream: of raw samples, in Hz (default: the model's)",
+        lower_bound=containers.MIN_RATE, upper_bound=containers.MAX_RATE,
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "channels", 1, "--stream: of raw samples; of a WAV, what its header must say",
+        lower_bound=1, upper_bound=containers.MAX_CHANNELS,
+    )  # fmt: skip
+    flags.DEFINE_float(
+        "block_ms", 16.0, "--stream: what the model is handed at a time, to the nearest whole hop "
+        "of its own; longer blocks take less computing and add to the delay",
+        lower_bound=0, upper_bound=10000,
+    )  # fmt: skip
+
+
+def check_flags(arguments: list[str]) -> None:
+    """Raises `flags.Error` where flags of streams and of files are mixed."""
+    options = flags.FLAGS
+    for name in _OF_FILES if options.stream else _OF_STREAMS:
+        if options[name].present:
+            raise flags.Error(f"--{name} is {'not ' * options.stream}for --stream")
+    if not options.stream:
+        return
+    if arguments:
+        raise flags.Error(f"--stream reads standard input, not {arguments[0]}")
+    if options["stdout"].present and options["output_dir"].present:
+        raise flags.Error("--stdout and --output_dir are two ways out; choose one")
+
+
+def run_flags(model: str) -> int:
+    """`run` with what the flags say; returns the exit code."""
+    options = flags.FLAGS
+    return run(
+        model,
+        gain_db=options.gain_db,
+        kind=options.stdin,
+        rate=options.rate,
+        num_channels=options.channels if options["channels"].present else None,
+        block_seconds=options.block_ms / 1000,
+        output=options.stdout,
+        output_dir=pathlib.Path(options.output_dir) if options["output_dir"].present else None,
+    )
+
+
+class Level:
+    """The level of what speaks in a stream (`pipeline.features.active_level_db`), to 0.1 dB."""
+
+    _LOWEST_DB, _STEPS = -150.0, 10
+
+    def __init__(self) -> None:
+        """Starts with nothing heard."""
+        self._waiting = np.zeros(0, np.float32)
+        self._energies = np.zeros(3000)
+        self._counts = np.zeros(3000, np.int64)
+
+    def add(self, samples: np.ndarray) -> None:
+        """Hears `[sample]`."""
+        samples = np.concatenate([self._waiting, samples])
+        length = schema.FRAME_LENGTH
+        whole = len(samples) // length * length
+        self._waiting = samples[whole:].copy()
+        powers = np.square(samples[:whole], dtype=np.float64).reshape(-1, length).mean(axis=1)
+        levels = 10 * np.log10(np.maximum(powers, 1e-300))
+        bins = ((levels - self._LOWEST_DB) * self._STEPS).clip(0, 2999).astype(int)
+        np.add.at(self._energies, bins, powers)
+        np.add.at(self._counts, bins, 1)
+
+    def active_db(self) -> float | None:
+        """In dB; None where nothing was heard."""
+        heard = np.flatnonzero(self._energies)
+        if not len(heard):
+            return None
+        lowest = max(0, heard[-1] - round(schema.ACTIVITY_RANGE_DB * self._STEPS))
+        mean = self._energies[lowest:].sum() / self._counts[lowest:].sum()
+        return float(10 * np.log10(mean))
+
+
+class _Interrupt:
+    """Ctrl-C ends the input, not the program: what was heard is still separated.
+
+    A second one ends the program.
+    """
+
+    class _EndError(BaseException):
+        pass
+
+    def __init__(self) -> None:
+        self.came = False
+        self._waiting = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._waiting:
+            raise self._EndError
+
+    def until(self, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        """The blocks until one comes."""
+        before = signal.signal(signal.SIGINT, self._handle)
+        try:
+            while not self.came:
+                self._waiting = True
+                block = next(blocks, None)
+                self._waiting = False
+                if block is None:
+                    return
+                yield block
+        except self._EndError:
+            return
+        finally:
+            self._waiting = False
+            signal.signal(signal.SIGINT, before)
+
+
+def run(
+    model: str,
+    *,
+    gain_db: float,
+    kind: str,
+    rate: int | None,
+    num_channels: int | None,
+    block_seconds: float,
+    output: str,
+    output_dir: pathlib.Path | None,
+) -> int:
+    """Separates standard input.
+
+    Args:
+        model: path of a model.
+        gain_db: see `stream.Stream`.
+        kind: of the input, of `FORMATS`.
+        rate: of the input; of raw samples by default the model's.
+        num_channels: of raw samples; of a WAV, what its header must say, if anything.
+        block_seconds: see `stream.Stream`.
+        output: of standard output, of `FORMATS`.
+        output_dir: write files `voice1.wav`, … there instead.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: the input is no audio or ends within a sample, or the model cannot do it.
+    """
+    # What is closed before the program starts is None.
+    if sys.stdin is None or (output_dir is None and sys.stdout is None):
+        raise errors.UserError("--stream needs standard input, and standard output or --output_dir")
+    if sys.stdin.isatty():
+        raise errors.UserError("--stream reads samples from standard input: arecord … | …")
+    if output_dir is None and sys.stdout.isatty():
+        raise errors.UserError(
+            "--stream writes samples to standard output; send it to a program or a file "
+            "(… | aplay), or name an --output_dir"
+        )
+    loaded = loading.load(model)
+    loaded.initial_state()
+    if kind != wav_stream.WAV and rate is None:
+        rate = loaded.sample_rate
+    source = wav_stream.Source(sys.stdin.buffer, kind, rate, num_channels)
+    follower = stream.Stream(loaded, gain_db=gain_db, rate=source.rate, block_seconds=block_seconds)
+    print(describe(follower), file=sys.stderr, flush=True)
+    interrupt = _Interrupt()
+    level = Level()
+    try:
+        with contextlib.ExitStack() as stack:
+            sink: wav_stream.Sink
+            out: wav_stream.Pipe | None = None
+            if output_dir is None:
+                sink = out = wav_stream.Pipe(
+                    sys.stdout.buffer, output, source.rate, loaded.num_sources
+                )
+            else:
+                output_dir.mkdir(parents=True, exist_ok=True)
+                names = [output_dir / f"voice{i + 1}.wav" for i in range(loaded.num_sources)]
+                writers = [decoding.Writer(name, source.rate, 1, "FLOAT") for name in names]
+                sink = wav_stream.Files([stack.enter_context(writer) for writer in writers])
+            problem = _separate(follower, interrupt.until(source.blocks()), sink, level)
+            if out is not None:
+                out.finish()
+    except BrokenPipeError:
+        # Whoever listened has heard enough; what Python still holds goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if output_dir is not None:
+        print(*names, sep="\n")
+    for note in _notes(follower, gain_db, level.active_db(), out.clipped if out else 0):
+        print(f"note: {note}", file=sys.stderr, flush=True)
+    if problem is not None:
+        cli.report(problem)
+        return 1
+    return 130 if interrupt.came else 0
+
+
+def describe(follower: stream.Stream) -> str:
+    """One line: what separates, and how far it lags behind."""
+    model = follower.model
+    assert model.info.stream is not None
+    delay, rate = model.info.stream.delay, model.sample_rate
+    parts = [
+        f"{model.name}: {model.num_sources} voices",
+        f"{delay} samples ({1000 * delay / rate:g} ms) behind",
+        f"in blocks of {follower.block} ({1000 * follower.block / rate:g} ms)",
+    ]
+    if follower.rate != rate:
+        parts.append(f"resampled from {follower.rate} Hz to {rate} and back")
+    return ", ".join(parts)
+
+
+def _separate(
+    follower: stream.Stream, blocks: Iterator[np.ndarray], sink: wav_stream.Sink, level: Level
+) -> decoding.AudioError | None:
+    """All of it, to the end, or to where the input breaks off or files take no more, and why."""
+    problems: list[decoding.AudioError] = []
+
+    def heard() -> Iterator[np.ndarray]:
+        try:
+            for block in blocks:
+                level.add(block)
+                yield follower.feed(block)
+        except decoding.AudioError as error:
+            problems.append(error)
+        yield follower.finish()
+
+    # Each way to fail is caught in its own place: files that are full are not written again.
+    try:
+        for voices in heard():
+            if voices.shape[1]:
+                sink.write(voices)
+    except decoding.AudioError as error:
+        problems.append(error)
+    return problems[0] if problems else None
+
+
+def _notes(
+    follower: stream.Stream, gain_db: float, active_db: float | None, clipped: int
+) -> Iterator[str]:
+    trained = follower.model.info.constants.get("active_level_db")
+    if active_db is not None and trained is not None:
+        best = trained - active_db
+        if abs(best - gain_db) > _FAR_DB:
+            yield (
+                f"the speech was at {active_db:.0f} dB, and the model was trained at "
+                f"{trained:.0f}: --gain_db={best:.0f} would fit"
+            )
+    if clipped:
+        yield f"{clipped} samples were beyond what 16 bits hold, and cut off; --stdout=f32le is not"

@@ -1,0 +1,263 @@
+"""Samples from a pipe and into one, WAV or raw, as they come: a WAV need not know its length."""
+
+import fcntl
+import io
+import os
+from collections.abc import Iterator
+from typing import BinaryIO, Literal, Protocol
+
+import numpy as np
+import soundfile
+
+from pipeline.audio import decoding
+
+# Raw samples, as ffmpeg calls them, and their names in libsndfile.
+RAW = {"s16le": "PCM_16", "f32le": "FLOAT"}
+WAV = "wav"
+FORMATS = (WAV, *RAW)
+
+_SAMPLE_BYTES = {
+    "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8, "ULAW": 1,
+    "ALAW": 1,
+}  # fmt: skip
+_READ_BYTES = 2**16
+# Before the samples; pictures may be among them.
+_MAX_HEADER_BYTES = 2**24
+# From here on, a length says that the writer did not know it.
+_UNKNOWN_LENGTH = 0x7FFFF000
+_UNKNOWN_LONG = 0x7FFFF00000000000
+
+
+class Source:
+    """Samples of a pipe, WAV or raw, as they come.
+
+    Attributes:
+        rate: in Hz.
+        num_channels: in the pipe; what is given is their mean.
+    """
+
+    def __init__(
+        self, file: BinaryIO, kind: str, rate: int | None, num_channels: int | None
+    ) -> None:
+        """Reads a WAV's header.
+
+        Args:
+            file: binary, has `read1`.
+            kind: of `FORMATS`.
+            rate: of raw samples; of a WAV, what its header must say, if anything.
+            num_channels: of raw samples, 1 by default; of a WAV, what its header must say, if
+                anything.
+
+        Raises:
+            AudioError: no WAV, or one that cannot be read.
+        """
+        self._file = file
+        self._left: int | None = None
+        self._endian = "LITTLE"
+        if kind == WAV:
+            head = self._read_header()
+            self.rate, self.num_channels, self._subtype = head
+            if rate is not None and rate != self.rate:
+                raise decoding.AudioError(
+                    f"standard input has {self.rate} Hz by its header, not the {rate} of --rate"
+                )
+            if num_channels not in (None, self.num_channels):
+                raise decoding.AudioError(
+                    f"standard input has {self.num_channels} channels by its header, not the "
+                    f"{num_channels} of --channels"
+                )
+        else:
+            assert rate is not None
+            self.rate, self.num_channels, self._subtype = rate, num_channels or 1, RAW[kind]
+        self._frame_bytes = self.num_channels * _SAMPLE_BYTES[self._subtype]
+
+    def _read_header(self) -> tuple[int, int, str]:
+        riff = self._file.read(12)
+        if not riff:
+            raise decoding.AudioError("standard input is empty")
+        if riff[:4] not in (b"RIFF", b"RIFX", b"RF64") or riff[8:] != b"WAVE":
+            raise decoding.AudioError(
+                f"standard input is no WAV: it begins with {riff[:4]!r}; raw samples need "
+                "--stdin=s16le or f32le, and perhaps --rate and --channels"
+            )
+        order: Literal["big", "little"] = "big" if riff[:4] == b"RIFX" else "little"
+        self._endian = order.upper()
+        chunks, frame_bytes, place, long = b"", 0, 12, 0
+        while True:
+            name, size = self._file.read(4), self._file.read(4)
+            length = int.from_bytes(size, order)
+            place += 8
+            if len(size) < 4 or (name != b"data" and len(chunks) + length > _MAX_HEADER_BYTES):
+                raise decoding.AudioError("standard input is a WAV without samples")
+            if name == b"data":
+                break
+            content = self._file.read(length + length % 2)
+            place += len(content)
+            if name == b"ds64":
+                # Of RF64: the length of the samples, which 32 bits do not hold.
+                long = int.from_bytes(content[8:16], order)
+            if name == b"fmt ":
+                frame_bytes = int.from_bytes(content[12:14], order)
+                chunks += name + size + content
+        # GStreamer writes 0 where it does not know the length, of the samples and of all before
+        # them; where the whole is longer than that, chunks follow and there are no samples.
+        empty = place < int.from_bytes(riff[4:8], order) + 8 < _UNKNOWN_LENGTH
+        if riff[:4] == b"RF64" and length >= _UNKNOWN_LENGTH:
+            self._left = long if 0 < long < _UNKNOWN_LONG else None
+        elif 0 < length < _UNKNOWN_LENGTH or (not length and empty):
+            self._left = length
+        # Whoever reads files says what the header means: one of a file with one sample.
+        one = frame_bytes.to_bytes(4, order) + bytes(frame_bytes)
+        body = b"WAVE" + chunks + b"data" + one
+        kind = b"RIFX" if order == "big" else b"RIFF"
+        size = len(body).to_bytes(4, order)
+        try:
+            with decoding.Reader(io.BytesIO(kind + size + body)) as reader:
+                facts = reader.rate, reader.num_channels, reader.subtype
+        except decoding.AudioError as error:
+            raise decoding.AudioError(f"standard input: {error}") from error
+        if facts[2] not in _SAMPLE_BYTES:
+            raise decoding.AudioError(
+                f"standard input is a WAV of the coding {facts[2]}; only plain samples can be "
+                "read as they come"
+            )
+        return facts
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The samples, as many at a time as have come.
+
+        Yields:
+            float32 `[sample]`.
+
+        Raises:
+            AudioError: the input ends in the middle of a sample, or before the end that its header
+                promises, or a sample is NaN or infinite; all whole samples before that have then
+                been given.
+        """
+        rest = b""
+        while data := self._read():
+            data = rest + data
+            whole = len(data) // self._frame_bytes * self._frame_bytes
+            rest = data[whole:]
+            if whole:
+                block = self._decode(data[:whole])
+                finite = np.isfinite(block).all(axis=1)
+                if not finite.all():
+                    yield decoding.mean_channel(block[: finite.argmin()])
+                    raise decoding.AudioError(
+                        "standard input holds samples that are NaN or infinite"
+                    )
+                yield decoding.mean_channel(block)
+        if rest:
+            raise decoding.AudioError(
+                f"standard input ended in the middle of a sample: {len(rest)} of "
+                f"{self._frame_bytes} bytes"
+            )
+        if self._left:
+            raise decoding.AudioError(
+                f"standard input was cut short: its header promises "
+                f"{self._left // self._frame_bytes} samples more"
+            )
+
+    def _read(self) -> bytes:
+        size = _READ_BYTES if self._left is None else min(self._left, _READ_BYTES)
+        data: bytes = self._file.read1(size) if size else b""  # type: ignore[attr-defined]
+        if self._left is not None:
+            self._left -= len(data)
+        return data
+
+    def _decode(self, data: bytes) -> np.ndarray:
+        with soundfile.SoundFile(
+            io.BytesIO(data), "r", self.rate, self.num_channels, self._subtype, self._endian, "RAW"
+        ) as sound:
+            return sound.read(dtype="float32", always_2d=True)
+
+
+class Sink(Protocol):
+    """Takes voices."""
+
+    def write(self, voices: np.ndarray) -> None:
+        """Appends float32 `[source, sample]`."""
+
+
+class Pipe:
+    """Voices as the channels of one stream of samples, WAV or raw.
+
+    Attributes:
+        clipped: samples that 16 bits could not hold.
+    """
+
+    def __init__(self, file: BinaryIO, kind: str, rate: int, num_voices: int) -> None:
+        """Writes a WAV's header, with a length that is not known.
+
+        Args:
+            file: binary.
+            kind: of `FORMATS`; a WAV has 16 bits.
+            rate: in Hz.
+            num_voices: channels.
+        """
+        self._file, self._float = file, kind == "f32le"
+        self._start = _place(file) if kind == WAV else None
+        self._bytes = 0
+        self.clipped = 0
+        if kind == WAV:
+            file.write(_header(rate, num_voices, None))
+            file.flush()
+        self._rate, self._num_voices = rate, num_voices
+
+    def write(self, voices: np.ndarray) -> None:
+        """Appends float32 `[source, sample]`, and sends it on its way."""
+        values = voices.T.astype("<f4")
+        if not self._float:
+            codes = np.rint(values * 32768)
+            self.clipped += int((np.abs(codes + 0.5) > 32768).sum())
+            values = codes.clip(-32768, 32767).astype("<i2")
+        data = values.tobytes()
+        self._file.write(data)
+        self._file.flush()
+        self._bytes += len(data)
+
+    def finish(self) -> None:
+        """Writes the length into the header, where the samples went into a file."""
+        if self._start is not None:
+            self._file.seek(self._start)
+            self._file.write(_header(self._rate, self._num_voices, self._bytes))
+            self._file.flush()
+            self._file.seek(0, os.SEEK_END)
+
+
+class Files:
+    """Each voice in a WAV file of its own, which gets its name when it is whole."""
+
+    def __init__(self, writers: list[decoding.Writer]) -> None:
+        """Takes writers that are open."""
+        self._writers = writers
+
+    def write(self, voices: np.ndarray) -> None:
+        """Appends float32 `[source, sample]`."""
+        for writer, voice in zip(self._writers, voices, strict=True):
+            writer.write(voice)
+
+
+def _header(rate: int, num_channels: int, num_bytes: int | None) -> bytes:
+    """The header of a WAV of 16 bits; the length of None is not known."""
+    with io.BytesIO() as file:
+        with soundfile.SoundFile(file, "w", rate, num_channels, "PCM_16", format="WAV"):
+            pass
+        head = file.getvalue()
+    place = head.index(b"data") + 8
+    sizes = (0xFFFFFFFF, 0xFFFFFFFF)
+    if num_bytes is not None and num_bytes + place < 2**32:
+        sizes = (num_bytes + place - 8, num_bytes)
+    riff, data = (size.to_bytes(4, "little") for size in sizes)
+    return head[:4] + riff + head[8 : place - 4] + data
+
+
+def _place(file: BinaryIO) -> int | None:
+    """Where a file's next byte goes, or None where one cannot go back to it."""
+    try:
+        if fcntl.fcntl(file.fileno(), fcntl.F_GETFL) & os.O_APPEND or not file.seekable():
+            return None
+        return file.tell()
+    except OSError:
+        return None

@@ -1,0 +1,423 @@
+"""From bytes to samples and back: SPHERE, RIFF, FLAC, OGG and what else libsndfile reads.
+
+What a file is, its first bytes say, never its name. Samples are float32, full scale 1, and
+`[sample]` or `[sample, channel]`. Recordings of hours are read and written by blocks (`Reader`,
+`resample_blocks`, `Writer`).
+"""
+
+import io
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+import soxr
+
+from pipeline.audio import containers
+
+# Bounds for one recording: a header can promise more than any machine holds.
+MAX_SECONDS = 24 * 3600
+MAX_DECODED_BYTES = 2**31
+_MAX_WAV_BYTES = 2**32 - 2**16
+_BLOCK = 2**18
+_QUALITY = "HQ"
+SUBTYPES = ("PCM_16", "FLOAT")
+
+AudioError = containers.AudioError
+
+
+class _ForwardFile(soundfile.SoundFile):
+    """soundfile seeks after each read, which fails where a FLAC file leaves its length open."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+class Reader:
+    """A recording, read block by block in bounded memory.
+
+    Attributes:
+        rate: in Hz.
+        num_channels: of the recording.
+        num_samples: per channel as the header promises, or None where it does not say.
+        subtype: libsndfile's name of the samples' coding (`PCM_16`, `FLOAT`, `VORBIS`, …).
+    """
+
+    def __init__(self, source: str | os.PathLike[str] | BinaryIO, verify: bool = True) -> None:
+        """Opens the recording and checks what its headers promise.
+
+        Args:
+            source: path of a local file, or a binary seekable file.
+            verify: compare decoded samples with the checksum that FLAC files have.
+
+        Raises:
+            AudioError: it is not a recording that can be read; names the file if it has a path.
+            OSError: the file cannot be opened.
+        """
+        self._name = ""
+        if isinstance(source, str | os.PathLike):
+            self._name = f"{os.fspath(source)}: "
+            self._file: BinaryIO = open(source, "rb")  # noqa: SIM115 (closed by close)
+            self._owned = True
+        else:
+            self._file, self._owned = source, False
+        try:
+            self._open(verify)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, verify: bool) -> None:
+        self._sound: soundfile.SoundFile | None = None
+        try:
+            kind = containers.check(self._file)
+            self._checksum = containers.FlacChecksum(self._file) if kind == "flac" else None
+            if self._checksum is not None and not (verify and self._checksum.known):
+                self._checksum = None
+            self._sound = _ForwardFile(self._file)
+            self.rate = int(self._sound.samplerate)
+            self.num_channels = int(self._sound.channels)
+            self.subtype = str(self._sound.subtype)
+            containers.check_rate_and_channels(self.rate, self.num_channels)
+            frames = int(self._sound.frames)
+            # A FLAC encoder that writes into a pipe leaves the number open.
+            self.num_samples = None if frames >= 2**62 else frames
+            if self.num_samples is not None:
+                self._check_length(self.num_samples)
+        except AudioError as error:
+            raise AudioError(f"{self._name}{error}") from error
+        except soundfile.LibsndfileError as error:
+            raise AudioError(f"{self._name}cannot be decoded: {_plain(error)}") from error
+
+    def _check_length(self, num_samples: int) -> None:
+        if num_samples > MAX_SECONDS * self.rate:
+            raise AudioError(
+                f"its header promises {num_samples / self.rate / 3600:.0f} hours, over the limit "
+                f"of {MAX_SECONDS // 3600}"
+            )
+
+    def blocks(self, num_samples: int = _BLOCK) -> Iterator[np.ndarray]:
+        """The recording from its first sample to its last.
+
+        Args:
+            num_samples: most samples in one block.
+
+        Yields:
+            Float32 `[sample, channel]`.
+
+        Raises:
+            AudioError: it cannot be decoded, is shorter than its header promises, or holds NaN or
+                infinite samples. What came before must then not be taken for the whole.
+        """
+        assert self._sound is not None, "the reader is closed"
+        done = 0
+        try:
+            while self.num_samples is None or done < self.num_samples:
+                left = num_samples if self.num_samples is None else self.num_samples - done
+                size = min(num_samples, left)
+                block = self._sound.read(size, dtype="float32", always_2d=True)
+                if not len(block):
+                    break
+                if not np.isfinite(block).all():
+                    raise AudioError("holds samples that are NaN or infinite")
+                done += len(block)
+                self._check_length(done)
+                if self._checksum is not None:
+                    self._checksum.update(block)
+                yield block
+            if self.num_samples is not None and done < self.num_samples:
+                raise AudioError(
+                    f"cut short: its header promises {self.num_samples} samples, {done} are there"
+                )
+            if self._checksum is not None:
+                self._checksum.check()
+        except AudioError as error:
+            raise AudioError(f"{self._name}{error}") from error
+        except soundfile.LibsndfileError as error:
+            raise AudioError(f"{self._name}cut short or damaged: {_plain(error)}") from error
+
+    def close(self) -> None:
+        """Closes the file, where the reader opened it."""
+        if self._sound is not None:
+            self._sound.close()
+            self._sound = None
+        if self._owned:
+            self._file.close()
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def decode_channels(data: bytes, *, verify: bool = True) -> tuple[np.ndarray, int]:
+    """The samples of a whole file.
+
+    Args:
+        data: the file's bytes.
+        verify: compare with the checksum that FLAC files have.
+
+    Returns:
+        Float32 `[sample, channel]`, full scale 1, and the rate in Hz.
+
+    Raises:
+        AudioError: the bytes are no recording, or not all of one, or too much of one.
+    """
+    return _decode(data, verify, lambda block: block)
+
+
+def decode(data: bytes, *, verify: bool = True) -> tuple[np.ndarray, int]:
+    """The samples of a whole file, as the mean of its channels.
+
+    Args:
+        data: the file's bytes.
+        verify: compare with the checksum that FLAC files have.
+
+    Returns:
+        Float32 `[sample]`, full scale 1, and the rate in Hz.
+
+    Raises:
+        AudioError: the bytes are no recording, or not all of one, or too much of one.
+    """
+    return _decode(data, verify, mean_channel)
+
+
+def mean_channel(block: np.ndarray) -> np.ndarray:
+    """The mean of the channels of float32 `[sample, channel]`: float32 `[sample]`."""
+    return block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
+
+
+def _decode(
+    data: bytes, verify: bool, change: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, int]:
+    """All blocks of a file, each changed as it comes: many channels need not fit into memory."""
+    with Reader(io.BytesIO(data), verify) as reader:
+        blocks: list[np.ndarray] = []
+        done = num_bytes = 0
+        for block in reader.blocks():
+            blocks.append(change(block))
+            done += len(block)
+            num_bytes += blocks[-1].nbytes
+            if num_bytes / done * max(done, reader.num_samples or 0) > MAX_DECODED_BYTES:
+                most = MAX_DECODED_BYTES / (num_bytes / done) / reader.rate / 60
+                raise AudioError(f"longer than {most:.0f} minutes; cut it into pieces")
+        if not blocks:
+            raise AudioError("empty: it has no samples")
+        return (blocks[0] if len(blocks) == 1 else np.concatenate(blocks)), reader.rate
+
+
+def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
+    """A whole recording at another rate (soxr, quality HQ).
+
+    Args:
+        samples: float32 `[sample]` or `[sample, channel]`.
+        from_rate: its rate in Hz.
+        to_rate: the wanted rate in Hz.
+
+    Returns:
+        Float32 with the same axes; `samples` itself where the rates are equal.
+    """
+    if from_rate == to_rate:
+        return samples
+    return soxr.resample(samples, from_rate, to_rate, quality=_QUALITY)
+
+
+def resample_blocks(
+    blocks: Iterable[np.ndarray], from_rate: int, to_rate: int
+) -> Iterator[np.ndarray]:
+    """The blocks of one recording at another rate, with no seam between them.
+
+    Args:
+        blocks: float32 `[sample, channel]`, in order.
+        from_rate: their rate in Hz.
+        to_rate: the wanted rate in Hz.
+
+    Yields:
+        Float32 `[sample, channel]`; together what `resample` makes of the whole, to rounding.
+    """
+    stream = None
+    for block in blocks:
+        if from_rate == to_rate:
+            yield block
+            continue
+        if stream is None:
+            num_channels = block.shape[1]
+            stream = soxr.ResampleStream(
+                from_rate, to_rate, num_channels, dtype="float32", quality=_QUALITY
+            )
+        out = stream.resample_chunk(block)
+        if len(out):
+            yield out
+    if stream is not None:
+        rest = stream.resample_chunk(np.zeros((0, num_channels), np.float32), last=True)
+        if len(rest):
+            yield rest
+
+
+class Writer:
+    """A WAV file that grows block by block and gets its name when it is whole.
+
+    It is written under a temporary name in the same folder. Leaving the `with` block renames it;
+    leaving it by an exception removes it.
+
+        with audio.Writer("voice1.wav", 8000) as writer:
+            for block in blocks:
+                writer.write(block)
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        rate: int,
+        num_channels: int = 1,
+        subtype: str = "PCM_16",
+        num_samples: int | None = None,
+    ) -> None:
+        """Prepares the file; nothing is on disk before `__enter__`.
+
+        Args:
+            path: local.
+            rate: in Hz.
+            num_channels: of what will be written.
+            subtype: `PCM_16` or `FLOAT`.
+            num_samples: per channel, if known. More than 4 GB are written as RF64; where the length
+                is not known, what has become no longer is a WAV in the end, too.
+        """
+        if subtype not in SUBTYPES:
+            raise ValueError(f"subtype is one of {SUBTYPES}, not {subtype!r}")
+        self._path = os.fspath(path)
+        self._rate, self._num_channels, self._subtype = rate, num_channels, subtype
+        width = 2 if subtype == "PCM_16" else 4
+        self._sample_bytes = num_channels * width
+        small = num_samples is not None and num_samples * self._sample_bytes <= _MAX_WAV_BYTES
+        self._format = "WAV" if small else "RF64"
+        self._temporary = os.path.join(
+            os.path.dirname(self._path), f".{uuid.uuid4().hex}.voices-apart.tmp"
+        )
+        self._bytes = 0
+
+    def __enter__(self) -> "Writer":
+        # So that a missing folder, or one that may not be written, is Python's own clear error.
+        open(self._temporary, "xb").close()
+        try:
+            self._sound = soundfile.SoundFile(
+                self._temporary, "w", self._rate, self._num_channels, self._subtype,
+                format=self._format,
+            )  # fmt: skip
+        except BaseException:
+            os.unlink(self._temporary)
+            raise
+        return self
+
+    def write(self, samples: np.ndarray) -> None:
+        """Appends samples.
+
+        Args:
+            samples: float32 `[sample]` or `[sample, channel]`, or int16 for `PCM_16`.
+
+        Raises:
+            ValueError: they exceed full scale, which 16 bits cannot hold: nothing is ever clipped
+                or rescaled in silence.
+            AudioError: the disk does not take them; what was written before is whole, and gets
+                its name where the `with` block is not left by an exception.
+        """
+        if self._subtype == "PCM_16" and samples.dtype != np.int16:
+            if samples.size and not np.abs(samples).max() <= 1:
+                raise ValueError("samples exceed full scale; 16 bits cannot hold them")
+            samples = np.rint(samples * np.float32(32768)).clip(-32768, 32767).astype(np.int16)
+        self._bytes += len(samples) * self._sample_bytes
+        if self._format == "WAV" and self._bytes > _MAX_WAV_BYTES:
+            raise AudioError(f"{self._path}: longer than the 4 GB that a WAV file can hold")
+        try:
+            self._sound.write(samples)
+        except (AssertionError, soundfile.LibsndfileError) as error:
+            # soundfile asserts that all was written.
+            self._bytes -= len(samples) * self._sample_bytes
+            raise self._incomplete() from error
+
+    def _incomplete(self) -> AudioError:
+        return AudioError(f"{self._path}: cannot be written whole; is the disk full?")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._sound.close()
+            if kind is None:
+                if os.path.getsize(self._temporary) < self._bytes:
+                    raise self._incomplete()
+                _remove_time(self._temporary)
+                if self._format == "RF64":
+                    _as_wav(self._temporary)
+                os.replace(self._temporary, self._path)
+        finally:
+            if os.path.exists(self._temporary):
+                os.unlink(self._temporary)
+
+
+def write_wav(
+    path: str | os.PathLike[str], samples: np.ndarray, rate: int, subtype: str = "PCM_16"
+) -> None:
+    """Writes a whole WAV file under a temporary name and renames it.
+
+    Args:
+        path: local.
+        samples: float32 (or int16 for `PCM_16`) `[sample]` or `[sample, channel]`.
+        rate: in Hz.
+        subtype: `PCM_16` or `FLOAT`.
+
+    Raises:
+        ValueError: samples beyond full scale in 16 bits.
+        AudioError: the disk does not take them.
+    """
+    num_channels = 1 if samples.ndim == 1 else samples.shape[1]
+    with Writer(path, rate, num_channels, subtype, len(samples)) as writer:
+        writer.write(samples)
+
+
+def _remove_time(path: str) -> None:
+    """Blanks the time of writing in libsndfile's PEAK chunk: same samples, same bytes."""
+    with open(path, "r+b") as file:
+        place = file.read(256).partition(b"data")[0].find(b"PEAK")
+        if place >= 0:
+            file.seek(place + 12)  # after the chunk's name, length and version
+            file.write(bytes(4))
+
+
+def _as_wav(path: str) -> None:
+    """Turns the header of an RF64 file that is short enough into that of a WAV, in place."""
+    size = os.path.getsize(path)
+    if size > _MAX_WAV_BYTES:
+        return
+    with open(path, "r+b") as file:
+        head = file.read(256)
+        place = head.index(b"data") + 4
+        ds64 = head.index(b"ds64")
+        # After the chunk's name and length: those of the file and of the samples.
+        num_bytes = head[ds64 + 16 : ds64 + 20]
+        file.seek(0)
+        file.write(b"RIFF" + (size - 8).to_bytes(4, "little"))
+        file.seek(ds64)
+        file.write(b"JUNK")
+        file.seek(place)
+        file.write(num_bytes)
+
+
+# What libsndfile says of an MP3 without a whole frame, and of a header without a rate.
+_PLAINER = {
+    "File does not exist or is not a regular file (possibly a pipe?)": "it has no whole frame",
+    "Internal error : SF_INFO struct incomplete": "its header lacks rate, channels or coding",
+}
+
+
+def _plain(error: soundfile.LibsndfileError) -> str:
+    text = re.sub(r"^Error( in \S+ file\.| :) ", "", str(error.error_string).strip().rstrip("."))
+    return _PLAINER.get(text, text)

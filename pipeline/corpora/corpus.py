@@ -1,0 +1,402 @@
+"""From TIMIT's tree, a manifest or a folder of speakers to a sorted table of utterances.
+
+A folder is one of three kinds, told by the paths of the audio files in it:
+
+1. *TIMIT*: some path has `TRAIN|TEST/DR?/SPEAKER/NAME.WAV` in it, in any case and up to three
+   folders down (`data/`, `TIMIT_WAV/`, `timit/timit/`). The parent folder is the split, the
+   speaker's first letter the sex. Speakers and ids are in upper case, whatever the copy: all copies
+   of TIMIT give the same dataset.
+2. *Subsets*: each folder in it is named after a split (`train-clean-100`, `dev-other`, `test`);
+   speakers' folders lie below these: LibriSpeech and LibriTTS as they unpack.
+3. *Speakers*: `SPEAKER/**/*.wav`, the first folder being the speaker; splits are not declared.
+
+Where one recording lies there more than once, with other endings (`SA1.WAV` and `SA1.WAV.wav`,
+`a.wav` and `a.flac`), the name with the fewest endings is taken, then the first ending in
+`EXTENSIONS`. A speaker's name means the same person in all corpora that are read together.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import itertools
+import os
+import posixpath
+import re
+from collections.abc import Iterable, Sequence
+
+from pipeline import errors
+from pipeline.corpora import manifest
+from pipeline.io import storage
+
+EXTENSIONS = (
+    ".wav", ".sph", ".flac", ".wv1", ".wv2", ".nist", ".aif", ".aiff", ".au", ".caf", ".w64",
+    ".ogg", ".oga", ".opus", ".mp3",
+)  # fmt: skip
+
+_TIMIT = re.compile(
+    r"(?:[^/]+/){0,3}(?P<split>train|test)/(?P<region>dr\d)/(?P<speaker>[^/]+)/(?P<name>[^/]+)",
+    re.IGNORECASE,
+)
+_TIMIT_REGION = re.compile(r"dr\d/[^/]+/[^/]+", re.IGNORECASE)
+_SUBSET = re.compile(r"(train|dev|valid|validation|test|eval)([-_.].*)?", re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Utterance:
+    """One recording of one speaker.
+
+    Attributes:
+        id: unique in what was read; sorts the table.
+        path: where the recording is.
+        speaker: who speaks.
+        sex: `f`, `m`, or empty where it is not known.
+        split: as declared, or empty.
+    """
+
+    id: str
+    path: str
+    speaker: str
+    sex: str = ""
+    split: str = ""
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Rejection:
+    """A recording that is left out: where it is (or should be), and why."""
+
+    path: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """What was read.
+
+    Attributes:
+        kinds: what each folder or manifest was taken for: path, and `timit`, `subsets`, `speakers`
+            or `manifest`.
+        utterances: sorted by id.
+        rejections: what a listing or a manifest already shows to be unusable; sorted.
+    """
+
+    kinds: tuple[tuple[str, str], ...]
+    utterances: tuple[Utterance, ...]
+    rejections: tuple[Rejection, ...]
+
+
+def read(
+    folders: Sequence[str] = (), manifests: Sequence[str] = (), *, include_sa: bool = False
+) -> Corpus:
+    """Reads all corpora of a job into one table.
+
+    With more than one, ids begin with the name of the corpus's folder (and `-2` and so on where
+    two have the same name).
+
+    Args:
+        folders: of TIMIT, of subsets or of speakers.
+        manifests: CSV files.
+        include_sa: keep TIMIT's SA1 and SA2, which every speaker reads.
+
+    Raises:
+        UserError: a corpus cannot be read or holds no audio, a manifest is wrong, or a speaker is
+            in two splits or of two sexes.
+    """
+    parts = [read_folder(folder, include_sa=include_sa) for folder in folders]
+    parts += [read_manifest(manifest) for manifest in manifests]
+    if not parts:
+        raise errors.UserError("no corpus: name a folder or a manifest")
+    if len(parts) > 1:
+        places = [*folders, *map(_folder_of, manifests)]
+        parts = [
+            dataclasses.replace(
+                part,
+                utterances=tuple(
+                    dataclasses.replace(u, id=f"{prefix}/{u.id}") for u in part.utterances
+                ),
+            )
+            for prefix, part in zip(_prefixes(places), parts, strict=True)
+        ]
+    utterances, twice = _without_repeats(u for part in parts for u in part.utterances)
+    rejections = [r for part in parts for r in part.rejections]
+    return Corpus(
+        tuple(kind for part in parts for kind in part.kinds),
+        tuple(sorted(_consistent(utterances))),
+        tuple(sorted({*rejections, *twice})),
+    )
+
+
+def read_folder(folder: str, *, include_sa: bool = False) -> Corpus:
+    """Reads a folder of one of the three kinds.
+
+    Args:
+        folder: local or with a scheme that Beam knows.
+        include_sa: keep TIMIT's SA1 and SA2.
+
+    Raises:
+        UserError: no such folder, no audio in it, or its kind cannot be told.
+    """
+    listing = storage.list_files(folder)
+    folder = _absolute(folder)
+    files = [f for f in listing.files if _stem(f) != f]
+    rejections = [
+        Rejection(storage.join(folder, path), reason)
+        for path, reason in listing.problems
+        # A broken README.txt is no recording; a name without an ending may have been a speaker.
+        if _stem(path) != path or not posixpath.splitext(path)[1] or path in listing.closed
+    ]
+    if not files:
+        raise errors.UserError(
+            f"{folder}: no audio in this folder; it should hold TIMIT (TRAIN/DR1/SPEAKER/*.WAV) or "
+            "speakers' folders (SPEAKER/*.wav)"
+        )
+    if any(map(_TIMIT.fullmatch, files)):
+        return _read_timit(folder, files, rejections, include_sa)
+    if any(map(_TIMIT_REGION.match, files)):
+        return _read_timit_half(folder, files, rejections, include_sa)
+    return _read_speakers(folder, files, rejections)
+
+
+def read_manifest(path: str) -> Corpus:
+    """Reads a CSV manifest.
+
+    `pipeline.corpora.manifest` says what it looks like. Paths are relative to the manifest's
+    folder. A row that names a file outside that folder, or one that an earlier row names, is
+    rejected.
+
+    Args:
+        path: of the manifest, local or with a scheme that Beam knows.
+
+    Raises:
+        UserError: a column is missing, a row cannot be understood, or a speaker is in two splits or
+            of two sexes; names the line.
+    """
+    folder = _absolute(_folder_of(path))
+    found: dict[str, tuple[str, Utterance]] = {}
+    rejections: list[Rejection] = []
+    for row in manifest.read_rows(path):
+        relative = _inside(folder, row.path)
+        if relative is None:
+            reason = f"leaves the manifest's folder ({path}, line {row.line})"
+            rejections.append(Rejection(row.path, reason))
+            continue
+        utterance = Utterance(
+            relative, storage.join(folder, relative), row.speaker, row.sex, row.split
+        )
+        where = f"line {row.line}"
+        first_where, first = found.setdefault(relative, (where, utterance))
+        if first.speaker != row.speaker:
+            raise errors.UserError(
+                f"{path}: {row.path} is {first.speaker}'s in {first_where}, {row.speaker}'s in "
+                f"{where}"
+            )
+        if first is not utterance:
+            reason = f"named twice: {where} of the manifest repeats {first_where}"
+            rejections.append(Rejection(utterance.path, reason))
+    if not found and not rejections:
+        raise errors.UserError(f"{path}: the manifest has no rows")
+    try:
+        table = _consistent([u for _, u in found.values()], [where for where, _ in found.values()])
+    except errors.UserError as error:
+        raise errors.UserError(f"{path}: {error}") from error
+    table = _with_short_ids(table)
+    return Corpus(((path, "manifest"),), tuple(sorted(table)), tuple(sorted(rejections)))
+
+
+def assign_splits(utterances: Iterable[Utterance], valid_fraction: float) -> dict[str, str]:
+    """The split of each speaker.
+
+    A declared split holds; speakers without one are of train. Where none is declared valid, those
+    of train become valid whose SHA-256 of the name (its first 8 bytes as a fraction of 2^64) is
+    below `valid_fraction`; if that gives fewer than two and train has four or more, the two lowest.
+    A fraction of 0 asks for none.
+
+    Args:
+        utterances: of a corpus, in any order; no speaker in two splits.
+        valid_fraction: 0 to 1.
+
+    Returns:
+        `train`, `valid` or `test` by speaker, sorted by speaker.
+    """
+    splits: dict[str, str] = {}
+    for utterance in utterances:
+        splits[utterance.speaker] = utterance.split or splits.get(utterance.speaker, "")
+    splits = {speaker: splits[speaker] or "train" for speaker in sorted(splits)}
+    if "valid" in splits.values() or valid_fraction <= 0:
+        return splits
+    train = sorted((s for s in splits if splits[s] == "train"), key=_hash_fraction)
+    valid = [s for s in train if _hash_fraction(s) < valid_fraction]
+    if len(valid) < 2 and len(train) >= 4:
+        valid = train[:2]
+    return {speaker: "valid" if speaker in valid else split for speaker, split in splits.items()}
+
+
+def _hash_fraction(name: str) -> float:
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8")).digest()[:8], "big") / 2**64
+
+
+def _read_timit(
+    folder: str, files: Sequence[str], rejections: list[Rejection], include_sa: bool
+) -> Corpus:
+    utterances = []
+    for path in _one_of_each(files):
+        match = _TIMIT.fullmatch(path)
+        if match is None:
+            reason = "not where TIMIT has its recordings (TRAIN or TEST/DR?/SPEAKER/)"
+            rejections.append(Rejection(storage.join(folder, path), reason))
+            continue
+        split, region, speaker, name = (_stem(g).upper() for g in match.groups())
+        if include_sa or not re.fullmatch(r"SA\d+", name):
+            sex = {"F": "f", "M": "m"}.get(speaker[0], "")
+            identity = f"{split}/{region}/{speaker}/{name}"
+            path = storage.join(folder, path)
+            utterances.append(Utterance(identity, path, speaker, sex, split.lower()))
+    # The same disc in two folders, say data/ and TIMIT_WAV/: the first in order is taken.
+    unique = {u.id: u for u in sorted(utterances, reverse=True)}
+    return _folder_corpus(folder, "timit", unique.values(), rejections)
+
+
+def _read_timit_half(
+    folder: str, files: Sequence[str], rejections: list[Rejection], include_sa: bool
+) -> Corpus:
+    parent, _, name = folder.rstrip("/").rpartition("/")
+    if name.upper() not in ("TRAIN", "TEST"):
+        raise errors.UserError(
+            f"{folder}: this is a part of TIMIT; name the folder that holds TRAIN and TEST"
+        )
+    corpus = _read_timit(parent, [f"{name}/{path}" for path in files], rejections, include_sa)
+    return dataclasses.replace(corpus, kinds=((folder, "timit"),))
+
+
+def _read_speakers(folder: str, files: Sequence[str], rejections: list[Rejection]) -> Corpus:
+    below = [path for path in files if "/" in path]
+    subsets = bool(below) and all(_SUBSET.fullmatch(path.split("/")[0]) for path in below)
+    depth = 2 if subsets else 1
+    utterances = []
+    for path in _one_of_each(files):
+        parts = path.split("/")
+        if len(parts) <= depth:
+            reason = "in no speaker's folder"
+            rejections.append(Rejection(storage.join(folder, path), reason))
+            continue
+        match = _SUBSET.fullmatch(parts[0]) if subsets else None
+        split = manifest.SPLIT_NAMES[match[1].lower()] if match else ""
+        utterances.append(
+            Utterance(_stem(path), storage.join(folder, path), parts[depth - 1], "", split)
+        )
+    if not utterances:
+        raise errors.UserError(
+            f"{folder}: its audio is in no speaker's folder (SPEAKER/*.wav); sort it so, or write "
+            "a manifest"
+        )
+    return _folder_corpus(folder, "subsets" if subsets else "speakers", utterances, rejections)
+
+
+def _folder_corpus(
+    folder: str, kind: str, utterances: Iterable[Utterance], rejections: Iterable[Rejection]
+) -> Corpus:
+    table = tuple(sorted(_consistent(list(utterances))))
+    return Corpus(((folder, kind),), table, tuple(sorted(rejections)))
+
+
+def _stem(path: str) -> str:
+    """The path less its endings that are audio's; the path itself where it has none."""
+    root, extension = posixpath.splitext(path)
+    return _stem(root) if extension.lower() in EXTENSIONS else path
+
+
+def _one_of_each(files: Iterable[str]) -> list[str]:
+    """One path of each recording, by the rule in the module's docstring."""
+    chosen: dict[str, tuple[int, int, str]] = {}
+    for path in files:
+        stem = _stem(path)
+        last = EXTENSIONS.index(posixpath.splitext(path)[1].lower())
+        rank = (path[len(stem) :].count("."), last, path)
+        chosen[stem] = min(chosen.get(stem, rank), rank)
+    return sorted(path for _, _, path in chosen.values())
+
+
+def _folder_of(path: str) -> str:
+    return path.rpartition("/")[0] if storage.is_remote(path) else os.path.dirname(path)
+
+
+def _absolute(folder: str) -> str:
+    """Workers may have another working directory."""
+    return folder if storage.is_remote(folder) else os.path.abspath(folder)
+
+
+def _inside(folder: str, name: str) -> str | None:
+    """The path relative to the folder, normalised; None where it leaves the folder."""
+    if storage.is_remote(name) or os.path.isabs(name):
+        root = folder.rstrip("/") + "/"
+        if not name.startswith(root):
+            return None
+        name = name[len(root) :]
+    if "\0" in name:
+        return None
+    relative = posixpath.normpath(name.replace(os.sep, "/"))
+    return None if relative in (".", "..") or relative.startswith("../") else relative
+
+
+def _with_short_ids(utterances: Iterable[Utterance]) -> list[Utterance]:
+    """Takes endings off the ids, except where that would make two the same."""
+    table = list(utterances)
+    count = collections.Counter(_stem(u.id) for u in table)
+    return [dataclasses.replace(u, id=_stem(u.id)) if count[_stem(u.id)] == 1 else u for u in table]
+
+
+def _consistent(
+    utterances: Sequence[Utterance], places: Sequence[str] | None = None
+) -> list[Utterance]:
+    """The same, each speaker's known split and sex filled in; raises where they contradict."""
+    seen: dict[tuple[str, str], tuple[str, str]] = {}
+    for index, utterance in enumerate(utterances):
+        place = places[index] if places else utterance.path
+        for field in ("split", "sex"):
+            value = getattr(utterance, field)
+            if not value:
+                continue
+            before, where = seen.setdefault((utterance.speaker, field), (value, place))
+            if before != value:
+                what = "in two splits" if field == "split" else "of two sexes"
+                raise errors.UserError(
+                    f"speaker {utterance.speaker} is {what}: {before} ({where}) and {value} "
+                    f"({place})"
+                )
+    return [
+        dataclasses.replace(
+            u,
+            split=seen.get((u.speaker, "split"), ("",))[0],
+            sex=seen.get((u.speaker, "sex"), ("",))[0],
+        )
+        for u in utterances
+    ]
+
+
+def _without_repeats(
+    utterances: Iterable[Utterance],
+) -> tuple[list[Utterance], list[Rejection]]:
+    """Leaves out files that an earlier corpus has already."""
+    kept: dict[str, Utterance] = {}
+    twice = []
+    for utterance in utterances:
+        path = utterance.path
+        key = path if storage.is_remote(path) else os.path.abspath(path)
+        first = kept.setdefault(key, utterance)
+        if first is utterance:
+            continue
+        if first.speaker != utterance.speaker:
+            raise errors.UserError(
+                f"{path} is {first.speaker}'s in one corpus and {utterance.speaker}'s in another"
+            )
+        twice.append(Rejection(path, "in two of the corpora; the first one counts"))
+    return list(kept.values()), twice
+
+
+def _prefixes(folders: Iterable[str]) -> list[str]:
+    """A name for each corpus: that of its folder, numbered where it comes again."""
+    names: list[str] = []
+    for folder in folders:
+        name = posixpath.basename(_absolute(folder).rstrip("/")) or "corpus"
+        numbered = (f"{name}-{number}" for number in itertools.count(2))
+        names.append(next(n for n in itertools.chain([name], numbered) if n not in names))
+    return names

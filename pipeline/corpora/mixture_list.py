@@ -1,0 +1,160 @@
+"""The plan written down: `mixtures.csv`, from which the audio of a dataset can be rebuilt exactly.
+
+Columns: `mixture_id`, `split`, `num_samples`, and for each voice from 1 on `utterance_1`,
+`speaker_1`, `gain_db_1`. Utterances are named as `pipeline.corpora.corpus` names them, so that a
+list fits any copy of the corpus.
+"""
+
+import csv
+import io
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+
+from pipeline import errors, inspection, plan, schema
+
+
+def to_csv(mixtures: Sequence[plan.Mixture]) -> str:
+    """The mixtures as a table."""
+    num_sources = len(mixtures[0].utterance_ids) if mixtures else 0
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_columns(num_sources))
+    for mixture in mixtures:
+        voices = zip(mixture.utterance_ids, mixture.speakers, mixture.gains_db, strict=True)
+        cells = itertools.chain.from_iterable((u, s, f"{gain:.2f}") for u, s, gain in voices)
+        writer.writerow([mixture.id, mixture.split, mixture.num_samples, *cells])
+    return text.getvalue()
+
+
+def from_csv(text: str, name: str) -> list[plan.Mixture]:
+    """The mixtures of a table: the inverse of `to_csv`.
+
+    Args:
+        text: of the table.
+        name: of the file, for messages.
+
+    Raises:
+        UserError: it is no such table; names the line.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    mixtures: dict[str, plan.Mixture] = {}
+    try:
+        header = next(reader, [])
+        num_sources = (len(header) - 3) // 3
+        if num_sources < 2 or header != _columns(num_sources):
+            raise errors.UserError(
+                f"{name}: not a list of mixtures; its columns must be {','.join(_columns(2))} (and "
+                "three more for each further voice)"
+            )
+        for row in reader:
+            if not row:
+                continue
+            try:
+                mixture = _parse(row, num_sources)
+                if mixture.id in mixtures:
+                    raise ValueError(f"mixture {mixture.id} is there twice")
+            except ValueError as error:
+                raise errors.UserError(f"{name}, line {reader.line_num}: {error}") from error
+            mixtures[mixture.id] = mixture
+    except csv.Error as error:
+        raise errors.UserError(f"{name}, line {reader.line_num}: not CSV: {error}") from error
+    if not mixtures:
+        raise errors.UserError(f"{name}: the list has no mixtures")
+    return list(mixtures.values())
+
+
+def check(
+    mixtures: Sequence[plan.Mixture],
+    facts: Iterable[inspection.Facts],
+    name: str,
+    max_samples: int = plan.MAX_SAMPLES,
+) -> None:
+    """Holds a list of mixtures against the recordings that are there.
+
+    Args:
+        mixtures: from a file.
+        facts: of the usable recordings.
+        name: of the file, for messages.
+        max_samples: that a mixture may have.
+
+    Raises:
+        UserError: an utterance is not there or is another speaker's, a speaker is in two splits, a
+            mixture is too long, or would exceed full scale (its gains are another corpus's).
+    """
+    by_id = {fact.utterance.id: fact for fact in facts}
+    homes: dict[str, str] = {}
+    for mixture in mixtures:
+        if mixture.num_samples > max_samples:
+            raise errors.UserError(
+                f"{name}: mixture {mixture.id} has {mixture.num_samples} samples, more than "
+                f"--max_seconds allows ({max_samples}); raise it"
+            )
+        peak, longest = 0.0, 0
+        for utterance_id, speaker, gain in zip(
+            mixture.utterance_ids, mixture.speakers, mixture.gains_db, strict=True
+        ):
+            fact = by_id.get(utterance_id)
+            if fact is None:
+                raise errors.UserError(
+                    f"{name}: mixture {mixture.id} needs utterance {utterance_id}, which is not "
+                    "among the usable recordings"
+                )
+            if fact.utterance.speaker != speaker:
+                raise errors.UserError(
+                    f"{name}: utterance {utterance_id} is {speaker}'s in the list and "
+                    f"{fact.utterance.speaker}'s in the corpus"
+                )
+            if homes.setdefault(speaker, mixture.split) != mixture.split:
+                raise errors.UserError(
+                    f"{name}: speaker {speaker} is in two splits, {homes[speaker]} and "
+                    f"{mixture.split}"
+                )
+            peak += fact.peak * 10 ** (gain / 20)
+            longest = max(longest, fact.num_samples)
+        if mixture.num_samples > longest:
+            raise errors.UserError(
+                f"{name}: mixture {mixture.id} has {mixture.num_samples} samples, but its longest "
+                f"recording {longest}; the list was made for another corpus or --sample_rate"
+            )
+        if peak > 0.999:
+            raise errors.UserError(
+                f"{name}: mixture {mixture.id} could exceed full scale ({peak:.2f} times); its "
+                "gains were not made for these recordings"
+            )
+
+
+def _columns(num_sources: int) -> list[str]:
+    voices = [
+        f"{what}_{voice}"
+        for voice in range(1, num_sources + 1)
+        for what in ("utterance", "speaker", "gain_db")
+    ]
+    return ["mixture_id", "split", "num_samples", *voices]
+
+
+def _parse(row: Sequence[str], num_sources: int) -> plan.Mixture:
+    if len(row) != 3 + 3 * num_sources:
+        raise ValueError(f"{len(row)} cells, not {3 + 3 * num_sources}")
+    mixture_id, split, num_samples = row[:3]
+    if not mixture_id:
+        raise ValueError("mixture_id is empty")
+    if split not in schema.SPLITS:
+        raise ValueError(f"split {split!r} is not one of {', '.join(schema.SPLITS)}")
+    if not (num_samples.isascii() and num_samples.isdigit() and 0 < int(num_samples) < 2**31):
+        raise ValueError(f"num_samples is {num_samples!r}, not a number of samples")
+    speakers = tuple(row[4::3])
+    if len(set(speakers)) < num_sources:
+        raise ValueError("the voices are not of different speakers")
+    gains = tuple(map(_parse_gain, row[5::3]))
+    return plan.Mixture(mixture_id, split, int(num_samples), tuple(row[3::3]), speakers, gains)
+
+
+def _parse_gain(text: str) -> float:
+    try:
+        gain = float(text)
+    except ValueError:
+        gain = math.nan
+    if not -200 <= gain <= 200 or f"{gain:.2f}" != text:
+        raise ValueError(f"gain {text!r} is not a number of dB with two decimals")
+    return gain

@@ -1,0 +1,368 @@
+"""A dataset's folder: its info, the marker that it is whole, the lock, and what is missing."""
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pipeline import errors, schema
+from pipeline.io import atomic, file_lock, object_lock, storage, stored_json
+
+WORK_FOLDER = "_work"
+# The object stores' folders that this process has locked.
+_leases: dict[str, object_lock.Lease] = {}
+_PLACES = ("input_dir", "manifest")
+# What holds of datasets from before they named it, unless a recording was longer than that.
+_BEFORE = {"max_seconds": 600.0}
+# What the folder holds beside shards.
+_FILES = frozenset(
+    (
+        schema.INFO_FILE, schema.REJECTED_FILE, schema.MIXTURES_FILE, schema.MARKER_FILE,
+        schema.UTTERANCES_INDEX_FILE,
+    )
+)  # fmt: skip
+
+
+class DatasetError(errors.UserError):
+    """A folder is no dataset, or not the one that is needed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardInfo:
+    """One shard: file name, number of records, of bytes, and the SHA-256 of the file."""
+
+    name: str
+    records: int
+    bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitInfo:
+    """One split: mixtures, speakers, seconds of mixture, spectrogram frames, and its shards."""
+
+    mixtures: int
+    speakers: int
+    seconds: float
+    frames: int
+    shards: tuple[ShardInfo, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class UtterancesInfo:
+    """The clean utterances of the train split.
+
+    Attributes:
+        utterances: how many.
+        speakers: likewise.
+        seconds: of all utterances.
+        shards: in `schema.UTTERANCES_FOLDER`; their names are without it.
+        plan_digest: SHA-256 of their plan.
+    """
+
+    utterances: int
+    speakers: int
+    seconds: float
+    shards: tuple[ShardInfo, ...]
+    plan_digest: str
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """What `dataset_info.json` holds.
+
+    Attributes:
+        schema_version: of `pipeline.schema`.
+        config: the settings that decide the dataset's content (sample_rate, num_sources, masks,
+            level, length, seed, …), less the runner and the number of workers.
+        splits: by name, those that have mixtures.
+        mean: of the train split's log-magnitudes over all bins and frames; None without train.
+        deviation: likewise, the standard deviation.
+        active_level_db: mean over the train split's mixtures of their active level, dB; likewise.
+        plan_digest: SHA-256 of the mixtures' plan.
+        versions: of this package and the libraries that decide bytes.
+        created: UTC, ISO 8601.
+        counts: `recordings` found, `rejected` as unusable, `too_short` for a mixture, `cut` to
+            the longest that one may be, and planned mixtures `dropped` since a voice is hardly
+            active in them.
+        utterances: clean ones, stored beside the mixtures; None where there are none.
+    """
+
+    schema_version: int
+    config: dict[str, Any]
+    splits: dict[str, SplitInfo]
+    mean: float | None
+    deviation: float | None
+    active_level_db: float | None
+    plan_digest: str
+    versions: dict[str, str]
+    created: str
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    utterances: UtterancesInfo | None = None
+
+    @property
+    def sample_rate(self) -> int:
+        """In Hz."""
+        return int(self.config["sample_rate"])
+
+    @property
+    def num_sources(self) -> int:
+        """Voices in each mixture."""
+        return int(self.config["num_sources"])
+
+    @property
+    def masks(self) -> tuple[str, ...]:
+        """The masks that are stored."""
+        return tuple(self.config["masks"])
+
+    def to_json(self) -> str:
+        """The text of the file."""
+        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "DatasetInfo":
+        """The info in the text of the file.
+
+        Raises:
+            DatasetError: it is not such a text, or of another version of the schema.
+        """
+        try:
+            fields = stored_json.loads(text)
+            version = fields["schema_version"]
+            if version != schema.SCHEMA_VERSION:
+                raise DatasetError(
+                    f"the dataset has schema version {stored_json.short(version)}, this program "
+                    f"reads {schema.SCHEMA_VERSION}; make it anew with pipeline.preprocess"
+                )
+            fields["splits"] = {
+                name: SplitInfo(**{**split, "shards": _shard_infos(split)})
+                for name, split in fields["splits"].items()
+            }
+            utterances = fields.get("utterances")
+            if utterances is not None:
+                shards = _shard_infos(utterances)
+                fields["utterances"] = UtterancesInfo(**{**utterances, "shards": shards})
+            info = cls(**fields)
+            _check(info)
+            return info
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            text = str(error)
+            raise DatasetError(f"{schema.INFO_FILE} is damaged: {text[:200]}") from error
+
+
+def _shard_infos(fields: Mapping[str, Any]) -> tuple[ShardInfo, ...]:
+    return tuple(ShardInfo(**shard) for shard in fields["shards"])
+
+
+def _check(info: DatasetInfo) -> None:
+    """Raises ValueError where something is not of the type or in the bounds that it should be."""
+    parts: list[SplitInfo | UtterancesInfo] = list(info.splits.values())
+    if info.utterances is not None:
+        parts.append(info.utterances)
+    for part in (info, *parts):
+        stored_json.check(part)
+    for part in parts:
+        for shard in part.shards:
+            stored_json.check(shard)
+            schema.ShardName.parse(shard.name)
+            if min(shard.records, shard.bytes) < 0:
+                raise ValueError(f"{shard.name} has {shard.records} records, {shard.bytes} bytes")
+    for name, least in (("sample_rate", 1), ("num_sources", 2)):
+        value = info.config[name]
+        if type(value) is not int or value < least:
+            raise ValueError(f"{name} is {stored_json.short(value)}")
+    masks = info.config["masks"]
+    if not isinstance(masks, list) or not all(mask in schema.MASKS for mask in masks):
+        raise ValueError(f"masks is {stored_json.short(masks)}")
+
+
+def read(folder: str) -> DatasetInfo:
+    """The info of a finished dataset.
+
+    Args:
+        folder: local or with a scheme.
+
+    Raises:
+        DatasetError: there is no dataset, or it is not whole; says what to do.
+    """
+    text = _read_text(folder, schema.INFO_FILE)
+    if _read_text(folder, schema.MARKER_FILE) is not None and text is not None:
+        return DatasetInfo.from_json(text)
+    if not storage.is_remote(folder) and not os.path.isdir(folder):
+        raise DatasetError(f"{folder}: no such folder; make a dataset with pipeline.preprocess")
+    names = atomic.names(folder)
+    if any(is_shard(name) or name.startswith(schema.LOCK_FILE) for name in names):
+        raise DatasetError(
+            f"{folder}: the dataset is not whole ({schema.MARKER_FILE} is missing); run "
+            "pipeline.preprocess again with the same flags, it computes what is missing"
+        )
+    raise DatasetError(
+        f"{folder}: no dataset here ({schema.MARKER_FILE} and {schema.INFO_FILE} are missing); "
+        "make one with pipeline.preprocess"
+    )
+
+
+@contextlib.contextmanager
+def lock(folder: str) -> Iterator[None]:
+    """Keeps other jobs off the folder, which is made if there is none.
+
+    The lock dies with its process, however that ends (`pipeline.io.file_lock`). In an object store
+    it is a lease, which expires a minute after its process has died.
+
+    Raises:
+        UserError: another job has it.
+    """
+    atomic.make_folder(folder)
+    if storage.is_remote(folder):
+        with object_lock.Lease(folder) as held:
+            _leases[folder] = held
+            try:
+                yield
+            finally:
+                del _leases[folder]
+        return
+
+    def refusal(owner: str) -> DatasetError:
+        return DatasetError(
+            f"{folder}: another job (process {owner}) is writing to this folder; wait for it, or "
+            "choose another --output_dir"
+        )
+
+    with file_lock.hold(os.path.join(folder, schema.LOCK_FILE), refusal):
+        yield
+
+
+def is_whole(folder: str) -> bool:
+    """Whether the marker is there."""
+    return atomic.exists(storage.join(folder, schema.MARKER_FILE))
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between the settings of two runs, as `name: old, now new`.
+
+    Where the recordings lie makes no difference (`moved` tells).
+    """
+    old, new = {**_BEFORE, **old}, {**_BEFORE, **new}
+    return [
+        f"{name}: {_short(old.get(name))}, now {_short(new.get(name))}"
+        for name in sorted({*old, *new} - {*_PLACES})
+        if old.get(name) != new.get(name)
+    ]
+
+
+def moved(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether the recordings lie elsewhere in the settings of two runs."""
+    return any(old.get(name) != new.get(name) for name in _PLACES)
+
+
+def remove_marker(folder: str) -> None:
+    """From here on the folder does not look whole."""
+    atomic.remove(storage.join(folder, schema.MARKER_FILE))
+
+
+def shard_names(folder: str) -> list[str]:
+    """The shards that are there, whoever's, with their side-cars, as paths within the folder."""
+    below = f"{schema.UTTERANCES_FOLDER}/"
+    names = atomic.names(folder)
+    names += [below + name for name in atomic.names(storage.join(folder, below))]
+    return [name for name in names if is_shard(name.removeprefix(below))]
+
+
+def remove_leftovers(folder: str, keep: Iterable[str] | None = None) -> None:
+    """Removes what earlier attempts left behind: temporary files, and shards that are not wanted.
+
+    The folder has to be ours (`pipeline.dataset.ownership`).
+
+    Args:
+        folder: of the dataset.
+        keep: the shards that stay, with their side-cars, as paths within the folder; where it is
+            None all that have a side-car, without which a shard is nobody's.
+    """
+    kept = None if keep is None else {path for name in keep for path in (name, f"{name}.json")}
+    below = f"{schema.UTTERANCES_FOLDER}/"
+    names = atomic.names(folder)
+    names += [below + name for name in atomic.names(storage.join(folder, below))]
+    there = set(names)
+    # The index is made from all shards' side-cars, at the end.
+    index = below + schema.UTTERANCES_INDEX_FILE
+    # A shard comes before its side-car: whenever this ends, none is left without one.
+    for name in names:
+        if is_shard(name.removeprefix(below)):
+            alone = not name.endswith(".json") and f"{name}.json" not in there
+            unwanted = alone if kept is None else name not in kept
+        elif name == index:
+            unwanted = kept is not None
+        else:
+            whole = atomic.final_name(name.removeprefix(below))
+            unwanted = whole is not None and (whole in _FILES or is_shard(whole))
+        if unwanted:
+            atomic.remove(storage.join(folder, name))
+    if not storage.is_remote(folder):
+        with contextlib.suppress(OSError):
+            os.rmdir(os.path.join(folder, below))
+
+
+def finish(
+    folder: str, info: DatasetInfo, mixtures: str, rejected: str, index: str | None = None
+) -> None:
+    """Writes the files about the dataset, and the marker last.
+
+    Args:
+        folder: of the dataset, whose shards are there.
+        info: about it.
+        mixtures: text of `mixtures.csv`.
+        rejected: text of `rejected.csv`.
+        index: text of the utterances' index, where there are utterances.
+    """
+    texts = {
+        schema.MIXTURES_FILE: mixtures,
+        schema.REJECTED_FILE: rejected,
+        schema.INFO_FILE: info.to_json(),
+    }
+    below = schema.UTTERANCES_FOLDER
+    if index is not None:
+        texts = {f"{below}/{schema.UTTERANCES_INDEX_FILE}": index, **texts}
+    for name, text in texts.items():
+        atomic.write_text(storage.join(folder, name), text)
+    # The marker must not outlive a power cut that the rest does not.
+    shards = [shard.name for split in info.splits.values() for shard in split.shards]
+    if info.utterances is not None:
+        shards += [f"{below}/{shard.name}" for shard in info.utterances.shards]
+    for name in (*shards, *texts):
+        atomic.sync(storage.join(folder, name))
+    if folder in _leases:
+        _leases[folder].check()
+    # Not empty: Beam cannot write an empty object to S3.
+    atomic.write_text(storage.join(folder, schema.MARKER_FILE), f"{info.plan_digest}\n")
+
+
+def is_shard(name: str) -> bool:
+    """Whether a file is called as shards, or the side-cars of shards, are."""
+    try:
+        schema.ShardName.parse(name.removesuffix(".json"))
+    except ValueError:
+        return False
+    return True
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "not set"
+    text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _read_text(folder: str, name: str) -> str | None:
+    """The text of a file of the dataset; None where there is none."""
+    path = storage.join(folder, name)
+    if not storage.is_remote(path):
+        try:
+            with open(path, encoding="utf-8") as file:
+                return file.read()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except UnicodeDecodeError as error:
+            raise DatasetError(f"{path} is damaged: {error}") from error
+    return storage.read_bytes(path).decode("utf-8") if atomic.exists(path) else None

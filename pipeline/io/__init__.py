@@ -1,0 +1,4 @@
+"""Files and object stores: paths, listing, locks, atomic writing.
+
+Imports `pipeline.errors` only.
+"""

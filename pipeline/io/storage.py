@@ -1,0 +1,201 @@
+"""Files of a corpus, on this machine or behind a `scheme://` that Beam knows: list and read.
+
+Beam's matching silently leaves out dangling and looped links, so local folders are listed here;
+only names with `://` go through `pipeline.io.objects`.
+"""
+
+import dataclasses
+import hashlib
+import os
+import posixpath
+import stat
+
+from pipeline import errors
+from pipeline.io import objects
+
+MAX_FILE_BYTES = 2**31
+_DANGLING = "a link to nowhere"
+_LOOP = "a link that leads round in a circle"
+_NO_TEXT = "its name is not UTF-8; rename it"
+
+
+class ReadError(errors.UserError):
+    """A file or a folder cannot be read.
+
+    Attributes:
+        path: which.
+        reason: why, without the path.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        # Beam sends exceptions between processes; BaseException's own way would lose the reason.
+        return type(self), (self.path, self.reason)
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """What lies below a folder.
+
+    Attributes:
+        files: paths relative to the folder, with `/`, sorted.
+        problems: what cannot be followed: path relative to the folder, and why; sorted.
+        closed: those of the problems that are folders, with perhaps many files in them.
+    """
+
+    files: tuple[str, ...]
+    problems: tuple[tuple[str, str], ...]
+    closed: frozenset[str] = frozenset()
+
+
+def is_remote(path: str) -> bool:
+    """Whether Beam's file systems are asked for it."""
+    return "://" in path
+
+
+def join(folder: str, relative: str) -> str:
+    """The path of a file below a folder."""
+    if is_remote(folder):
+        return posixpath.join(folder, relative)
+    return os.path.join(folder, *relative.split("/"))
+
+
+def list_files(folder: str) -> Listing:
+    """All files below a folder, in an order that depends on their names alone.
+
+    Links are followed, names that begin with a dot are left out (macOS puts `._SA1.WAV` beside
+    `SA1.WAV` on some discs).
+
+    Args:
+        folder: local or with a scheme.
+
+    Raises:
+        ReadError: there is no such folder, or it cannot be listed.
+    """
+    return _list_remote(folder) if is_remote(folder) else _list_local(folder)
+
+
+def read_bytes(path: str) -> bytes:
+    """The content of one file.
+
+    Raises:
+        ReadError: no such file, a link to nowhere, no permission, not a regular file, or more than
+            `MAX_FILE_BYTES`.
+    """
+    try:
+        if is_remote(path):
+            data = _read_remote(path)
+        else:
+            # A pipe or a device under an audio file's name would be waited on for ever.
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise ReadError(path, "is a folder" if os.path.isdir(path) else "not a plain file")
+            with open(path, "rb") as file:
+                data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ReadError(path, _explain(path, error)) from error
+    if len(data) > MAX_FILE_BYTES:
+        raise ReadError(path, f"larger than {MAX_FILE_BYTES >> 20} MiB; cut it into pieces")
+    return data
+
+
+def sha256(path: str) -> str:
+    """SHA-256 of one file, hexadecimal, however large it is.
+
+    Raises:
+        ReadError: a remote file cannot be read.
+        OSError: a local one cannot.
+    """
+    digest = hashlib.sha256()
+    try:
+        with objects.open_to_read(path) if is_remote(path) else open(path, "rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    except objects.ObjectError as error:
+        raise ReadError(path, error.reason) from error
+    return digest.hexdigest()
+
+
+def _explain(path: str, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return _DANGLING if os.path.islink(path) else "no such file"
+    if isinstance(error, PermissionError):
+        return "may not be read; check its permissions"
+    if isinstance(error, NotADirectoryError):
+        return "a part of its path is no folder"
+    if os.path.islink(path) and "symbolic links" in str(error):
+        return _LOOP
+    return f"cannot be read: {error.strerror or error}"
+
+
+def _list_local(folder: str) -> Listing:
+    if not os.path.isdir(folder):
+        what = "is no folder" if os.path.exists(folder) else "no such folder"
+        raise ReadError(folder, what)
+    files: list[str] = []
+    problems: list[tuple[str, str]] = []
+    closed: set[str] = set()
+
+    def visit(relative: str, above: tuple[tuple[int, int], ...]) -> None:
+        here = os.path.join(folder, relative)
+        status = os.stat(here)
+        key = (status.st_dev, status.st_ino)
+        if key in above:
+            problems.append((relative, _LOOP))
+            return
+        with os.scandir(here) as entries:
+            found = [entry for entry in entries if not entry.name.startswith(".")]
+        for entry in found:
+            path = f"{relative}/{entry.name}" if relative else entry.name
+            if not _is_text(entry.name):
+                problems.append((path.encode(errors="backslashreplace").decode(), _NO_TEXT))
+                continue
+            mode = 0
+            try:
+                mode = entry.stat().st_mode
+                if stat.S_ISDIR(mode):
+                    visit(path, (*above, key))
+                elif stat.S_ISREG(mode):
+                    files.append(path)
+                else:
+                    problems.append((path, "not a plain file"))
+            except OSError as error:
+                problems.append((path, _explain(os.path.join(folder, path), error)))
+                if stat.S_ISDIR(mode):
+                    closed.add(path)
+
+    try:
+        visit("", ())
+    except OSError as error:
+        raise ReadError(folder, _explain(folder, error)) from error
+    return Listing(tuple(sorted(files)), tuple(sorted(problems)), frozenset(closed))
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _list_remote(folder: str) -> Listing:
+    try:
+        found = [item.name for item in objects.match(folder)]
+    except objects.ObjectError as error:
+        raise ReadError(folder, error.reason) from error
+    if not found:
+        raise ReadError(folder, "no such folder, or nothing in it")
+    visible = [f for f in found if f and not any(p.startswith(".") for p in f.split("/"))]
+    # Consoles make an empty object `folder/` for what they show as a folder.
+    return Listing(tuple(f for f in visible if not f.endswith("/")), ())
+
+
+def _read_remote(path: str) -> bytes:
+    try:
+        return objects.read(path, MAX_FILE_BYTES + 1)
+    except objects.ObjectError as error:
+        raise ReadError(path, error.reason) from error

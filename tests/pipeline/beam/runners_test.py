@@ -1,0 +1,75 @@
+"""Beam's flags as the page about running them has them, and failures as one line."""
+
+import pathlib
+import re
+
+import apache_beam as beam
+import pytest
+
+from pipeline import errors
+from pipeline.beam import runners
+
+BUILD = pathlib.Path(__file__).resolve().parent.parent.parent / "BUILD.md"
+
+
+def test_the_flags_in_the_manual_are_beams():
+    text = BUILD.read_text().replace("\\\n", " ")
+    section = re.search(r"^## Runners\n(.*?)^## ", text, re.DOTALL | re.MULTILINE)[1]
+    lines = [line for line in section.splitlines() if "--runner=" in line]
+    named = {re.search(r"--runner=(\w+)", line)[1] for line in lines}
+    assert named >= {"FlinkRunner", "SparkRunner", "DataflowRunner"}
+    ours = ("--input_dir=", "--output_dir=")
+    for line in lines:
+        given = [word for word in line.split() if word.startswith("--")]
+        runners.parse([flag for flag in given if not flag.startswith(ours)])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--runner=PortableRunner", "--job_endpoint=127.0.0.1:1", "--job_server_timeout=1"], ""),
+        (["--runner=FlinkRunner", "--flink_master=127.0.0.1:1", "--flink_submit_uber_jar"], ""),
+        (["--runner=NoSuchRunner"], "Unexpected pipeline runner: NoSuchRunner"),
+    ],
+)
+def test_a_runner_that_is_not_there_is_one_line(tmp_path, flags, message):
+    if "--flink_submit_uber_jar" in flags:
+        jar = tmp_path / "job.jar"
+        jar.write_bytes(b"PK\x05\x06" + bytes(18))
+        flags = [*flags, f"--flink_job_server_jar={jar}"]
+    with pytest.raises(errors.UserError) as caught:
+        runners.run(flags, "write", lambda pipeline: pipeline | beam.Create([1]), 1.0)
+    assert (message or "nothing answers") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_worker_has_said_is_found_among_javas_lines():
+    text = """Pipeline x failed in state FAILED: org.apache.flink.runtime.JobException: gone
+\tat org.apache.flink.runtime.Handler.handle(Handler.java:180)
+Caused by: java.lang.RuntimeException: Error received from SDK harness for instruction 4: Traceback
+  File "/opt/voices/transforms.py", line 114, in process
+ZeroDivisionError: integer division or modulo by zero [while running 'Write/WriteOne']
+
+\tat java.base/java.util.concurrent.CompletableFuture.get(CompletableFuture.java:2022)
+\t... 1 more
+"""
+
+    def build(pipeline):
+        raise RuntimeError(text)
+
+    with pytest.raises(errors.UserError, match=r"^write: .*: ZeroDivisionError: .*WriteOne'\]"):
+        runners.run([], "write", build, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "here"),
+    [
+        ([], True),
+        (["--runner=DirectRunner"], True),
+        (["--runner=apache_beam.runners.direct.DirectRunner"], True),
+        (["--runner=FlinkRunner"], False),
+        (["--runner=PortableRunner", "--job_endpoint=embed"], False),
+    ],
+)
+def test_which_runners_workers_read_this_machines_files(flags, here):
+    assert runners.is_on_this_machine(runners.parse(flags)) == here

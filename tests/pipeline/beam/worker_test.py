@@ -1,0 +1,64 @@
+"""What a worker imports is what the manual puts into its image, and what setup.py asks for."""
+
+import ast
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+# By module: what is installed under another name.
+NAMES = {
+    "absl": "absl-py",
+    "apache_beam": "apache-beam",
+    "google": "protobuf",
+    "google_crc32c": "google-crc32c",
+    "grpc": "grpcio",
+}
+# What apache-beam brings, and what only the launching process needs, when it comes to that.
+WITH_BEAM = {"grpcio", "protobuf"}
+LATER = {"tqdm"}
+# As Beam does on a worker: its own program, and what the job's functions were pickled from.
+PROGRAM = """
+import sys
+for name in ("absl", "tensorflow", "keras", "tqdm", "jinja2", "matplotlib", "tensorboard"):
+    sys.modules[name] = None
+import pipeline.beam.transforms, pipeline.beam.worker
+print(*(name for name in sys.modules if name.partition(".")[0] == "pipeline"))
+"""
+
+
+def imported(path):
+    """What a module imports from outside, wherever in it, by the name it is installed under."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module.partition(".")[0])
+    return {NAMES.get(name, name) for name in found - {"pipeline"} - sys.stdlib_module_names}
+
+
+@pytest.fixture(scope="module")
+def of_workers():
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    modules = [name for name in done.stdout.split() if name != "pipeline"]
+    return set().union(*(imported(ROOT / f"{name.replace('.', '/')}.py") for name in modules))
+
+
+def test_workers_need_what_the_manual_puts_into_their_image(of_workers):
+    text = " ".join((ROOT / "BUILD.md").read_text().split())
+    listed = re.search(r"pip install --no-deps`, then (.*?)\)", text)[1].split(", ")
+    assert set(listed) == of_workers - WITH_BEAM - LATER
+
+
+def test_what_the_pipeline_imports_is_asked_for():
+    wanted = set().union(*(imported(path) for path in (ROOT / "pipeline").glob("*.py")))
+    setup = (ROOT / "setup.py").read_text()
+    required = re.search(r"install_requires=\[(.*?)\]", setup, re.DOTALL)[1]
+    names = set(re.findall(r'"([\w-]+)', required))
+    optional = {"espeakng_loader"}
+    assert wanted - optional <= names

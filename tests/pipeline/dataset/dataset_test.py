@@ -1,0 +1,207 @@
+"""The dataset's folder: what is read, what is refused, and a lock that dies with its process."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from pipeline import schema
+from pipeline.dataset import dataset
+
+INFO = dataset.DatasetInfo(
+    schema_version=schema.SCHEMA_VERSION,
+    config={"sample_rate": 8000, "num_sources": 2, "masks": ["ibm", "psm"], "seed": 0},
+    splits={
+        "train": dataset.SplitInfo(
+            1, 2, 3.5, 440, (dataset.ShardInfo("train-00000-of-00001.tfrecord", 1, 9, "ab"),)
+        )
+    },
+    mean=-3.4,
+    deviation=0.85,
+    active_level_db=-23.0,
+    plan_digest="cd",
+    versions={"numpy": "1.26.4"},
+    created="2026-01-01T00:00:00+00:00",
+    counts={"recordings": 2},
+)
+
+
+def finish(folder, info=INFO):
+    (folder / "train-00000-of-00001.tfrecord").write_bytes(b"")
+    dataset.finish(str(folder), info, "mixture_id\n", "path,reason\n")
+
+
+def test_what_is_finished_is_read_back(tmp_path):
+    folder = str(tmp_path)
+    finish(tmp_path)
+    info = dataset.read(folder)
+    assert info == INFO
+    assert (info.sample_rate, info.num_sources, info.masks) == (8000, 2, ("ibm", "psm"))
+    assert dataset.is_whole(folder)
+    assert (tmp_path / schema.MIXTURES_FILE).read_text() == "mixture_id\n"
+    assert (tmp_path / schema.REJECTED_FILE).read_text() == "path,reason\n"
+
+
+def test_the_marker_is_written_last(tmp_path, monkeypatch):
+    written = []
+    write = dataset.output.write_text
+    monkeypatch.setattr(
+        dataset.output, "write_text", lambda path, text: [written.append(path), write(path, text)]
+    )
+    finish(tmp_path)
+    assert [os.path.basename(path) for path in written][-2:] == [schema.INFO_FILE, "_SUCCESS"]
+    assert len(written) == 4
+
+
+def test_what_is_no_dataset_is_refused_with_advice(tmp_path):
+    with pytest.raises(dataset.DatasetError, match=r"no such folder.*pipeline\.preprocess"):
+        dataset.read(str(tmp_path / "nothing"))
+    with pytest.raises(dataset.DatasetError, match=r"no dataset here.*pipeline\.preprocess"):
+        dataset.read(str(tmp_path))
+    (tmp_path / "train-00000-of-00008.tfrecord").write_bytes(b"")
+    with pytest.raises(dataset.DatasetError, match=r"not whole \(_SUCCESS is missing\)"):
+        dataset.read(str(tmp_path))
+    finish(tmp_path)
+    dataset.remove_marker(str(tmp_path))
+    with pytest.raises(dataset.DatasetError, match="not whole"):
+        dataset.read(str(tmp_path))
+
+
+def test_utterances_are_described_and_may_be_absent(tmp_path):
+    shards = (dataset.ShardInfo("train-00000-of-00001.tfrecord", 3, 9, "ef"),)
+    info = dataclasses.replace(
+        INFO, utterances=dataset.UtterancesInfo(3, 2, 4.5, shards, plan_digest="01")
+    )
+    (tmp_path / "utterances").mkdir()
+    (tmp_path / "utterances" / shards[0].name).write_bytes(b"")
+    (tmp_path / INFO.splits["train"].shards[0].name).write_bytes(b"")
+    dataset.finish(str(tmp_path), info, "mixture_id\n", "path,reason\n", "shard\n")
+    assert dataset.read(str(tmp_path)) == info
+    assert (tmp_path / "utterances" / "index.csv").read_text() == "shard\n"
+    # As it was written before there were any.
+    fields = json.loads(INFO.to_json())
+    assert fields.pop("utterances") is None
+    assert dataset.DatasetInfo.from_json(json.dumps(fields)) == INFO
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", "{", '{"schema_version": 1}', "\ufeff"])
+def test_a_damaged_info_is_named(tmp_path, text):
+    finish(tmp_path)
+    (tmp_path / schema.INFO_FILE).write_text(text)
+    with pytest.raises(dataset.DatasetError, match=r"dataset_info\.json"):
+        dataset.read(str(tmp_path))
+
+
+def test_another_version_of_the_schema_is_refused(tmp_path):
+    finish(tmp_path, dataclasses.replace(INFO, schema_version=99))
+    with pytest.raises(dataset.DatasetError, match="schema version 99"):
+        dataset.read(str(tmp_path))
+
+
+def test_differences_are_named():
+    new = {**INFO.config, "seed": 1, "level": "raw"}
+    assert dataset.differences(INFO.config, dict(INFO.config)) == []
+    assert dataset.differences(INFO.config, new) == ["level: not set, now raw", "seed: 0, now 1"]
+
+
+def test_what_older_datasets_do_not_name_is_what_they_were_made_with():
+    new = {**INFO.config, "max_seconds": 600.0}
+    assert dataset.differences(INFO.config, new) == []
+    shorter = {**new, "max_seconds": 9.0}
+    assert dataset.differences(INFO.config, shorter) == ["max_seconds: 600.0, now 9.0"]
+
+
+def test_where_the_recordings_lie_is_no_difference():
+    old = {**INFO.config, "input_dir": ["/a"], "corpus": "1"}
+    new = {**old, "input_dir": ["/b"], "manifest": []}
+    assert dataset.differences(old, new) == []
+    assert dataset.moved(old, new)
+    assert not dataset.moved(old, {**old, "seed": 5})
+    assert dataset.differences(old, {**new, "corpus": "2"}) == ["corpus: 1, now 2"]
+
+
+def test_only_our_own_leftovers_are_removed(tmp_path):
+    keep = ["train-00000-of-00002.tfrecord", "train-00000-of-00002.tfrecord.json"]
+    # The last two are of other programs, however much they look like ours.
+    others = [
+        "notes.txt",
+        "holiday.tfrecord",
+        "train-00003-of-00002.tfrecord",
+        f".notes.txt.{'0' * 32}.tmp",
+    ]
+    alone = "train-00000-of-00008.tfrecord"
+    stale = ["valid-00007-of-00008.tfrecord", "valid-00007-of-00008.tfrecord.json"]
+    temporary = [f".{name}.{'0' * 32}.tmp" for name in (*keep, "mixtures.csv", "index.csv")]
+    for folder in (tmp_path, tmp_path / "utterances"):
+        folder.mkdir(exist_ok=True)
+        for name in (*keep, *others, alone, *stale, *temporary):
+            (folder / name).write_text("x")
+    (tmp_path / "index.csv").write_text("x")
+    (tmp_path / "utterances" / "index.csv").write_text("x")
+
+    def left(folder):
+        return sorted(p.name for p in folder.iterdir() if p.is_file())
+
+    dataset.remove_leftovers(str(tmp_path))
+    whole = sorted([*keep, *others, *stale, "index.csv"])
+    assert left(tmp_path) == left(tmp_path / "utterances") == whole
+    dataset.remove_leftovers(str(tmp_path), [keep[0], f"utterances/{keep[0]}"])
+    assert left(tmp_path) == sorted([*keep, *others, "index.csv"])
+    assert left(tmp_path / "utterances") == sorted(keep + others)
+    dataset.remove_leftovers(str(tmp_path), [])
+    assert left(tmp_path) == sorted([*others, "index.csv"])
+    assert left(tmp_path / "utterances") == sorted(others)
+    for name in others:
+        (tmp_path / "utterances" / name).unlink()
+    dataset.remove_leftovers(str(tmp_path), [])
+    assert not (tmp_path / "utterances").exists()
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that holds the lock of `tmp_path`."""
+    program = textwrap.dedent(
+        f"""
+        import sys
+        from pipeline.dataset import dataset
+        with dataset.lock({str(tmp_path)!r}):
+            print("locked", flush=True)
+            sys.stdin.read()
+        """
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "locked\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def enter(folder):
+    with dataset.lock(str(folder)):
+        return sorted(os.listdir(folder))
+
+
+def test_a_second_job_is_refused(tmp_path, holder):
+    with pytest.raises(dataset.DatasetError, match=rf"another job \(process {holder.pid}\)"):
+        enter(tmp_path)
+    holder.communicate()
+    assert enter(tmp_path) == [schema.LOCK_FILE]
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_lock_dies_with_its_process(tmp_path, holder):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert (tmp_path / schema.LOCK_FILE).exists()
+    assert enter(tmp_path) == [schema.LOCK_FILE]
+
+
+def test_the_lock_makes_the_folder(tmp_path):
+    assert enter(tmp_path / "a" / "b") == [schema.LOCK_FILE]

@@ -1,0 +1,87 @@
+"""Facts that outlive a job that was killed, and when they no longer hold."""
+
+import dataclasses
+import os
+
+import pytest
+import soundfile
+
+from pipeline import inspection
+from pipeline.corpora import corpus
+from pipeline.dataset import inspection_cache
+
+RATE = 8000
+
+
+@pytest.fixture
+def table(tmp_path, voice):
+    """Three utterances whose recordings are there, and one whose is not."""
+    table = []
+    for number in range(3):
+        path = tmp_path / f"{number}.wav"
+        soundfile.write(path, voice(number, 1.5), 16000)
+        table.append(corpus.Utterance(f"u{number}", str(path), f"s{number}"))
+    return [*table, corpus.Utterance("u3", str(tmp_path / "absent.wav"), "s3")]
+
+
+@pytest.fixture
+def work(tmp_path, table):
+    """A work folder in two parts, the last of which a runner has repeated."""
+    folder = tmp_path / "_work"
+    folder.mkdir()
+    (folder / "utterances.jsonl").write_text("of the job before")
+    found = [
+        inspection_cache.Finding(u, inspection.inspect(u, RATE), inspection_cache.stamp(u.path))
+        for u in table
+    ]
+    for part in (found[:2], found[2:], found[2:]):
+        inspection_cache.write(str(folder), RATE, part)
+    return folder
+
+
+def test_what_was_written_is_read_once_and_in_order(work, table):
+    facts, rejections = inspection_cache.read(str(work))
+    assert facts == [inspection.inspect(u, RATE) for u in table[:3]]
+    assert rejections == [corpus.Rejection(table[3].path, "no such file")]
+
+
+def test_facts_are_kept_and_all_else_goes(work, table):
+    before, _ = inspection_cache.read(str(work))
+    (work / "facts-cut.jsonl").write_text('{"sample_rate": 80')
+    (work / "utterances").mkdir()
+    assert inspection_cache.keep(str(work), table, RATE) == {"u0", "u1", "u2"}
+    # What could not be read is looked at again.
+    assert inspection_cache.read(str(work)) == (before, [])
+    assert len(list(work.iterdir())) == 1
+    # And once more, as after a second kill.
+    assert inspection_cache.keep(str(work), table, RATE) == {"u0", "u1", "u2"}
+
+
+def test_what_has_changed_is_looked_at_again(work, table, voice):
+    soundfile.write(table[0].path, voice(9, 1.5), 16000)
+    os.utime(table[1].path, ns=(0, inspection_cache.stamp(table[1].path)[1] + 1))
+    assert inspection_cache.keep(str(work), table, RATE) == {"u2"}
+    assert inspection_cache.keep(str(work), table, 2 * RATE) == set()
+    assert list(work.iterdir()) == []
+
+
+def test_other_versions_look_at_everything_again(work, table, monkeypatch):
+    monkeypatch.setattr(inspection_cache.version, "versions", lambda: {"soxr": "other"})
+    assert inspection_cache.keep(str(work), table, RATE) == set()
+
+
+def test_what_the_corpus_says_now_counts(work, table):
+    table = [dataclasses.replace(u, id=f"new/{u.id}", speaker="s9", sex="f") for u in table[:2]]
+    assert inspection_cache.keep(str(work), table, RATE) == {"new/u0", "new/u1"}
+    facts, _ = inspection_cache.read(str(work))
+    assert [fact.utterance for fact in facts] == table
+
+
+def test_a_folder_that_is_not_there_is_made(tmp_path, table):
+    assert inspection_cache.keep(str(tmp_path / "new"), table, RATE) == set()
+    assert (tmp_path / "new").is_dir()
+
+
+def test_what_cannot_be_asked_has_no_stamp(tmp_path):
+    assert inspection_cache.stamp(str(tmp_path / "absent")) is None
+    assert inspection_cache.stamp("s3://bucket/a.wav") is None

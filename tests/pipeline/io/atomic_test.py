@@ -1,0 +1,79 @@
+"""Files get their name when they are whole, and not before."""
+
+import pytest
+
+from pipeline.io import atomic
+
+
+def test_a_file_has_its_name_when_it_is_whole(tmp_path):
+    path = tmp_path / "a.bin"
+    with atomic.create(str(path)) as file:
+        file.write(b"one")
+        assert not path.exists()
+        (temporary,) = atomic.names(str(tmp_path))
+        assert atomic.final_name(temporary) == "a.bin"
+    assert path.read_bytes() == b"one"
+    assert atomic.names(str(tmp_path)) == ["a.bin"]
+    assert atomic.final_name("a.bin") is None
+
+
+def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+
+    def fail():
+        with atomic.create(str(path)) as file:
+            file.write(b"new")
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_bytes() == b"old"
+    assert atomic.names(str(tmp_path)) == ["a.bin"]
+
+
+def test_two_attempts_do_not_meet(tmp_path):
+    path = str(tmp_path / "a.bin")
+    with atomic.create(path) as first:
+        with atomic.create(path) as second:
+            second.write(b"second")
+        first.write(b"first")
+    assert (tmp_path / "a.bin").read_bytes() == b"first"
+
+
+def test_removing_what_is_not_there(tmp_path):
+    atomic.remove(str(tmp_path / "nothing"))
+    atomic.remove_folder(str(tmp_path / "nothing"))
+    assert atomic.names(str(tmp_path / "nothing")) == []
+    assert not atomic.exists(str(tmp_path / "nothing"))
+
+
+def test_a_full_disk_is_told_with_the_files_name(tmp_path):
+    def write():
+        # The kernel's own full disk; what it raises knows no name.
+        with (
+            atomic.create(str(tmp_path / "a.txt")) as file,
+            open("/dev/full", "wb", buffering=0) as full,
+        ):
+            file.write(b"x")
+            full.write(b"x")
+
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write()
+    assert caught.value.filename == str(tmp_path / "a.txt")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "place"),
+    [
+        ("s3://bucket/a/out/", "s3://bucket/a/out."),
+        ("s3://bucket", "s3://bucket/"),
+        ("gs://bucket/", "gs://bucket/"),
+        ("/nonexistent/a/out", "/."),
+    ],
+)
+def test_a_passing_folder_is_beside_and_new_each_time(folder, place):
+    one, two = atomic.beside(folder), atomic.beside(folder)
+    assert one != two
+    assert one.rpartition("voices-apart-")[0] == two.rpartition("voices-apart-")[0] == place

@@ -1,0 +1,37 @@
+"""A lock that one process holds at a time, and that leaves no file behind."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.io import file_lock
+
+
+class RefusedError(Exception):
+    pass
+
+
+def test_one_at_a_time(tmp_path):
+    path = str(tmp_path / "lock")
+    with file_lock.hold(path, RefusedError):
+        for _ in range(2):
+            with pytest.raises(RefusedError, match=f"^{os.getpid()}$"):
+                file_lock.hold(path, RefusedError).__enter__()
+    assert not list(tmp_path.iterdir())
+    with file_lock.hold(path, RefusedError):
+        assert list(tmp_path.iterdir())
+
+
+def test_it_is_let_go_of_when_its_process_dies(tmp_path):
+    path = str(tmp_path / "lock")
+    program = (
+        "import os, sys; from pipeline.io import file_lock\n"
+        "with file_lock.hold(sys.argv[1], Exception): os._exit(3)"
+    )
+    assert subprocess.run([sys.executable, "-c", program, path]).returncode == 3
+    assert os.path.exists(path)
+    with file_lock.hold(path, RefusedError):
+        pass
+    assert not os.path.exists(path)

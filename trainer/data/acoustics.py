@@ -1,0 +1,209 @@
+"""What surrounds voices: noise and rooms, from folders of recordings or made here."""
+
+import concurrent.futures
+import math
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+import scipy.signal
+from absl import logging
+
+from pipeline import errors
+from pipeline.audio import decoding
+from pipeline.corpora import corpus
+from pipeline.io import storage
+
+# J. B. Allen and D. A. Berkley 1979 would need walls; that the tail is noise whose energy decays
+# exponentially is J. A. Moorer's model of a room («About this reverberation business», 1979).
+_REVERBERATION_SECONDS = (0.1, 0.5)
+_DIRECT_TO_REVERBERANT_DB = (-3.0, 9.0)
+# Slopes of the power spectrum of made noise: from white to brown.
+_NOISE_SLOPES = (0.0, 2.0)
+_INT16_PEAK = float(np.iinfo(np.int16).max)
+
+T = TypeVar("T")
+
+
+class Surroundings:
+    """Draws noise and room responses.
+
+    Args:
+        sample_rate: in Hz.
+        noise_dir: recordings of noise, of which the mean of the channels is taken and kept in
+            memory, two bytes a sample; without, coloured noise is made.
+        room_dir: recordings of impulse responses: each file is a room, each of its channels another
+            place in it; without, they are made.
+
+    Raises:
+        UserError: a folder holds no recording.
+    """
+
+    def __init__(self, sample_rate: int, noise_dir: str = "", room_dir: str = "") -> None:
+        self.sample_rate = sample_rate
+        self._noises = _read_folder(noise_dir, sample_rate, _read_noise) if noise_dir else []
+        self._rooms = _read_folder(room_dir, sample_rate, _read_room) if room_dir else []
+
+    def noise(self, random: np.random.Generator, voices: np.ndarray, snr_db: float) -> np.ndarray:
+        """Noise that lies `snr_db` below `voices`, float32 `[sample]`, by their mean squares."""
+        if self._noises:
+            made = self._recorded_noise(random, len(voices))
+        else:
+            made = coloured_noise(random, len(voices))
+        power = np.mean(np.square(voices), dtype=np.float64)
+        own = np.mean(np.square(made), dtype=np.float64)
+        if not own:
+            return made
+        return made * np.float32(math.sqrt(power / own * 10 ** (-snr_db / 10)))
+
+    def in_room(self, random: np.random.Generator, voices: np.ndarray) -> np.ndarray:
+        """Voices as they arrive in one room; levels stay.
+
+        They come from different places, each by a response of its own. Of recordings that have
+        fewer channels than there are voices, some come from the same place; with one channel, all.
+
+        Args:
+            random: source of the draws.
+            voices: float32 `[source, sample]`.
+        """
+        heard = np.empty_like(voices)
+        responses = self._draw_responses(random, len(voices))
+        for number, (voice, response) in enumerate(zip(voices, responses, strict=True)):
+            wet = scipy.signal.oaconvolve(voice, response)[: len(voice)]
+            power = np.mean(np.square(wet), dtype=np.float64)
+            before = np.mean(np.square(voice), dtype=np.float64)
+            heard[number] = wet * math.sqrt(before / power) if power else wet
+        return heard
+
+    def _draw_responses(self, random: np.random.Generator, count: int) -> list[np.ndarray]:
+        """Of one room to `count` places in it, float32 `[sample]` each."""
+        if self._rooms:
+            channels = self._rooms[random.integers(len(self._rooms))]
+            order = random.permutation(len(channels))
+            return [channels[order[number % len(order)]] for number in range(count)]
+        seconds = random.uniform(*_REVERBERATION_SECONDS)
+        return [
+            room_response(
+                random, seconds, random.uniform(*_DIRECT_TO_REVERBERANT_DB), self.sample_rate
+            )
+            for _ in range(count)
+        ]
+
+    def _recorded_noise(self, random: np.random.Generator, num_samples: int) -> np.ndarray:
+        samples = self._noises[random.integers(len(self._noises))]
+        start = random.integers(len(samples))
+        positions = np.arange(start, start + num_samples)
+        return samples.take(positions, mode="wrap").astype(np.float32)
+
+
+def coloured_noise(random: np.random.Generator, num_samples: int) -> np.ndarray:
+    """Noise whose power falls with frequency as `f ** -slope`, slope between white and brown.
+
+    Returns:
+        float32 `[sample]`, mean square about 1.
+    """
+    slope = random.uniform(*_NOISE_SLOPES)
+    spectrum = np.fft.rfft(random.standard_normal(num_samples))
+    spectrum[0] = 0
+    # Flat below a hundredth of the band: what lies there is no sound.
+    frequency = np.maximum(np.linspace(0, 1, len(spectrum)), 0.01)
+    made = np.fft.irfft(spectrum * frequency ** (-slope / 2), num_samples)
+    return (made / max(made.std(), 1e-9)).astype(np.float32)
+
+
+def room_response(
+    random: np.random.Generator, seconds: float, ratio_db: float, sample_rate: int
+) -> np.ndarray:
+    """An impulse response: the direct sound, then noise that falls by 60 dB in `seconds`.
+
+    Args:
+        random: source of the draws.
+        seconds: reverberation time.
+        ratio_db: energy of the direct sound over that of the rest.
+        sample_rate: in Hz.
+
+    Returns:
+        float32 `[sample]`, which begins with the direct sound, 1.
+    """
+    count = max(2, round(seconds * sample_rate))
+    tail = random.standard_normal(count) * 10 ** (-3 * np.arange(count) / count)
+    # The first reflections come some milliseconds later.
+    tail[: 1 + round(random.uniform(0.001, 0.005) * sample_rate)] = 0
+    energy = np.square(tail).sum()
+    response = tail * math.sqrt(10 ** (-ratio_db / 10) / energy) if energy else tail
+    response[0] = 1
+    return response.astype(np.float32)
+
+
+def _read_folder(folder: str, sample_rate: int, read: Callable[[bytes, int], T]) -> list[T]:
+    """What `read` makes of all recordings below a folder; warns of what is left out.
+
+    Args:
+        folder: with any folders in it.
+        sample_rate: in Hz.
+        read: is given a file's bytes and `sample_rate`; raises AudioError where it is of no use.
+
+    Raises:
+        UserError: there is none.
+    """
+
+    def load(name: str) -> T | corpus.Rejection:
+        try:
+            return read(storage.read_bytes(storage.join(folder, name)), sample_rate)
+        except storage.ReadError as error:
+            return corpus.Rejection(name, error.reason)
+        except decoding.AudioError as error:
+            return corpus.Rejection(name, str(error))
+
+    listing = storage.list_files(folder)
+    rejections = [corpus.Rejection(*problem) for problem in listing.problems]
+    made: list[T] = []
+    # Decoding and resampling let go of the interpreter's lock.
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
+        for found in threads.map(load, listing.files):
+            if isinstance(found, corpus.Rejection):
+                rejections.append(found)
+            else:
+                made.append(found)
+    example = f"such as {rejections[0].path}: {rejections[0].reason}" if rejections else ""
+    if not made:
+        raise errors.UserError(
+            f"{folder} holds no recording that can be used" + (f", {example}" if example else "")
+        )
+    if rejections:
+        count = len(rejections)
+        logging.warning(
+            "%d of %d files in %s are left out, %s", count, count + len(made), folder, example
+        )
+    return made
+
+
+def _read_noise(data: bytes, sample_rate: int) -> np.ndarray:
+    """The mean of the channels, int16 `[sample]`, its peak at full scale: levels are drawn."""
+    samples, rate = decoding.decode(data)
+    samples = decoding.resample(samples, rate, sample_rate)
+    peak = _check(samples)
+    return np.round(samples * (_INT16_PEAK / peak)).astype(np.int16)
+
+
+def _read_room(data: bytes, sample_rate: int) -> list[np.ndarray]:
+    """The response of each channel that has one, float32 `[sample]`, from the direct sound on.
+
+    What comes before it would only delay the voice and push its end out of the window.
+    """
+    samples, rate = decoding.decode_channels(data)
+    samples = decoding.resample(samples, rate, sample_rate)
+    _check(samples)
+    channels = [np.ascontiguousarray(channel) for channel in samples.T if channel.any()]
+    return [channel[np.abs(channel).argmax() :] for channel in channels]
+
+
+def _check(samples: np.ndarray) -> np.float32:
+    """The peak; raises AudioError where that is 0 or no number."""
+    peak = np.abs(samples).max(initial=0.0)
+    if not np.isfinite(peak):
+        raise decoding.AudioError("has samples that are no numbers")
+    if not peak:
+        raise decoding.AudioError("silent")
+    return peak

@@ -1,0 +1,119 @@
+"""Clean utterances from the recordings themselves, read once into memory.
+
+For a machine that has the audio, a dataset's info and its list of mixtures, but no `utterances/`.
+"""
+
+import concurrent.futures
+import functools
+import os
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+from absl import logging
+
+from pipeline import errors, inspection
+from pipeline.audio import decoding
+from pipeline.corpora import corpus
+from pipeline.dataset import dataset, utterance_shards
+from pipeline.io import storage
+from trainer.data import clean_utterances, splits
+
+
+def read(
+    manifests: Sequence[str], folder: str, info: dataset.DatasetInfo
+) -> clean_utterances.Utterances:
+    """The recordings that manifests list of speakers to learn from, at the dataset's rate.
+
+    Nobody is learnt from whose voice the dataset validates or tests with: the dataset's own list of
+    mixtures says who that is, by name, whatever the manifests say. Speakers that a manifest
+    declares to be of another split than train are left out, too. So is what is too short for the
+    dataset and, with a warning, what cannot be read.
+
+    Args:
+        manifests: CSV files.
+        folder: of the dataset.
+        info: of the dataset.
+
+    Raises:
+        UserError: a manifest is wrong, none of its recordings can be used, or who is validated and
+            tested with is not known.
+    """
+    import tqdm
+
+    where = ", ".join(manifests)
+    table = corpus.read(manifests=manifests)
+    kept_apart = _kept_apart(folder, info)
+    split_of = corpus.assign_splits(table.utterances, valid_fraction=0)
+    of_train = [u for u in table.utterances if split_of[u.speaker] == utterance_shards.SPLIT]
+    wanted = [u for u in of_train if u.speaker not in kept_apart]
+    _warn_of_contradictions(where, of_train, kept_apart)
+    if not wanted:
+        raise errors.UserError(f"{where}: no recording is of the split train")
+    least = info.config.get("min_seconds", 0.0) * info.sample_rate
+    load = functools.partial(_load, rate=info.sample_rate)
+    samples, levels, speakers = [], [], []
+    rejections = list(table.rejections)
+    # Decoding and resampling let go of the interpreter's lock.
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
+        found = threads.map(load, wanted)
+        bar = tqdm.tqdm(
+            found, f"reading {where}", len(wanted), unit=" recordings", leave=False,
+            disable=not sys.stderr.isatty(),
+        )  # fmt: skip
+        for utterance, one in zip(wanted, bar, strict=True):
+            if isinstance(one, corpus.Rejection):
+                rejections.append(one)
+            elif len(one[0]) >= least:
+                samples.append(one[0])
+                levels.append(one[1])
+                speakers.append(utterance.speaker)
+    if rejections:
+        logging.warning(
+            "%d recordings of %s are left out, such as %s: %s",
+            len(rejections), where, rejections[0].path, rejections[0].reason,
+        )  # fmt: skip
+    if not samples:
+        raise errors.UserError(f"{where}: no recording of the split train can be used")
+    return clean_utterances.Utterances.of(samples, levels, speakers)
+
+
+def _kept_apart(folder: str, info: dataset.DatasetInfo) -> set[str]:
+    """Who is heard in the dataset's mixtures of other splits than train."""
+    speakers: set[str] = set()
+    for name, split in info.splits.items():
+        if name != utterance_shards.SPLIT and split.mixtures:
+            try:
+                speakers |= splits.Split(folder, name, info).speakers()
+            except errors.UserError as error:
+                raise errors.UserError(
+                    f"--utterances_manifest needs the dataset's list of mixtures, to learn from "
+                    f"nobody that it validates or tests with: {error}"
+                ) from error
+    return speakers
+
+
+def _warn_of_contradictions(
+    where: str, of_train: Sequence[corpus.Utterance], kept_apart: set[str]
+) -> None:
+    declared = {u.speaker for u in of_train if u.split} & kept_apart
+    if declared:
+        logging.warning(
+            "%s: the dataset validates or tests with speakers that are declared train there, such "
+            "as %s; %d of them are left out",
+            where, min(declared), len(declared),
+        )  # fmt: skip
+
+
+def _load(utterance: corpus.Utterance, rate: int) -> tuple[np.ndarray, float] | corpus.Rejection:
+    """Samples, int16 `[sample]`, and their active level; or why they are rejected."""
+    try:
+        samples, _, _ = inspection.decode(storage.read_bytes(utterance.path), rate)
+    except storage.ReadError as error:
+        return corpus.Rejection(utterance.path, error.reason)
+    except decoding.AudioError as error:
+        return corpus.Rejection(utterance.path, str(error))
+    values = utterance_shards.compute(samples, rate)
+    if not values["samples"].any():
+        return corpus.Rejection(utterance.path, "silent")
+    return values["samples"], values["active_level_db"]

@@ -1,0 +1,279 @@
+"""What happens after each epoch: validation, the best model, the state to resume from, curves."""
+
+import math
+import pathlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from pipeline import errors
+from trainer import training_models
+from trainer.data import dynamic_mixing, validation_batches
+from trainer.run import run_folder
+
+# What must outlive a run that is killed, of Keras' own callbacks, which forget it.
+_KEPT = {
+    "EarlyStopping": ("wait", "best", "best_epoch"),
+    "ReduceLROnPlateau": ("wait", "best", "cooldown_counter"),
+}
+
+
+class StopAtNaN(keras.callbacks.Callback):
+    """Ends the run with a clear error when the loss is no longer finite."""
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        # The loss is the epoch's running mean, so that once not finite it stays so: looking now
+        # and then is enough, and does not make the device wait.
+        if batch % 20 == 0:
+            self._check(f"by step {batch + 1}", logs)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.epoch = epoch
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._check("by its end", logs)
+
+    def _check(self, when: str, logs: dict[str, Any] | None) -> None:
+        loss = float((logs or {}).get("loss", 0.0))
+        if not math.isfinite(loss):
+            raise errors.UserError(
+                f"the loss became {loss} in epoch {self.epoch + 1}, {when}; "
+                "try a lower --learning_rate or --clip_norm; the same command goes on from the "
+                "epoch before"
+            )
+
+
+class Say(keras.callbacks.Callback):
+    """Says once a minute where a long epoch is, where no progress bar is shown."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.epoch = epoch
+        self.last = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if time.monotonic() - self.last > 60:
+            self.last = time.monotonic()
+            loss = float((logs or {}).get("loss", math.nan))
+            steps = (self.params or {}).get("steps")
+            print(f"epoch {self.epoch + 1}: step {batch + 1}/{steps}, loss {loss:.4g}", flush=True)
+
+
+class NextEpoch(keras.callbacks.Callback):
+    """Tells batches that are mixed anew which epoch they are for, before they are read.
+
+    Args:
+        batches: of the run.
+    """
+
+    def __init__(self, batches: dynamic_mixing.Batches) -> None:
+        super().__init__()
+        self.batches = batches
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.batches.epoch = epoch
+
+
+class SetSeeds(keras.callbacks.Callback):
+    """Makes what layers draw at random, such as dropout, a function of the seed and the epoch.
+
+    The file of the weights does not hold the state of their generators, so that a resumed run
+    would otherwise draw something else than the same run undisturbed.
+    """
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        for variable in self.model.variables:
+            if variable.name == "seed_generator_state":
+                state = keras.ops.convert_to_numpy(variable)
+                # A layer draws far less often than that in an epoch.
+                variable.assign(np.array([state[0], epoch * 1_000_003 % 2**32], state.dtype))
+
+
+class SwapAverages(keras.callbacks.Callback):
+    """Exchanges the weights and their exponential moving averages at the end of each epoch.
+
+    A pair of these around what is to see the averages.
+    """
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        optimizer = self.model.optimizer
+        # Keras' own SwapEMAWeights goes by the same list; its weights stay swapped for what follows
+        # in the epoch, and so would be what a run resumes from.
+        for variable, average in zip(
+            self.model.trainable_variables,
+            optimizer._model_variables_moving_average,
+            strict=True,
+        ):
+            value = keras.ops.convert_to_numpy(variable)
+            variable.assign(average)
+            average.assign(value)
+
+
+class Validate(keras.callbacks.Callback):
+    """Adds the figures over the validation split's whole mixtures to the epoch's.
+
+    Args:
+        model: gives the figures of a batch of mixtures.
+        batches: of them, as `trainer.data.validation_batches` makes them.
+    """
+
+    def __init__(
+        self, model: training_models.WholeMixtures, batches: Sequence[validation_batches.Batch]
+    ) -> None:
+        super().__init__()
+        self.whole_mixtures = model
+        self.batches = batches
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if logs is not None:
+            logs |= {f"val_{k}": v for k, v in validate(self.whole_mixtures, self.batches).items()}
+
+
+def validate(
+    model: training_models.WholeMixtures, batches: Sequence[validation_batches.Batch]
+) -> dict[str, float]:
+    """The figures over whole mixtures: `loss`, `mask_accuracy`, `si_sdr_improvement` (dB)."""
+    # Not `predict`: on TensorFlow it takes the third batch for as long as the first two, and on
+    # JAX a batch for a multiple of the devices.
+    found = [model.predict_on_batch(batch) for batch in batches]
+    figures = {name: np.concatenate([each[name] for each in found]) for name in found[0]}
+    real = figures["real"] > 0
+    error, weight, agreed, counted, improvement = (
+        np.asarray(figures[name], np.float64)[real]
+        for name in ("error", "weight", "agreed", "counted", "si_sdr_improvement")
+    )
+    return {
+        "loss": float(error.sum() / weight.sum()),
+        "mask_accuracy": float(agreed.sum() / counted.sum()),
+        "si_sdr_improvement": float(improvement.mean()),
+    }
+
+
+class Pace(keras.callbacks.Callback):
+    """Adds learning rate and seconds (validation included) to the epoch's figures."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.start = time.monotonic()
+        self.rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if logs is not None:
+            logs["learning_rate"] = self.rate
+            logs["seconds"] = time.monotonic() - self.start
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Writes the whole separator whenever it is better than ever before.
+
+    Args:
+        path: of the `.keras` file.
+        monitor: name of the figure.
+        mode: `max` or `min`.
+    """
+
+    def __init__(self, path: pathlib.Path, monitor: str, mode: str) -> None:
+        super().__init__()
+        self.path = path
+        self.monitor = monitor
+        self.sign = 1 if mode == "max" else -1
+        self.best: float | None = None
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        value = (logs or {})[self.monitor]
+        if math.isnan(value):
+            return
+        if self.best is None or self.sign * value > self.sign * self.best:
+            self.best = float(value)
+            run_folder.write_atomically(self.path, self.model.separator.save)
+
+
+class KeepLast(keras.callbacks.Callback):
+    """Writes what is needed to go on after each epoch, and brings it back at the start.
+
+    Last in the list of callbacks: what the others changed in this epoch belongs to it, and what
+    they reset at the start is restored after them.
+
+    Args:
+        folder: the run's.
+        state: to start from.
+        others: the callbacks whose state is kept.
+    """
+
+    def __init__(
+        self,
+        folder: run_folder.RunFolder,
+        state: run_folder.State,
+        others: list[keras.callbacks.Callback],
+    ) -> None:
+        super().__init__()
+        self.folder = folder
+        self.state = state
+        self.others = {type(other).__name__: other for other in others}
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        for name, values in self.state.callbacks.items():
+            for attribute, value in values.items():
+                setattr(self.others[name], attribute, value)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        row = {name: float(value) for name, value in (logs or {}).items()}
+        self.state.epoch = epoch + 1
+        self.state.stopped = bool(self.model.stop_training)
+        self.state.history.append({"epoch": epoch + 1, **row})
+        self.state.callbacks = {
+            name: {a: _plain(getattr(other, a)) for a in _KEPT.get(name, ("best",))}
+            for name, other in self.others.items()
+        }
+        self.folder.write_state(self.state, self.model.save_weights)
+
+
+class StopInTime(keras.callbacks.Callback):
+    """Ends a run that has taken long enough; after `KeepLast`, so that it may go on another day.
+
+    Args:
+        state: whose history has the seconds of all epochs.
+        minutes: that the run may take.
+    """
+
+    def __init__(self, state: run_folder.State, minutes: float) -> None:
+        super().__init__()
+        self.state = state
+        self.minutes = minutes
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.state.minutes >= self.minutes:
+            self.model.stop_training = True
+
+
+class Draw(keras.callbacks.Callback):
+    """Draws the curves, at most every twenty seconds and at the end.
+
+    Args:
+        path: of the PNG.
+        state: whose history is drawn.
+    """
+
+    def __init__(self, path: pathlib.Path, state: run_folder.State) -> None:
+        super().__init__()
+        self.path = path
+        self.state = state
+        self.last = -math.inf
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if time.monotonic() - self.last > 20:
+            self._draw()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self._draw()
+
+    def _draw(self) -> None:
+        from trainer.run import curves
+
+        curves.draw(self.state.history, self.path)
+        self.last = time.monotonic()
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
