@@ -229,7 +229,8 @@ class ConvTasNet(keras.Model):
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
-@keras.saving.register_keras_serializable("voices_apart")
+# The class keeps its name, after which the weights in files are named.
+@keras.saving.register_keras_serializable("voices_apart", "ConvTasNetBlock")
 class Block(keras.layers.Layer):
     """A wider layer, a dilated convolution of each channel, and two ways out.
 

@@ -155,7 +155,8 @@ class TemporalConvolution(keras.Model):
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
-@keras.saving.register_keras_serializable("voices_apart")
+# The class keeps its name, after which the weights in files are named.
+@keras.saving.register_keras_serializable("voices_apart", "TemporalConvolutionBlock")
 class Block(keras.layers.Layer):
     """Normalisation, a wider layer, a dilated convolution of each channel, and back; added.
 

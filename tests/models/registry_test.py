@@ -1,6 +1,13 @@
-import pytest
+import io
+import zipfile
+from collections import Counter
 
-from models import ffn, lstm, registry
+import h5py
+import keras
+import pytest
+from keras.src.saving import object_registration
+
+from models import conv_tasnet, ffn, lstm, registry, tcn
 from pipeline import errors
 
 
@@ -32,3 +39,45 @@ def test_tells_what_can_be_set():
 def test_says_what_is_wrong(name, settings, message):
     with pytest.raises(errors.UserError, match=message):
         registry.create(name, **settings)
+
+
+def test_no_two_classes_are_registered_under_one_name():
+    ours = {
+        kind: name
+        for kind, name in object_registration.GLOBAL_CUSTOM_NAMES.items()
+        if name.startswith("voices_apart>") and kind.__module__.startswith("models.")
+    }
+    assert {tcn.Block, conv_tasnet.Block} <= set(ours)
+    assert [name for name, count in Counter(ours.values()).items() if count > 1] == []
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        tcn.Block(width=3, units=5, kernel=3, dilation=2),
+        conv_tasnet.Block(width=3, hidden=5, skip=2, kernel_size=3, dilation=2, causal=False),
+    ],
+    ids=["tcn", "conv_tasnet"],
+)
+def test_a_block_by_itself_is_read_back_as_what_it_was(block):
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(block))
+    assert type(again) is type(block)
+    assert again.get_config() == block.get_config()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "weights"),
+    [
+        # As files of before the classes had different names have them.
+        ("tcn", {"num_layers": 1, "repeats": 2}, "blocks/block_1/widen/vars/0"),
+        ("conv_tasnet", {"blocks": 1, "repeats": 2}, "layers/block_1/widen/vars/0"),
+    ],
+)
+def test_weights_are_found_where_older_files_have_them(name, settings, weights, tmp_path):
+    network = registry.create(name, **settings)
+    network.build((None, None) if network.takes == "waveform" else (None, None, 129))
+    network.save(tmp_path / "network.keras")
+    with zipfile.ZipFile(tmp_path / "network.keras") as archive:
+        assert "Block" not in archive.read("config.json").decode()
+        with h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
+            assert weights in file
