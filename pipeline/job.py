@@ -164,11 +164,19 @@ class _Job:
         dataset.remove_marker(folder)
         if self._settings.overwrite:
             dataset.remove_leftovers(folder, ())
+        resumed = bool(dataset.shard_names(folder))
         statistics = self._write(work, shard_plans)
         sidecars = [shards.read(shard, folder) for shard in shard_plans]
         clean = [utterance_shards.read(shard, folder) for shard in self._utterance_plans]
-        versions = shards.common_versions([*sidecars, *clean])
-        dataset.remove_leftovers(folder, [shard.path for shard in self._with_clean(shard_plans)])
+        written: list[shards.AnySidecar] = [*sidecars, *clean]
+        versions = shards.common_versions(written)
+        plans = self._with_clean(shard_plans)
+        infos = {
+            storage.join(folder, shard.path): sidecar.shard
+            for shard, sidecar in zip(plans, written, strict=True)
+        }
+        shards.check_files(infos, contents=resumed)
+        dataset.remove_leftovers(folder, [shard.path for shard in plans])
         dropped = {mixture for sidecar in sidecars for mixture in sidecar.dropped}
         kept = [m for m in self._mixtures if m.id not in dropped]
         mean, deviation = statistics or (None, None)

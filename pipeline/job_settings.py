@@ -76,6 +76,7 @@ def config(
         "include_sa": settings.include_sa,
         "sample_rate": settings.sample_rate,
         "masks": list(settings.masks),
+        "features": schema.fingerprint((*schema.MIXTURE_FEATURES, *schema.UTTERANCE_FEATURES)),
         "max_seconds": settings.max_seconds,
         "num_shards": settings.num_shards,
         "seed": settings.mixing.seed,

@@ -112,7 +112,10 @@ class ShardPlan:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over everything but the recordings' paths: a corpus may be moved."""
+        """SHA-256 over everything but the recordings' paths: a corpus may be moved.
+
+        The list of features is part of it: it decides what the records hold.
+        """
         rows = [
             [
                 m.id,
@@ -122,7 +125,8 @@ class ShardPlan:
             for m in self.mixtures
         ]
         recordings = {u: [r.speaker, r.sex, r.sha256] for u, r in self.recordings.items()}
-        facts = [schema.SCHEMA_VERSION, str(self.name), self.sample_rate, self.masks]
+        record = schema.fingerprint(schema.mixture_features(self.masks))
+        facts = [record, str(self.name), self.sample_rate, self.masks]
         text = json.dumps([*facts, rows, recordings], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

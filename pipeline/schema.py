@@ -12,6 +12,8 @@ and `Feature.decode` turn them into those bytes and back. The letters of the axe
 """
 
 import dataclasses
+import hashlib
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -266,6 +268,16 @@ def mixture_features(masks: Iterable[str] = MASKS) -> tuple[Feature, ...]:
     if unknown:
         raise ValueError(f"unknown masks {sorted(unknown)}; known are {list(MASKS)}")
     return tuple(f for f in MIXTURE_FEATURES if not f.mask or f.name in chosen)
+
+
+def fingerprint(features: Iterable[Feature]) -> str:
+    """What decides how a record is written: SHA-256, of names, lists, axes and encodings.
+
+    It is part of a shard's plan, so that records with and without a new feature never meet in a
+    dataset, whether or not `SCHEMA_VERSION` was raised.
+    """
+    rows = [[f.name, f.kind, f.axes, f.encoding] for f in features]
+    return hashlib.sha256(json.dumps([SCHEMA_VERSION, rows]).encode()).hexdigest()
 
 
 def encode(features: Sequence[Feature], values: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -14,8 +14,12 @@ WORK_FOLDER = "_work"
 # The object stores' folders that this process has locked.
 _leases: dict[str, object_lock.Lease] = {}
 _PLACES = ("input_dir", "manifest")
-# What holds of datasets from before they named it, unless a recording was longer than that.
-_BEFORE = {"max_seconds": 600.0}
+# What holds of datasets from before they named it: the longest recording, unless one was longer,
+# and the features that there were (`schema.fingerprint`).
+_BEFORE = {
+    "max_seconds": 600.0,
+    "features": "00b9792b4c0c29d93227daf3ab6591124e9d6d76612c9f5b966247518d21d2ca",
+}
 # What the folder holds beside shards.
 _FILES = frozenset(
     (

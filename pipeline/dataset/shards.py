@@ -10,8 +10,10 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from concurrent import futures
 from typing import Any, Protocol, TypeVar
 
 import cachetools
@@ -187,6 +189,35 @@ def read_sidecar(path: str, digest: str, parse: Callable[[str], _Found]) -> _Fou
     except ValueError as error:
         reason = str(error)
     raise errors.UserError(f"{path}: {reason}; run the same command again")
+
+
+def check_files(infos: Mapping[str, dataset.ShardInfo], contents: bool) -> None:
+    """Compares shards with what their side-cars say, as the last thing before the marker.
+
+    A worker that outlived its job may have replaced a shard after its side-car was read.
+
+    Args:
+        infos: by the shard's path.
+        contents: compare SHA-256 too, which reads all of them; otherwise only the lengths of local
+            files.
+
+    Raises:
+        UserError: one differs, or is not there.
+    """
+
+    def differs(path: str) -> bool:
+        info = infos[path]
+        if not storage.is_remote(path) and os.path.getsize(path) != info.bytes:
+            return True
+        return contents and storage.sha256(path) != info.sha256
+
+    with futures.ThreadPoolExecutor() as threads:
+        for path, other in zip(infos, threads.map(differs, infos), strict=True):
+            if other:
+                raise errors.UserError(
+                    f"{path}: is not what the JSON beside it describes; did another job write "
+                    "here? Run the same command again"
+                )
 
 
 def common_versions(sidecars: Iterable[AnySidecar]) -> dict[str, str]:

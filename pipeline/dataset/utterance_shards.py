@@ -61,12 +61,16 @@ class ShardPlan:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over everything but the recordings' paths: a corpus may be moved."""
+        """SHA-256 over everything but the recordings' paths: a corpus may be moved.
+
+        The list of features is part of it: it decides what the records hold.
+        """
         rows = [
             [u.id, u.num_samples, u.recording.speaker, u.recording.sex, u.recording.sha256]
             for u in self.utterances
         ]
-        facts = [schema.SCHEMA_VERSION, self.path, self.sample_rate, rows]
+        record = schema.fingerprint(schema.UTTERANCE_FEATURES)
+        facts = [record, self.path, self.sample_rate, rows]
         return hashlib.sha256(json.dumps(facts, separators=(",", ":")).encode()).hexdigest()
 
     def to_json(self) -> str:

@@ -219,6 +219,24 @@ def test_the_digest_covers_what_decides_bytes_and_no_more():
     assert plan.digest(shards(facts, mixtures)) != plan.digest(shards(facts, mixtures, seed=1))
 
 
+def test_a_new_feature_is_another_plan(monkeypatch):
+    facts = table()
+    (shard,) = shards(facts, make(facts), num_shards=1)
+    before = shard.digest
+    new = schema.Feature("pitch", "float", ("S",), None, "Hz", "of each voice")
+    monkeypatch.setattr(schema, "MIXTURE_FEATURES", (*schema.MIXTURE_FEATURES, new))
+    assert shard.digest != before
+    monkeypatch.undo()
+    assert shard.digest == before
+    # What a feature is called and stored as counts, what is said about it does not.
+    first, *rest = schema.MIXTURE_FEATURES
+    told = dataclasses.replace(first, meaning="its name")
+    monkeypatch.setattr(schema, "MIXTURE_FEATURES", (told, *rest))
+    assert shard.digest == before
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", schema.SCHEMA_VERSION + 1)
+    assert shard.digest != before
+
+
 def test_planning_takes_time_in_proportion():
     # 100,000 utterances in a minute are 20,000 in 12 s; one speaker has half of them, which would
     # make drawing until it fits, or removing from lists, quadratic.

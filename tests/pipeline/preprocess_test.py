@@ -377,6 +377,31 @@ def test_what_is_whole_is_kept_and_what_is_damaged_made_again(finished, corpus_f
     assert checksums(folder) == checksums(finished)
 
 
+def test_a_job_that_goes_on_does_not_mix_records_with_and_without_a_feature(
+    finished, corpus_folder, tmp_path, monkeypatch
+):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    new = schema.Feature("longest", "int64", (), None, "samples", "of the voices")
+    monkeypatch.setattr(schema, "MIXTURE_FEATURES", (*schema.MIXTURE_FEATURES, new))
+    compute = shards.compute
+    monkeypatch.setattr(
+        shards,
+        "compute",
+        lambda sources, masks: {**compute(sources, masks), "longest": sources.shape[1]},
+    )
+    with pytest.raises(dataset.DatasetError, match="features: "):
+        make(folder, corpus_folder)
+    (folder / "_SUCCESS").unlink()
+    for path in sorted(folder.glob("*.tfrecord"))[::2]:
+        path.unlink()
+    info, _ = make(folder, corpus_folder)
+    for split in info.splits.values():
+        for shard in split.shards:
+            for lists in examples(folder / shard.name):
+                assert lists["longest"] == lists["num_samples"]
+
+
 def test_bad_recordings_are_named_and_left_out(corpus_folder, tmp_path):
     corpus = tmp_path / "corpus"
     shutil.copytree(corpus_folder, corpus)

@@ -10,7 +10,7 @@ import textwrap
 
 import pytest
 
-from pipeline import schema
+from pipeline import job_settings, schema
 from pipeline.dataset import dataset
 
 INFO = dataset.DatasetInfo(
@@ -49,9 +49,9 @@ def test_what_is_finished_is_read_back(tmp_path):
 
 def test_the_marker_is_written_last(tmp_path, monkeypatch):
     written = []
-    write = dataset.output.write_text
+    write = dataset.atomic.write_text
     monkeypatch.setattr(
-        dataset.output, "write_text", lambda path, text: [written.append(path), write(path, text)]
+        dataset.atomic, "write_text", lambda path, text: [written.append(path), write(path, text)]
     )
     finish(tmp_path)
     assert [os.path.basename(path) for path in written][-2:] == [schema.INFO_FILE, "_SUCCESS"]
@@ -114,6 +114,18 @@ def test_what_older_datasets_do_not_name_is_what_they_were_made_with():
     assert dataset.differences(INFO.config, new) == []
     shorter = {**new, "max_seconds": 9.0}
     assert dataset.differences(INFO.config, shorter) == ["max_seconds: 600.0, now 9.0"]
+
+
+def test_older_datasets_have_the_features_of_the_first_schema(monkeypatch):
+    wanted = job_settings.config(job_settings.Settings(), [])
+    assert "features" in wanted
+    old = {name: value for name, value in wanted.items() if name != "features"}
+    # This holds until a feature is added, and then says that datasets are not alike any more.
+    assert dataset.differences(old, wanted) == []
+    new = schema.Feature("pitch", "float", (), None, "Hz", "")
+    monkeypatch.setattr(schema, "MIXTURE_FEATURES", (*schema.MIXTURE_FEATURES, new))
+    (difference,) = dataset.differences(old, job_settings.config(job_settings.Settings(), []))
+    assert difference.startswith("features: ")
 
 
 def test_where_the_recordings_lie_is_no_difference():

@@ -201,6 +201,21 @@ def test_what_is_damaged_is_not(tmp_path, facts, damage):
     assert shards.find(shard, str(tmp_path)) is None
 
 
+def test_files_are_compared_with_their_sidecars(tmp_path, facts):
+    shard = make_plan(facts)
+    path = tmp_path / str(shard.name)
+    infos = {str(path): shards.write(shard, str(tmp_path)).shard}
+    shards.check_files(infos, contents=True)
+    data = path.read_bytes()
+    path.write_bytes(data[:5000] + bytes([data[5000] ^ 1]) + data[5001:])
+    shards.check_files(infos, contents=False)
+    with pytest.raises(errors.UserError, match=rf"{path.name}: is not what the JSON beside it"):
+        shards.check_files(infos, contents=True)
+    path.write_bytes(data[:-1])
+    with pytest.raises(errors.UserError, match=rf"{path.name}: is not what the JSON beside it"):
+        shards.check_files(infos, contents=False)
+
+
 def test_a_voice_that_is_hardly_there_is_dropped_and_counted(tmp_path, voice):
     folder = tmp_path / "corpus"
     short = np.zeros(32000, np.float32)
