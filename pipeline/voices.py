@@ -13,13 +13,13 @@ import multiprocessing
 import os
 import pathlib
 import signal
-import tempfile
 
 from absl import flags, logging
 
 from pipeline import cli, errors, version
 from pipeline.audio import sphere
 from pipeline.corpora import harvard
+from pipeline.io import atomic
 
 SETTINGS_FILE = "voices.json"
 # What a corpus consists of.
@@ -97,16 +97,10 @@ def write(
     if _is_there(output, settings, overwrite):
         return False
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=f".{output.name}.", suffix=".partial", dir=output.parent
-    ) as folder:
-        corpus, replaced = pathlib.Path(folder, "corpus"), pathlib.Path(folder, "replaced")
+    with atomic.replacing(output) as corpus:
         corpus.mkdir()
         _write_speakers(corpus, settings, num_workers)
         (corpus / SETTINGS_FILE).write_text(settings.to_json(), encoding="utf-8")
-        if output.exists():
-            output.rename(replaced)
-        corpus.rename(output)
     return True
 
 

@@ -5,10 +5,11 @@ What a file is, its first bytes say, never its name. Samples are float32, full s
 `resample_blocks`, `Writer`).
 """
 
+import contextlib
 import io
 import os
+import pathlib
 import re
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import BinaryIO
@@ -18,6 +19,7 @@ import soundfile
 import soxr
 
 from pipeline.audio import containers
+from pipeline.io import atomic
 
 # Bounds for one recording: a header can promise more than any machine holds.
 MAX_SECONDS = 24 * 3600
@@ -296,22 +298,19 @@ class Writer:
         self._sample_bytes = num_channels * width
         small = num_samples is not None and num_samples * self._sample_bytes <= _MAX_WAV_BYTES
         self._format = "WAV" if small else "RF64"
-        self._temporary = os.path.join(
-            os.path.dirname(self._path), f".{uuid.uuid4().hex}.voices-apart.tmp"
-        )
         self._bytes = 0
 
     def __enter__(self) -> "Writer":
-        # So that a missing folder, or one that may not be written, is Python's own clear error.
-        open(self._temporary, "xb").close()
-        try:
+        with contextlib.ExitStack() as stack:
+            self._temporary = stack.enter_context(atomic.replacing(self._path))
+            # So that a missing folder, or one that may not be written, is Python's own clear error.
+            self._temporary.touch(exist_ok=False)
             self._sound = soundfile.SoundFile(
                 self._temporary, "w", self._rate, self._num_channels, self._subtype,
                 format=self._format,
             )  # fmt: skip
-        except BaseException:
-            os.unlink(self._temporary)
-            raise
+            stack.push(self._finish)
+            self._stack = stack.pop_all()
         return self
 
     def write(self, samples: np.ndarray) -> None:
@@ -349,18 +348,21 @@ class Writer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            self._sound.close()
-            if kind is None:
-                if os.path.getsize(self._temporary) < self._bytes:
-                    raise self._incomplete()
-                _remove_time(self._temporary)
-                if self._format == "RF64":
-                    _as_wav(self._temporary)
-                os.replace(self._temporary, self._path)
-        finally:
-            if os.path.exists(self._temporary):
-                os.unlink(self._temporary)
+        self._stack.__exit__(kind, error, trace)
+
+    def _finish(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._sound.close()
+        if kind is None:
+            if os.path.getsize(self._temporary) < self._bytes:
+                raise self._incomplete()
+            _remove_time(self._temporary)
+            if self._format == "RF64":
+                _as_wav(self._temporary)
 
 
 def write_wav(
@@ -383,7 +385,7 @@ def write_wav(
         writer.write(samples)
 
 
-def _remove_time(path: str) -> None:
+def _remove_time(path: pathlib.Path) -> None:
     """Blanks the time of writing in libsndfile's PEAK chunk: same samples, same bytes."""
     with open(path, "r+b") as file:
         place = file.read(256).partition(b"data")[0].find(b"PEAK")
@@ -392,7 +394,7 @@ def _remove_time(path: str) -> None:
             file.write(bytes(4))
 
 
-def _as_wav(path: str) -> None:
+def _as_wav(path: pathlib.Path) -> None:
     """Turns the header of an RF64 file that is short enough into that of a WAV, in place."""
     size = os.path.getsize(path)
     if size > _MAX_WAV_BYTES:

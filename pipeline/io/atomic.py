@@ -1,7 +1,12 @@
-"""Files that are written: under a temporary name, then renamed; objects of a store all at once."""
+"""Files that are written: under a temporary name, then renamed; objects of a store all at once.
+
+This is the only place of the project that makes up temporary names and renames. `atomicwrites` does
+the same for files alone and is no longer maintained.
+"""
 
 import contextlib
 import os
+import pathlib
 import re
 import shutil
 import tempfile
@@ -13,19 +18,59 @@ from pipeline.io import objects, storage
 
 # What is larger waits on the disk until it is whole and goes to the store.
 _IN_MEMORY = 2**25
-_TEMPORARY = re.compile(r"\.(.*)\.[0-9a-f]{32}\.tmp", re.DOTALL)
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp\.(.*)", re.DOTALL)
+# Of the final name, so that the temporary one is never too long for a file system.
+_KEPT_CHARACTERS = 50
 
 
 @contextlib.contextmanager
-def create(path: str) -> Iterator[BinaryIO]:
-    """A file that has its name only when the `with` block has ended well.
+def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Iterator[pathlib.Path]:
+    """A place for a local file or folder, which gets its name when the `with` block has ended well.
 
     The temporary name is this attempt's own: two that write the same file do not meet, and the one
-    that ends last counts. In an object store renaming is copying, so there the content is sent
-    when it is whole.
+    that ends last counts. It ends as the final name does, since some libraries go by the ending.
+    Where the block fails, nothing new is left, and what had the name before keeps it.
+
+    Args:
+        path: of the file or folder; its parent has to be there.
+        durable: wait until the file is on the disk before it is renamed, and until the new name is.
+
+    Yields:
+        The temporary path, at which there is nothing yet.
+
+    Raises:
+        OSError: the parent does not take it; where the disk is full, with the final name.
+    """
+    final = pathlib.Path(path)
+    temporary = _temporary(final)
+    try:
+        yield temporary
+        if durable:
+            # Otherwise a power cut may leave the new name with nothing under it.
+            sync(temporary)
+        _rename(temporary, final)
+        if durable:
+            # Nor may a later name outlive one that it relies on. Some file systems cannot be asked.
+            with contextlib.suppress(OSError):
+                sync(final.parent)
+    except BaseException as error:
+        _remove_local(temporary)
+        # A full disk tells itself by no name, others by one that nobody knows.
+        unnamed = isinstance(error, OSError) and error.filename in (None, str(temporary))
+        if unnamed and isinstance(error, OSError) and error.errno:
+            raise OSError(error.errno, error.strerror, str(final)) from error
+        raise
+
+
+@contextlib.contextmanager
+def create(path: str, *, durable: bool = False) -> Iterator[BinaryIO]:
+    """A file that has its name only when the `with` block has ended well (`replacing`).
+
+    In an object store renaming is copying, so there the content is sent when it is whole.
 
     Args:
         path: local or with a scheme.
+        durable: wait until a local file is on the disk.
 
     Yields:
         A binary file to write to.
@@ -40,30 +85,19 @@ def create(path: str) -> Iterator[BinaryIO]:
             spool.seek(0)
             objects.write(path, cast(BinaryIO, spool))
         return
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-        os.replace(temporary, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        # A full disk tells itself by no name, others by one that nobody knows.
-        if isinstance(error, OSError) and error.errno and error.filename in (None, temporary):
-            raise OSError(error.errno, error.strerror, path) from error
-        raise
+    with replacing(path, durable=durable) as temporary, open(temporary, "xb") as file:
+        yield file
 
 
-def write_text(path: str, text: str) -> None:
+def write_text(path: str | os.PathLike[str], text: str, *, durable: bool = False) -> None:
     """Writes a whole file, in UTF-8."""
-    with create(path) as file:
+    with create(os.fspath(path), durable=durable) as file:
         file.write(text.encode("utf-8"))
 
 
-def sync(path: str) -> None:
+def sync(path: str | os.PathLike[str]) -> None:
     """Waits until a local file is on the disk, not in the machine's memory alone."""
-    if not storage.is_remote(path):
+    if not storage.is_remote(os.fspath(path)):
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -109,7 +143,10 @@ def names(folder: str) -> list[str]:
 
 
 def final_name(name: str) -> str | None:
-    """The name that a temporary file of `create` was to get; None for other files."""
+    """The name that a temporary file of `replacing` was to get; None for other files.
+
+    Of a long name it is the end alone.
+    """
     match = _TEMPORARY.fullmatch(name)
     return match[1] if match else None
 
@@ -129,3 +166,30 @@ def remove_folder(path: str) -> None:
         objects.delete_folder(path)
     else:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _temporary(path: pathlib.Path) -> pathlib.Path:
+    return path.with_name(f".{uuid.uuid4().hex}.tmp.{path.name[-_KEPT_CHARACTERS:]}")
+
+
+def _rename(temporary: pathlib.Path, final: pathlib.Path) -> None:
+    if not (temporary.is_dir() and final.is_dir()):
+        os.replace(temporary, final)
+        return
+    # A folder takes no other's place: that one steps aside, and comes back if this one cannot come.
+    aside = _temporary(final)
+    os.rename(final, aside)
+    try:
+        os.rename(temporary, final)
+    except BaseException:
+        os.rename(aside, final)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _remove_local(path: pathlib.Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()

@@ -144,11 +144,11 @@ def test_only_our_own_leftovers_are_removed(tmp_path):
         "notes.txt",
         "holiday.tfrecord",
         "train-00003-of-00002.tfrecord",
-        f".notes.txt.{'0' * 32}.tmp",
+        f".{'0' * 32}.tmp.notes.txt",
     ]
     alone = "train-00000-of-00008.tfrecord"
     stale = ["valid-00007-of-00008.tfrecord", "valid-00007-of-00008.tfrecord.json"]
-    temporary = [f".{name}.{'0' * 32}.tmp" for name in (*keep, "mixtures.csv", "index.csv")]
+    temporary = [f".{'0' * 32}.tmp.{name}" for name in (*keep, "mixtures.csv", "index.csv")]
     for folder in (tmp_path, tmp_path / "utterances"):
         folder.mkdir(exist_ok=True)
         for name in (*keep, *others, alone, *stale, *temporary):

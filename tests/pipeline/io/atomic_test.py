@@ -1,5 +1,7 @@
 """Files get their name when they are whole, and not before."""
 
+import os
+
 import pytest
 
 from pipeline.io import atomic
@@ -30,6 +32,54 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         fail()
     assert path.read_bytes() == b"old"
     assert atomic.names(str(tmp_path)) == ["a.bin"]
+
+
+def test_a_folder_takes_the_place_of_another(tmp_path):
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "old.txt").write_text("old")
+    with atomic.replacing(path) as temporary:
+        temporary.mkdir()
+        (temporary / "new.txt").write_text("new")
+        assert (path / "old.txt").exists()
+    assert [found.name for found in path.iterdir()] == ["new.txt"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_not_finished_leaves_the_other(tmp_path):
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "old.txt").write_text("old")
+
+    def fail():
+        with atomic.replacing(path) as temporary:
+            temporary.mkdir()
+            (temporary / "new.txt").write_text("new")
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert (path / "old.txt").exists()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_durable_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    calls = []
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (calls.append("sync"), sync(handle)))
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("rename"), replace(a, b)))
+    atomic.write_text(tmp_path / "a.txt", "x", durable=True)
+    assert calls == ["sync", "rename", "sync"]
+    calls.clear()
+    atomic.write_text(tmp_path / "a.txt", "y")
+    assert calls == ["rename"]
+
+
+def test_the_longest_name_that_a_folder_takes(tmp_path):
+    name = "ü" * 125 + ".wav"
+    atomic.write_text(tmp_path / name, "x")
+    assert [found.name for found in tmp_path.iterdir()] == [name]
 
 
 def test_two_attempts_do_not_meet(tmp_path):
