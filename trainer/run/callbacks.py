@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from pipeline import errors
+from pipeline.io import atomic
 from trainer import training_models
 from trainer.data import dynamic_mixing, validation_batches
 from trainer.run import run_folder
@@ -186,7 +187,8 @@ class KeepBest(keras.callbacks.Callback):
             return
         if self.best is None or self.sign * value > self.sign * self.best:
             self.best = float(value)
-            run_folder.write_atomically(self.path, self.model.separator.save)
+            with atomic.replacing(self.path, durable=True) as temporary:
+                self.model.separator.save(temporary)
 
 
 class KeepLast(keras.callbacks.Callback):

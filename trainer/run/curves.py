@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from matplotlib import figure
 
-from trainer.run import run_folder
+from pipeline.io import atomic
 
 _PANELS = (
     ("loss", "loss"),
@@ -33,4 +33,5 @@ def draw(history: Sequence[dict[str, float]], path: pathlib.Path) -> None:
         panel.grid(alpha=0.3)
         if panel.lines:
             panel.legend()
-    run_folder.write_atomically(path, lambda temporary: drawing.savefig(temporary, dpi=100))
+    with atomic.replacing(path, durable=True) as temporary:
+        drawing.savefig(temporary, dpi=100)

@@ -18,7 +18,6 @@ import csv
 import dataclasses
 import io
 import json
-import os
 import pathlib
 import re
 from collections.abc import Callable, Iterator
@@ -30,10 +29,8 @@ from pipeline.io import atomic, file_lock
 from trainer import config as config_lib
 
 _WEIGHTS = r"epoch-\d{5,}\.weights\.h5"
-# What `write_atomically` calls files that are not whole.
-_TEMPORARY = re.compile(
-    rf"\.\d+\.(config\.json|best\.keras|log\.csv|curves\.png|state\.json|{_WEIGHTS})"
-)
+# What this process's predecessors may have left half written.
+_OURS = re.compile(rf"config\.json|best\.keras|log\.csv|curves\.png|state\.json|{_WEIGHTS}")
 
 
 @dataclasses.dataclass
@@ -128,7 +125,7 @@ class RunFolder:
         }
         text = json.dumps(settings, indent=2) + "\n"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
-            write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+            atomic.write_text(path, text, durable=True)
         state = self.read_state()
         self._remove_leftovers(state)
         return state
@@ -172,7 +169,8 @@ class RunFolder:
     def _remove_leftovers(self, state: State) -> None:
         for path in (*self.path.iterdir(), *self.last.iterdir()):
             orphan = path.parent == self.last and re.fullmatch(_WEIGHTS, path.name)
-            if _TEMPORARY.fullmatch(path.name) or (orphan and path.name != state.weights):
+            unfinished = _OURS.fullmatch(atomic.final_name(path.name) or "")
+            if unfinished or (orphan and path.name != state.weights):
                 path.unlink()
 
     def has_state(self) -> bool:
@@ -212,11 +210,10 @@ class RunFolder:
         """Keeps what is needed to go on: weights, then the state that names them, then the log."""
         before = state.weights
         state.weights = f"epoch-{state.epoch:05d}.weights.h5"
-        write_atomically(self.last / state.weights, save_weights)
+        with atomic.replacing(self.last / state.weights, durable=True) as temporary:
+            save_weights(temporary)
         text = json.dumps(dataclasses.asdict(state), indent=1) + "\n"
-        write_atomically(
-            self.last / "state.json", lambda temporary: temporary.write_text(text, "utf-8")
-        )
+        atomic.write_text(self.last / "state.json", text, durable=True)
         if before and before != state.weights:
             (self.last / before).unlink(missing_ok=True)
         self._write_log(state.history)
@@ -227,9 +224,7 @@ class RunFolder:
         writer = csv.DictWriter(text, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
-        write_atomically(
-            self.path / "log.csv", lambda temporary: temporary.write_text(text.getvalue(), "utf-8")
-        )
+        atomic.write_text(self.path / "log.csv", text.getvalue(), durable=True)
 
 
 def dataset_facts(info: dataset.DatasetInfo) -> dict[str, Any]:
@@ -242,22 +237,3 @@ def dataset_facts(info: dataset.DatasetInfo) -> dict[str, Any]:
         "deviation": info.deviation,
         "active_level_db": info.active_level_db,
     }
-
-
-def write_atomically(path: pathlib.Path, write: Callable[[pathlib.Path], object]) -> None:
-    """Has `write` write a temporary file beside `path`, and renames it once it is on the disk.
-
-    The temporary name ends as `path` does, since some libraries go by the ending.
-    """
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        write(temporary)
-        # Otherwise a power cut may leave the new name with nothing under it.
-        atomic.sync(str(temporary))
-        os.replace(temporary, path)
-        # Nor may a later name outlive one that it relies on; not every file system can be asked.
-        with contextlib.suppress(OSError):
-            atomic.sync(str(path.parent))
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline import errors
 from pipeline.dataset import dataset
+from pipeline.io import atomic
 from trainer import config
 from trainer.run import run_folder
 
@@ -154,18 +155,20 @@ def test_what_a_killed_run_left_half_written_goes(tmp_path):
     state = folder.claim(settings, _info())
     state.epoch = 2
     folder.write_state(state, lambda path: path.write_text("weights"))
-    (tmp_path / ".731.best.keras").write_text("half")
-    (folder.last / ".731.epoch-00003.weights.h5").write_text("half")
-    (folder.last / ".731.state.json").write_text("{")
+    start = f".{'7' * 32}.tmp"
+    (tmp_path / f"{start}.best.keras").write_text("half")
+    (folder.last / f"{start}.epoch-00003.weights.h5").write_text("half")
+    (folder.last / f"{start}.state.json").write_text("{")
     # Killed between the new state and the end of the old weights.
     (folder.last / "epoch-00001.weights.h5").write_text("old")
-    others = (tmp_path / ".notes", tmp_path / ".1.mine.txt", tmp_path / "epoch-00001.weights.h5")
+    names = (".notes", ".1.mine.txt", f"{start}.mine.txt", "epoch-00001.weights.h5")
+    others = [tmp_path / name for name in names]
     for other in others:
         other.write_text("a person's")
     assert folder.claim(settings, _info()) == state
     assert {path.name for path in folder.last.iterdir()} == {"state.json", state.weights}
     assert all(other.exists() for other in others)
-    assert not (tmp_path / ".731.best.keras").exists()
+    assert not (tmp_path / f"{start}.best.keras").exists()
 
 
 def test_a_name_comes_after_its_bytes_are_on_the_disk(tmp_path, monkeypatch):
@@ -188,10 +191,10 @@ def test_a_name_comes_after_its_bytes_are_on_the_disk(tmp_path, monkeypatch):
         patch.setattr(os, "fsync", note_sync)
         patch.setattr(os, "replace", note_replace)
         folder.write_state(state, lambda path: path.write_text("weights"))
-    pid = os.getpid()
-    assert done[:6] == [
-        ("sync", f".{pid}.{state.weights}"), ("name", state.weights), ("sync", "last"),
-        ("sync", f".{pid}.state.json"), ("name", "state.json"), ("sync", "last"),
+    temporary = [(what, atomic.final_name(name) or name) for what, name in done[:6]]
+    assert temporary == [
+        ("sync", state.weights), ("name", state.weights), ("sync", "last"),
+        ("sync", "state.json"), ("name", "state.json"), ("sync", "last"),
     ]  # fmt: skip
 
 
