@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pipeline.io import atomic
+
 RESULTS = pathlib.Path(__file__).resolve().parent / "results"
 _PACKAGES = ("numpy", "scipy", "soundfile", "soxr", "apache-beam", "tensorflow", "keras", "librosa")
 
@@ -130,10 +132,8 @@ def write(name: str, result: Mapping[str, Any]) -> None:
         "machine": machine(),
     }
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({**about, **result}, indent=2) + "\n", encoding="utf-8")
-    temporary.rename(path)
+    text = json.dumps({**about, **result}, indent=2) + "\n"
+    atomic.write_text(RESULTS / f"{name}.json", text)
 
 
 def busy(about: Mapping[str, Any]) -> bool:

@@ -20,6 +20,7 @@ from absl import flags
 from export.outlets import model_info
 from export.separation import loading
 from pipeline import cli, errors
+from pipeline.io import atomic
 
 LOG_FILE = "log.csv"
 # What an exported model consists of.
@@ -68,24 +69,16 @@ def write(
             for name, function in signatures.functions(separator).items()
         }
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    replaced = target.with_name(f".{target.name}.{os.getpid()}.old")
     try:
-        tf.saved_model.save(module, str(temporary), signatures=functions)
-        (temporary / model_info.FILE).write_text(info.to_json(), encoding="utf-8")
-        if log is not None:
-            shutil.copyfile(log, temporary / LOG_FILE)
-        if target.exists():
-            target.rename(replaced)
-        temporary.rename(target)
+        with atomic.replacing(target) as temporary:
+            tf.saved_model.save(module, str(temporary), signatures=functions)
+            (temporary / model_info.FILE).write_text(info.to_json(), encoding="utf-8")
+            if log is not None:
+                shutil.copyfile(log, temporary / LOG_FILE)
     except tf.errors.OpError as error:
         # TensorFlow has its own exceptions for what the file system refuses.
         reason = (error.message or str(error)).splitlines()[0]
         raise errors.UserError(f"{target} cannot be written: {reason}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if target.exists():
-            shutil.rmtree(replaced, ignore_errors=True)
     return info
 
 

@@ -25,6 +25,7 @@ from export.evaluation import (
 from export.evaluation.scoring import Row, Separation
 from export.separation import pictures
 from pipeline import features, version
+from pipeline.io import atomic
 
 _IMPROVEMENT = "si_sdr_improvement"
 _IDEAL = oracles.ORACLES[0]
@@ -89,8 +90,8 @@ def write(
         curves: `training_log` of each model.
         audio: whether players are in the page.
     """
-    with results.replacing(pathlib.Path(folder) / results.PAGE_FILE) as file:
-        file.write(render(summary, rows, examples, curves, audio=audio))
+    page = render(summary, rows, examples, curves, audio=audio)
+    atomic.write_text(pathlib.Path(folder) / results.PAGE_FILE, page)
 
 
 def render(

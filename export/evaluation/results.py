@@ -6,17 +6,17 @@ report.html             the page
 results.json            settings and summary; written last, so that it marks a whole folder
 """
 
-import contextlib
 import csv
+import io
 import json
 import os
 import pathlib
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from export.evaluation.scoring import Row
 from pipeline import errors
+from pipeline.io import atomic
 
 JOURNAL_FILE = "results.partial.jsonl"
 ROWS_FILE = "results.csv"
@@ -117,30 +117,16 @@ def write_rows(folder: str, datasets: Mapping[str, Sequence[Row]]) -> None:
     """Writes results.csv: one line a mixture and system; `nan` for what is not a number."""
     rows = [{"dataset": name, **row} for name, own in datasets.items() for row in own]
     columns = dict.fromkeys(column for row in rows for column in row)
-    with replacing(pathlib.Path(folder) / ROWS_FILE) as file:
-        writer = csv.DictWriter(file, list(columns), lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            line = {column: row.get(column) for column in columns}
-            writer.writerow({c: "nan" if value is None else value for c, value in line.items()})
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        line = {column: row.get(column) for column in columns}
+        writer.writerow({c: "nan" if value is None else value for c, value in line.items()})
+    atomic.write_text(pathlib.Path(folder) / ROWS_FILE, text.getvalue())
 
 
 def write_summary(folder: str, summary: Mapping[str, Any]) -> None:
     """Writes results.json, which makes the folder whole."""
-    with replacing(pathlib.Path(folder) / SUMMARY_FILE) as file:
-        json.dump(summary, file, indent=1, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
-
-
-@contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[IO[str]]:
-    """A text file under a temporary name, which gets its own when all has gone well."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with open(handle, "w", encoding="utf-8", newline="") as file:
-            yield file
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        pathlib.Path(temporary).unlink(missing_ok=True)
-        raise
+    text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    atomic.write_text(pathlib.Path(folder) / SUMMARY_FILE, text)

@@ -8,7 +8,6 @@ import dataclasses
 import os
 import pathlib
 import re
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from export.outlets import model_info
 from export.separation import loading, runtimes
 from pipeline import errors
+from pipeline.io import atomic
 
 # What a converted model may differ from the model by, in dB below it: as rounding does.
 EXACT_DB = -60.0
@@ -111,8 +111,7 @@ def write(
     name = type(separator.network).__name__
     runtimes.require(output.suffix)
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".converted-", dir=output.parent) as folder:
-        draft = pathlib.Path(folder) / f"model{output.suffix}"
+    with atomic.replacing(output) as draft:
         try:
             with runtimes.quiet(1, 2):
                 data, info = convert()
@@ -126,7 +125,6 @@ def write(
             raise errors.UserError(
                 f"{name} cannot be converted: the result's voices differ by {difference:.0f} dB"
             )
-        draft.replace(output)
     return Written(info, len(data), difference)
 
 

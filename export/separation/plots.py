@@ -9,6 +9,7 @@ import numpy as np
 
 from export.evaluation import oracles
 from pipeline import features, schema
+from pipeline.io import atomic
 
 # What a spectrogram shows, below its loudest bin.
 RANGE_DB = 70.0
@@ -68,16 +69,10 @@ def draw_separation(
     figure.colorbar(sound, ax=grid[1, :], label="dB")
     figure.colorbar(share, ax=grid[2, :], label="share")
 
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with warnings.catch_warnings():
-            # Letters that no font here has are drawn as boxes.
-            warnings.simplefilter("ignore")
-            figure.savefig(temporary, format="png")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic.replacing(path) as temporary, warnings.catch_warnings():
+        # Letters that no font here has are drawn as boxes.
+        warnings.simplefilter("ignore")
+        figure.savefig(temporary, format="png")
 
 
 def _draw_bins(
