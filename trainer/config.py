@@ -137,6 +137,11 @@ class Config:
         "Folder of impulse responses: each file is a room, each of its channels another "
         "place in it, of which each voice has one (default: they are made).",
     )
+    sparse: float = _setting(
+        0.0, "float", "Dynamic mixing: share of windows in which voices take turns, come late, "
+        "pause or stop early, or one speaks alone; elsewhere all speak all the time.",
+        lower_bound=0, upper_bound=1,
+    )  # fmt: skip
     workers: int = _setting(
         2, "integer", "Dynamic mixing: threads that mix.", free=True, lower_bound=1, upper_bound=256
     )
@@ -361,7 +366,7 @@ _EFFECTS: tuple[tuple[tuple[str, ...], str, Callable[[Config], bool]], ...] = (
     (
         (
             "utterances_manifest", "max_snr_db", "speed", "noise", "noise_dir", "noise_snr_db",
-            "rooms", "room_dir", "workers",
+            "rooms", "room_dir", "sparse", "workers",
         ),
         "--mixing=dynamic; static mixtures are as they are stored",
         lambda config: config.mixing != "static",

@@ -18,11 +18,15 @@ Tensor = Any
 
 # What is nearer to its voice than that needs no more work: its gradient fades out.
 CLAMP_DB = 30.0
-# A voice that far below its mixture is not heard in this window, and nothing is learnt from it.
-_INAUDIBLE_DB = -50.0
+# A voice that far below its mixture is silent in this window: the range of voice activity.
+SILENT_DB = -40.0
+# An estimate of a silent voice that far below the mixture is silent enough: the floor of its loss.
+FLOOR_DB = -30.0
 _TINY = 1e-10
 # Far below it, so that a silent estimate is the worst and not as good as a ratio of one.
 _SILENT = 1e-16
+# Natural logarithms of powers to dB.
+_DB = 10 / math.log(10)
 
 
 def decode_targets(codes: Tensor, target: str, num_sources: int) -> Tensor:
@@ -99,6 +103,11 @@ def on_masks(
 def negative_si_sdr(estimates: Tensor, sources: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Negative SI-SDR in dB under the best permutation, which fades out at 30 dB.
 
+    A voice that is silent over the window has no SI-SDR. Its loss is the energy of its estimate
+    over that of all voices together, in dB, with a floor at -30 dB (Wisdom et al.: «What's all the
+    FUSS about free universal sound separation data?», ICASSP 2021). The permutation is the best
+    for the sum of both kinds.
+
     Y. Luo, N. Mesgarani: «Conv-TasNet», IEEE/ACM Transactions on Audio, Speech, and Language
     Processing 27(8), 2019; the clamp is Zeghidour's and Grangier's (Wavesplit, 2021). Both signals
     are made zero-mean.
@@ -109,28 +118,29 @@ def negative_si_sdr(estimates: Tensor, sources: Tensor, valid: Tensor) -> tuple[
         valid: 1 for samples that are not padding, `[batch, sample]`.
 
     Returns:
-        error (sum over the audible voices) and weight (their number), float32 `[batch]`.
+        error (sum over the voices) and weight (their number; 0 where all of them are silent),
+        float32 `[batch]`.
     """
     valid = ops.cast(valid, "float32")[:, None]
     estimates, sources = metrics.centred(estimates, valid), metrics.centred(sources, valid)
-    sources, audible = _assigned(estimates, sources, _scale_invariant_cost)
+    sources = _assigned(estimates, sources, _scale_invariant_cost)
     power = ops.sum(ops.square(sources), axis=-1, keepdims=True)
     scale = ops.sum(estimates * sources, axis=-1, keepdims=True) / (power + _TINY)
     target = scale * sources
-    return _negative_ratio_db(target, estimates - target, audible)
+    return _combined(_ratio_db(target, estimates - target), estimates, sources)
 
 
 def negative_snr(estimates: Tensor, sources: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Negative signal-to-noise ratio in dB under the best permutation, with a threshold at 30 dB.
 
     It asks for the level too. S. Wisdom et al.: «Unsupervised sound separation using mixture
-    invariant training», NeurIPS 2020 (their thresholded SNR). Arguments and returns are those of
-    `negative_si_sdr`.
+    invariant training», NeurIPS 2020 (their thresholded SNR). Silent voices, arguments and returns
+    are those of `negative_si_sdr`.
     """
     valid = ops.cast(valid, "float32")[:, None]
     estimates, sources = estimates * valid, sources * valid
-    sources, audible = _assigned(estimates, sources, _cost)
-    return _negative_ratio_db(sources, estimates - sources, audible)
+    sources = _assigned(estimates, sources, _cost)
+    return _combined(_ratio_db(sources, estimates - sources), estimates, sources)
 
 
 def negative_magnitude_si_sdr(
@@ -153,42 +163,69 @@ def negative_magnitude_si_sdr(
 
 def _assigned(
     estimates: Tensor, sources: Tensor, cost: Callable[[Tensor, Tensor, Tensor], Tensor]
-) -> tuple[Tensor, Tensor]:
-    """The voices in the estimates' order, and 1 for voices that can be heard `[batch, source]`.
+) -> Tensor:
+    """The voices in the estimates' order.
 
     The order is that of the least cost, a function of the pairs' energies and products
     `[batch, output, source]`; what follows compares the chosen pairs alone.
     """
     estimates = ops.stop_gradient(estimates)
     cross = ops.matmul(estimates, ops.transpose(sources, (0, 2, 1)))
-    own = ops.sum(ops.square(estimates), axis=-1)[:, :, None]
-    power = ops.sum(ops.square(sources), axis=-1)[:, None]
-    sources = permutation.reorder(sources, permutation.assign(cost(own, cross, power)))
+    own = ops.sum(ops.square(estimates), axis=-1)
+    power = ops.sum(ops.square(sources), axis=-1)
+    active, mixture = _activity(sources)
+    silence = _silence_cost(own, mixture)[:, :, None]
+    costs = cost(own[:, :, None], cross, power[:, None])
+    costs = ops.where(active[:, None] > 0, costs, silence)
+    return permutation.reorder(sources, permutation.assign(costs))
+
+
+def _activity(sources: Tensor) -> tuple[Tensor, Tensor]:
+    """1 for voices that are not silent `[batch, source]`; energy of their sum `[batch, 1]`."""
     mixture = ops.sum(ops.square(ops.sum(sources, axis=1)), axis=-1, keepdims=True)
     power = ops.sum(ops.square(sources), axis=-1)
-    audible = power > mixture * 10 ** (_INAUDIBLE_DB / 10) + _TINY
-    return sources, ops.cast(audible, "float32")
+    active = power > mixture * 10 ** (SILENT_DB / 10) + _TINY
+    return ops.cast(active, "float32"), mixture
 
 
-# Both are in dB but for a factor, as the losses are: a sum over voices is then a permutation's.
+# All are in dB but for a factor, as the losses are: a sum over voices is then a permutation's.
 def _scale_invariant_cost(own: Tensor, cross: Tensor, power: Tensor) -> Tensor:
     # SI-SDR = ρ² / (1 - ρ²).
     correlation = ops.square(cross) / (own * power + _TINY)
-    ratio = ops.clip(correlation, 1e-6, 1 - 1e-6)
-    return ops.log((1 - ratio) / ratio)
+    ratio = ops.clip(correlation, 1e-6, 1.0)
+    return ops.log((1 - ratio) / ratio + 10 ** (-CLAMP_DB / 10))
 
 
 def _cost(own: Tensor, cross: Tensor, power: Tensor) -> Tensor:
-    # The voice's own energy, over which it is, is the same in every permutation.
     rest = ops.maximum(own - 2 * cross + power, 0.0)
-    return ops.log(rest + 10 ** (-CLAMP_DB / 10) * power + _TINY)
+    return ops.log(rest + 10 ** (-CLAMP_DB / 10) * power + _TINY) - ops.log(power + _SILENT)
 
 
-def _negative_ratio_db(target: Tensor, noise: Tensor, audible: Tensor) -> tuple[Tensor, Tensor]:
+def _silence_cost(own: Tensor, mixture: Tensor) -> Tensor:
+    """Of estimates of energy `own` that should be silent beside `mixture`."""
+    return ops.log(own / (mixture + _TINY) + 10 ** (FLOOR_DB / 10))
+
+
+def _ratio_db(target: Tensor, noise: Tensor) -> Tensor:
     signal = ops.sum(ops.square(target), axis=-1)
     rest = ops.sum(ops.square(noise), axis=-1) + 10 ** (-CLAMP_DB / 10) * signal
-    ratio_db = (10 / math.log(10)) * (ops.log(signal + _SILENT) - ops.log(rest + _TINY))
-    return -ops.sum(ratio_db * audible, axis=1), ops.sum(audible, axis=1)
+    return _DB * (ops.log(signal + _SILENT) - ops.log(rest + _TINY))
+
+
+def _combined(ratio_db: Tensor, estimates: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
+    """Error and weight of estimates and the voices that they are taken for.
+
+    Args:
+        ratio_db: what is wanted of the voices that are active, `[batch, output]`.
+        estimates: `[batch, output, sample]`.
+        sources: in the order of the outputs, likewise.
+    """
+    active, mixture = _activity(sources)
+    silence_db = _DB * _silence_cost(ops.sum(ops.square(estimates), axis=-1), mixture)
+    error = ops.where(active > 0, -ratio_db, silence_db)
+    # Of a window without any voice there is nothing to learn.
+    heard = ops.max(active, axis=1)
+    return ops.sum(error, axis=1) * heard, heard * error.shape[1]
 
 
 def _pairwise(estimates: Tensor, targets: Tensor, magnitude: Tensor) -> Tensor:

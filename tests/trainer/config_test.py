@@ -151,6 +151,7 @@ _BESIDE_OTHERS = [
     ("speed", 0.1, _DYNAMIC, _STATIC, "--mixing=dynamic"),
     ("noise", 0.5, _DYNAMIC, _STATIC, "--mixing=dynamic"),
     ("rooms", 0.5, _DYNAMIC, _STATIC, "--mixing=dynamic"),
+    ("sparse", 0.5, _DYNAMIC, _STATIC, "--mixing=dynamic"),
     ("workers", 4, _DYNAMIC, _STATIC, "--mixing=dynamic"),
     ("noise_snr_db", (0.0, 9.0), {**_DYNAMIC, "noise": 0.5}, _STATIC, "--mixing=dynamic"),
     ("noise_snr_db", (0.0, 9.0), {**_DYNAMIC, "noise": 0.5}, _DYNAMIC, "--noise above 0"),

@@ -100,6 +100,7 @@ class Mixed:
             noise=config.noise,
             noise_snr_db=config.noise_snr_db,
             rooms=config.rooms,
+            sparse=config.sparse,
             seed=config.seed,
         )
         surroundings = acoustics.Surroundings(

@@ -16,7 +16,7 @@ import numpy as np
 import soxr
 
 from pipeline import plan, schema
-from trainer.data import acoustics, clean_utterances
+from trainer.data import acoustics, clean_utterances, sparse
 
 _MAX_PIECES = 8
 
@@ -36,6 +36,8 @@ class Settings:
         noise: share of mixtures that noise is added to.
         noise_snr_db: lowest and highest level of all voices together over the noise.
         rooms: share of mixtures whose voices are heard in a room; the target is what arrives.
+        sparse: share of mixtures in which not all voices are heard all the time; see
+            `sparse.envelopes`.
         seed: of all draws.
     """
 
@@ -48,6 +50,7 @@ class Settings:
     noise: float = 0.0
     noise_snr_db: tuple[float, float] = (5.0, 25.0)
     rooms: float = 0.0
+    sparse: float = 0.0
     seed: int = 0
 
 
@@ -99,6 +102,9 @@ class Mixer:
             len(self.store.by_speaker), settings.num_sources, replace=False, shuffle=True
         )
         sources = np.stack([self._voice(random, speaker) for speaker in speakers])
+        if settings.sparse and random.random() < settings.sparse:
+            shape = (settings.num_sources, settings.num_samples)
+            sources *= sparse.envelopes(random, *shape, settings.sample_rate)
         if settings.rooms and random.random() < settings.rooms:
             sources = self.surroundings.in_room(random, sources)
         sources *= self._gains(random, settings.num_sources)[:, np.newaxis]

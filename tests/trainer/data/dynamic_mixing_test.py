@@ -41,7 +41,7 @@ def _same(one, other):
         np.testing.assert_array_equal(one[name], other[name])
 
 
-EVERYTHING = {"speed": 0.1, "noise": 0.5, "rooms": 0.5}
+EVERYTHING = {"speed": 0.1, "noise": 0.5, "rooms": 0.5, "sparse": 0.5}
 
 
 def test_a_batch_is_a_function_of_seed_and_number():
@@ -223,6 +223,35 @@ def test_rooms_change_the_voices_and_keep_their_levels():
         )
     changed = [not np.array_equal(dry.mixture(n)[0], some.mixture(n)[0]) for n in range(60)]
     assert 12 <= sum(changed) <= 36
+
+
+def test_levels_differ_by_up_to_ten_decibels():
+    mixer = _mixer(max_snr_db=10.0)
+    differences = []
+    for number in range(60):
+        sources, _ = mixer.mixture(number)
+        assert np.abs(sources.sum(axis=0)).max() <= plan.MAX_PEAK + 1e-6
+        one, other = (features.active_level_db(source) for source in sources)
+        differences.append(one - other)
+    assert np.abs(differences).max() <= 10 + 0.3
+    assert np.std(differences) > 4.5  # Uniform in ±10: 5.8.
+
+
+def test_a_share_of_windows_is_sparse():
+    def heard(mixer, number):
+        # Now and then a sample of the noise itself is zero.
+        return (mixer.mixture(number)[0] != 0).mean(axis=1)
+
+    every, some = (_mixer(num_samples=24000, sparse=share) for share in (1.0, 0.4))
+    shares = np.array([heard(every, number) for number in range(100)])
+    assert shares.max(axis=1).min() > 0.1
+    assert (shares.min(axis=1) < 0.99).all()
+    assert 20 <= (shares.min(axis=1) == 0).sum() <= 60
+    sparse = [heard(some, number).min() < 0.99 for number in range(100)]
+    assert 25 <= sum(sparse) <= 55
+    for number in range(20):
+        alone = np.flatnonzero(shares[number] == 0)
+        assert not every.mixture(number)[0][alone].any()
 
 
 def test_recorded_surroundings_are_used(tmp_path):
