@@ -281,7 +281,13 @@ def _read_speakers(folder: str, files: Sequence[str], rejections: list[Rejection
         match = _SUBSET.fullmatch(parts[0]) if subsets else None
         split = manifest.SPLIT_NAMES[match[1].lower()] if match else ""
         utterances.append(
-            Utterance(_stem(path), storage.join(folder, path), parts[depth - 1], "", split)
+            Utterance(
+                _stem(path),
+                storage.join(folder, path),
+                manifest.person(parts[depth - 1]),
+                "",
+                split,
+            )
         )
     if not utterances:
         raise errors.UserError(

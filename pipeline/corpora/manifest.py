@@ -1,15 +1,22 @@
-"""A CSV manifest to checked rows: anybody's corpus in one file."""
+"""A CSV manifest to checked rows: anybody's corpus in one file, as spreadsheets write it."""
 
+import codecs
 import collections
 import csv
 import dataclasses
 import io
-from collections.abc import Iterator
+import re
+import unicodedata
+from collections.abc import Collection, Iterator
 
 from pipeline import errors, schema
 from pipeline.io import storage
 
 REQUIRED = ("path", "speaker")
+# As spreadsheet programs write tables, in whatever country.
+SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+# Excel takes the separator from such a line before the header.
+_SEPARATOR_LINE = re.compile(r"\A\"?sep=.\"?(\r\n|\r|\n)", re.IGNORECASE)
 SPLIT_NAMES = {
     "": "",
     **dict.fromkeys(("train", "training"), "train"),
@@ -45,9 +52,11 @@ class Row:
 def read_rows(path: str) -> Iterator[Row]:
     """Reads a manifest row by row.
 
-    It is UTF-8, with or without a byte order mark, and has a header line with at least `path` and
-    `speaker`, and perhaps `sex` (`f`, `m`, …) and `split` (`train`, `valid` or `dev`, `test`, …).
-    Further columns are ignored.
+    It is UTF-8, with or without a byte order mark, or UTF-16 with one. Cells are separated by
+    commas, semicolons or tabs, whichever its first line has between the names of its columns. Those
+    are at least `path` and `speaker`, and perhaps `sex` (`f`, `m`, …) and `split` (`train`, `valid`
+    or `dev`, `test`, …). Further columns are ignored. A speaker's name is one person's however its
+    accents are encoded.
 
     Args:
         path: local or with a scheme that Beam knows.
@@ -56,19 +65,61 @@ def read_rows(path: str) -> Iterator[Row]:
         UserError: a column is missing or a row cannot be understood; names the line.
         storage.ReadError: the file cannot be read.
     """
-    try:
-        text = storage.read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise errors.UserError(f"{path}: not UTF-8 text: {error.reason}") from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    text = _decode(path, storage.read_bytes(path))
+    body = _SEPARATOR_LINE.sub("", text)
+    skipped = int(body != text)
+    separator = separator_of(body, REQUIRED)
+    reader = csv.reader(
+        io.StringIO(body, newline=""), delimiter=separator, skipinitialspace=True, strict=True
+    )
     try:
         header = _header(path, next(reader, []))
         for cells in reader:
             cells = [cell.strip() for cell in cells]
             if any(cells):
-                yield _row(path, reader.line_num, header, cells)
+                yield _row(path, reader.line_num + skipped, header, cells, separator)
     except csv.Error as error:
-        raise errors.UserError(f"{path}, line {reader.line_num}: not CSV: {error}") from error
+        line = reader.line_num + skipped
+        raise errors.UserError(f"{path}, line {line}: not CSV: {error}") from error
+
+
+def separator_of(text: str, columns: Collection[str]) -> str:
+    """What is between the cells of a table, told by its first line.
+
+    Args:
+        text: of the table.
+        columns: names that its first line has, in lower case.
+
+    Returns:
+        One of `SEPARATORS`; a comma where none fits.
+    """
+    line = re.split(r"[\r\n]", text, maxsplit=1)[0]
+    for separator in SEPARATORS:
+        try:
+            (cells,) = csv.reader([line], delimiter=separator, skipinitialspace=True)
+        except (csv.Error, ValueError):
+            continue
+        if {*columns} <= {cell.strip().lower() for cell in cells}:
+            return separator
+    return ","
+
+
+def person(name: str) -> str:
+    """A speaker's name as it is compared and stored: in Unicode's form NFC.
+
+    macOS writes names of files in the decomposed form, where é is two characters.
+    """
+    return unicodedata.normalize("NFC", name)
+
+
+def _decode(path: str, data: bytes) -> str:
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise errors.UserError(
+            f"{path}: not UTF-8 text: {error.reason}; save it as CSV in UTF-8"
+        ) from error
 
 
 def _header(path: str, cells: list[str]) -> list[str]:
@@ -77,7 +128,7 @@ def _header(path: str, cells: list[str]) -> list[str]:
     if missing:
         raise errors.UserError(
             f"{path}: no column {' or '.join(missing)} in its first line, which should be like "
-            "path,speaker,sex,split"
+            "path,speaker,sex,split (with commas, semicolons or tabs between)"
         )
     repeated = [column for column, n in collections.Counter(header).items() if column and n > 1]
     if repeated:
@@ -85,12 +136,12 @@ def _header(path: str, cells: list[str]) -> list[str]:
     return header
 
 
-def _row(path: str, line: int, header: list[str], cells: list[str]) -> Row:
+def _row(path: str, line: int, header: list[str], cells: list[str], separator: str) -> Row:
     where = f"{path}, line {line}"
     if len(cells) != len(header):
         raise errors.UserError(
-            f"{where}: {len(cells)} cells, but the header has {len(header)}; a cell with a comma "
-            "needs quotation marks"
+            f"{where}: {len(cells)} cells, but the header has {len(header)}; a cell with a "
+            f"{SEPARATORS[separator]} needs quotation marks"
         )
     row = dict(zip(header, cells, strict=True))
     for column in REQUIRED:
@@ -104,4 +155,4 @@ def _row(path: str, line: int, header: list[str], cells: list[str]) -> Row:
     sex = SEX_NAMES.get(row.get("sex", "").lower())
     if sex is None:
         raise errors.UserError(f"{where}: sex {row['sex']!r} is neither f nor m")
-    return Row(line, row["path"], row["speaker"], sex, split)
+    return Row(line, row["path"], person(row["speaker"]), sex, split)

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from pipeline import errors, inspection, plan, schema
+from pipeline.corpora import manifest
 
 
 def to_csv(mixtures: Sequence[plan.Mixture]) -> str:
@@ -37,7 +38,8 @@ def from_csv(text: str, name: str) -> list[plan.Mixture]:
     Raises:
         UserError: it is no such table; names the line.
     """
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    separator = manifest.separator_of(text, ("mixture_id",))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     mixtures: dict[str, plan.Mixture] = {}
     try:
         header = next(reader, [])
@@ -143,7 +145,7 @@ def _parse(row: Sequence[str], num_sources: int) -> plan.Mixture:
         raise ValueError(f"split {split!r} is not one of {', '.join(schema.SPLITS)}")
     if not (num_samples.isascii() and num_samples.isdigit() and 0 < int(num_samples) < 2**31):
         raise ValueError(f"num_samples is {num_samples!r}, not a number of samples")
-    speakers = tuple(row[4::3])
+    speakers = tuple(map(manifest.person, row[4::3]))
     if len(set(speakers)) < num_sources:
         raise ValueError("the voices are not of different speakers")
     gains = tuple(map(_parse_gain, row[5::3]))

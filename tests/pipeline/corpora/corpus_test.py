@@ -2,8 +2,10 @@
 
 import csv
 import hashlib
+import io
 import os
 import pickle
+import unicodedata
 
 import pytest
 
@@ -193,6 +195,42 @@ def test_a_manifest(tmp_path):
     assert pickle.loads(pickle.dumps(found)) == found
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_manifest_as_spreadsheets_write_it(tmp_path, separator, encoding):
+    rows = [
+        ["path", "speaker", "sex", "split"],
+        ["a.wav", "Zoë", "f", "train"],
+        ["b, c; d.wav", "José", "m", ""],
+    ]
+    text = io.StringIO()
+    csv.writer(text, delimiter=separator).writerows(rows)
+    expected = [("a", "Zoë", "f", "train"), ("b, c; d", "José", "m", "")]
+    path = write_manifest(tmp_path, text.getvalue(), encoding=encoding)
+    assert table(corpus.read_manifest(path)) == expected
+    # As Excel begins a file for a spreadsheet of another country.
+    path = write_manifest(tmp_path, f"sep={separator}\r\n{text.getvalue()}", encoding=encoding)
+    assert table(corpus.read_manifest(path)) == expected
+
+
+def test_spaces_may_stand_before_quotation_marks(tmp_path):
+    path = write_manifest(tmp_path, 'path, "speaker"\n"a, 1.wav",  "Smith, Ann"\nb.wav, Bob\n')
+    assert table(corpus.read_manifest(path)) == [
+        ("a, 1", "Smith, Ann", "", ""),
+        ("b", "Bob", "", ""),
+    ]
+
+
+def test_a_name_is_one_person_however_its_accents_are_encoded(tmp_path):
+    names = [unicodedata.normalize(form, "Zoé") for form in ("NFC", "NFD")]
+    assert names[0] != names[1]
+    path = write_manifest(tmp_path, f"path,speaker\na.wav,{names[0]}\nb.wav,{names[1]}\n")
+    assert {u.speaker for u in corpus.read_manifest(path).utterances} == {names[0]}
+    folder = make(tmp_path / "folder", f"{names[1]}/1.wav", "bob/1.wav")
+    found = corpus.read([folder], [path])
+    assert {u.speaker for u in found.utterances} == {names[0], "bob"}
+
+
 def test_what_is_known_of_a_speaker_holds_for_all_rows(tmp_path):
     path = write_manifest(tmp_path, "path,speaker,sex,split\na.wav,s,,\nb.wav,s,f,test\n")
     assert table(corpus.read_manifest(path)) == [("a", "s", "f", "test"), ("b", "s", "f", "test")]
@@ -231,7 +269,9 @@ def test_a_path_named_twice_counts_once(tmp_path):
     [
         ("", "no column path or speaker"),
         ("path,sex\na.wav,f\n", "no column speaker"),
-        ("path;speaker\na.wav;s\n", "no column path or speaker"),
+        ("path|speaker\na.wav|s\n", "no column path or speaker.*commas, semicolons or tabs"),
+        ("path;speaker\na;b.wav;s\n", "line 2: 3 cells.* a semicolon needs quotation marks"),
+        ("sep=;\npath;speaker\na.wav;\n", "line 3: no speaker"),
         ("path,speaker\n", "no rows"),
         ("path,speaker,path\na,b,c\n", "column path is there twice"),
         ("path,speaker,split\na.wav,s,trian\n", "line 2: split 'trian'"),

@@ -1,6 +1,7 @@
 """The list read back, damaged, and held against other recordings."""
 
 import dataclasses
+import unicodedata
 
 import pytest
 
@@ -28,6 +29,18 @@ def test_the_list_is_read_back_exactly():
     for num_sources in (2, 3):
         mixtures = make(facts, num_sources=num_sources)
         assert mixture_list.from_csv(mixture_list.to_csv(mixtures), "list") == mixtures
+
+
+def test_a_list_that_a_spreadsheet_program_has_saved_is_read():
+    mixtures = make(table())
+    text = mixture_list.to_csv(mixtures)
+    assert mixture_list.from_csv(text.replace(",", ";"), "list") == mixtures
+    names = [unicodedata.normalize(form, "Zoé") for form in ("NFC", "NFD")]
+    composed, decomposed = (text.replace("s3", name) for name in names)
+    assert composed != decomposed
+    found = mixture_list.from_csv(decomposed, "list")
+    assert names[0] in {s for m in found for s in m.speakers}
+    assert names[1] not in {s for m in found for s in m.speakers}
 
 
 @pytest.mark.parametrize(
