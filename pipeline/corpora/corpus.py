@@ -1,14 +1,18 @@
 """From TIMIT's tree, a manifest or a folder of speakers to a sorted table of utterances.
 
-A folder is one of three kinds, told by the paths of the audio files in it:
+A folder is one of four kinds, told by the paths of the audio files in it:
 
 1. *TIMIT*: some path has `TRAIN|TEST/DR?/SPEAKER/NAME.WAV` in it, in any case and up to three
    folders down (`data/`, `TIMIT_WAV/`, `timit/timit/`). The parent folder is the split, the
    speaker's first letter the sex. Speakers and ids are in upper case, whatever the copy: all copies
    of TIMIT give the same dataset.
-2. *Subsets*: each folder in it is named after a split (`train-clean-100`, `dev-other`, `test`);
+2. *VoxCeleb*: some path has `idNNNNN/VIDEO/NAME.wav` in it; `dev` is the split train.
+3. *Subsets*: each folder in it is named after a split (`train-clean-100`, `dev-other`, `test`);
    speakers' folders lie below these: LibriSpeech and LibriTTS as they unpack.
-3. *Speakers*: `SPEAKER/**/*.wav`, the first folder being the speaker; splits are not declared.
+4. *Speakers*: `SPEAKER/**/*.wav`, the first folder being the speaker; splits are not declared.
+   VCTK too: its two microphones are one recording, of which the first is taken.
+
+`pipeline.corpora.layouts` has more, and refuses folders that are no speakers'.
 
 Where one recording lies there more than once, with other endings (`SA1.WAV` and `SA1.WAV.wav`,
 `a.wav` and `a.flac`), the name with the fewest endings is taken, then the first ending in
@@ -25,7 +29,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from pipeline import errors
-from pipeline.corpora import manifest
+from pipeline.corpora import layouts, manifest
 from pipeline.io import storage
 
 EXTENSIONS = (
@@ -38,7 +42,6 @@ _TIMIT = re.compile(
     re.IGNORECASE,
 )
 _TIMIT_REGION = re.compile(r"dr\d/[^/]+/[^/]+", re.IGNORECASE)
-_SUBSET = re.compile(r"(train|dev|valid|validation|test|eval)([-_.].*)?", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -73,15 +76,17 @@ class Corpus:
     """What was read.
 
     Attributes:
-        kinds: what each folder or manifest was taken for: path, and `timit`, `subsets`, `speakers`
-            or `manifest`.
+        kinds: what each folder or manifest was taken for: path, and `timit`, `voxceleb`,
+            `subsets`, `speakers` or `manifest`.
         utterances: sorted by id.
         rejections: what a listing or a manifest already shows to be unusable; sorted.
+        notes: what else a person should know of what was read.
     """
 
     kinds: tuple[tuple[str, str], ...]
     utterances: tuple[Utterance, ...]
     rejections: tuple[Rejection, ...]
+    notes: tuple[str, ...] = ()
 
 
 def read(
@@ -122,18 +127,20 @@ def read(
         tuple(kind for part in parts for kind in part.kinds),
         tuple(sorted(_consistent(utterances))),
         tuple(sorted({*rejections, *twice})),
+        tuple(note for part in parts for note in part.notes),
     )
 
 
 def read_folder(folder: str, *, include_sa: bool = False) -> Corpus:
-    """Reads a folder of one of the three kinds.
+    """Reads a folder of one of the four kinds.
 
     Args:
         folder: local or with a scheme that Beam knows.
         include_sa: keep TIMIT's SA1 and SA2.
 
     Raises:
-        UserError: no such folder, no audio in it, or its kind cannot be told.
+        UserError: no such folder, no audio in it, its kind cannot be told, or its folders are no
+            speakers'.
     """
     listing = storage.list_files(folder)
     folder = _absolute(folder)
@@ -153,6 +160,10 @@ def read_folder(folder: str, *, include_sa: bool = False) -> Corpus:
         return _read_timit(folder, files, rejections, include_sa)
     if any(map(_TIMIT_REGION.match, files)):
         return _read_timit_half(folder, files, rejections, include_sa)
+    if any(map(layouts.voxceleb, files)):
+        return _read_voxceleb(folder, files, rejections)
+    layouts.refuse_one_of_voxceleb(folder)
+    layouts.refuse_mixtures(folder, files)
     return _read_speakers(folder, files, rejections)
 
 
@@ -267,41 +278,58 @@ def _read_timit_half(
     return dataclasses.replace(corpus, kinds=((folder, "timit"),))
 
 
-def _read_speakers(folder: str, files: Sequence[str], rejections: list[Rejection]) -> Corpus:
-    below = [path for path in files if "/" in path]
-    subsets = bool(below) and all(_SUBSET.fullmatch(path.split("/")[0]) for path in below)
-    depth = 2 if subsets else 1
+def _read_voxceleb(folder: str, files: Sequence[str], rejections: list[Rejection]) -> Corpus:
     utterances = []
     for path in _one_of_each(files):
-        parts = path.split("/")
-        if len(parts) <= depth:
-            reason = "in no speaker's folder"
+        found = layouts.voxceleb(path)
+        if found is None:
+            reason = "not where VoxCeleb has its recordings (idNNNNN/VIDEO/)"
             rejections.append(Rejection(storage.join(folder, path), reason))
             continue
-        match = _SUBSET.fullmatch(parts[0]) if subsets else None
-        split = manifest.SPLIT_NAMES[match[1].lower()] if match else ""
-        utterances.append(
-            Utterance(
-                _stem(path),
-                storage.join(folder, path),
-                manifest.person(parts[depth - 1]),
-                "",
-                split,
-            )
-        )
+        speaker, split = found
+        utterances.append(Utterance(_stem(path), storage.join(folder, path), speaker, "", split))
+    return _folder_corpus(folder, "voxceleb", utterances, rejections)
+
+
+def _read_speakers(folder: str, files: Sequence[str], rejections: list[Rejection]) -> Corpus:
+    at = layouts.levels(files)
+    utterances = []
+    by_speaker: dict[str, dict[str, str]] = collections.defaultdict(dict)
+    paths = {_stem(path): path for path in _one_of_each(files)}
+    stems, others = layouts.of_first_microphone(paths)
+    for stem in stems:
+        path = storage.join(folder, paths[stem])
+        parts = stem.split("/")
+        if len(parts) <= at.speaker + 1:
+            rejections.append(Rejection(path, "in no speaker's folder"))
+            continue
+        split = ""
+        if at.subset is not None:
+            split = layouts.split_of(parts[at.subset])
+        speaker = manifest.person(parts[at.speaker])
+        by_speaker[speaker]["/".join(parts[at.speaker + 1 :])] = path
+        utterances.append(Utterance(stem, path, speaker, "", split))
     if not utterances:
         raise errors.UserError(
             f"{folder}: its audio is in no speaker's folder (SPEAKER/*.wav); sort it so, or write "
             "a manifest"
         )
-    return _folder_corpus(folder, "subsets" if subsets else "speakers", utterances, rejections)
+    layouts.refuse_kinds(folder, by_speaker)
+    layouts.refuse_twins(folder, by_speaker)
+    notes = [f"{folder}: {others:,d} recordings of further microphones are left out"]
+    kind = "speakers" if at.subset is None else "subsets"
+    return _folder_corpus(folder, kind, utterances, rejections, notes if others else ())
 
 
 def _folder_corpus(
-    folder: str, kind: str, utterances: Iterable[Utterance], rejections: Iterable[Rejection]
+    folder: str,
+    kind: str,
+    utterances: Iterable[Utterance],
+    rejections: Iterable[Rejection],
+    notes: Iterable[str] = (),
 ) -> Corpus:
     table = tuple(sorted(_consistent(list(utterances))))
-    return Corpus(((folder, kind),), table, tuple(sorted(rejections)))
+    return Corpus(((folder, kind),), table, tuple(sorted(rejections)), tuple(notes))
 
 
 def _stem(path: str) -> str:

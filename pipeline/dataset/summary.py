@@ -11,6 +11,7 @@ from pipeline.dataset import dataset, shards, utterance_shards
 
 _KINDS = {
     "timit": "TIMIT",
+    "voxceleb": "VoxCeleb",
     "subsets": "speakers' folders below subsets",
     "speakers": "speakers' folders",
     "manifest": "a manifest",
@@ -77,6 +78,7 @@ def corpus_lines(table: corpus.Corpus) -> Iterator[str]:
     """Lines about what was found."""
     for path, kind in table.kinds:
         yield f"{path}: {_KINDS.get(kind, kind)}"
+    yield from table.notes
     speakers = len({utterance.speaker for utterance in table.utterances})
     yield f"{len(table.utterances):,d} recordings of {speakers:,d} speakers"
 

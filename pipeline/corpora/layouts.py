@@ -1,0 +1,243 @@
+"""Which folders are speakers': the layouts in which corpora come, told by their files' paths.
+
+Folders that are no speakers' are refused, since a dataset of them would be nonsense: the parts of a
+set of mixtures (`mix_clean`, `s1`, `s2`, `noise`), kinds of recordings (`clean`, `noisy`, `music`),
+and folders that hold the same recordings twice, as those of clean and of noisy speech do.
+"""
+
+import collections
+import dataclasses
+import io
+import itertools
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from pipeline import errors
+from pipeline.corpora import manifest
+from pipeline.io import storage
+
+_SUBSET = re.compile(r"(train|dev|valid|validation|test|eval)([-_].*)?", re.IGNORECASE)
+# Folders of one format, with those of the speakers below: VCTK's wav48_silence_trimmed.
+_FORMAT = re.compile(
+    r"(wave?s?|flac|aac|m4a|mp3|ogg|opus|audio|clips)\d*k?(hz)?(_silence_trimmed)?", re.IGNORECASE
+)
+_VOXCELEB = re.compile(r"(?:(?P<above>.*)/)?(?P<speaker>id\d{5})/[^/]{11}/[^/]+")
+# VoxCeleb's `dev` is what one trains with.
+_VOXCELEB_PART = re.compile(r"(?:vox[12]_)?(dev|test)(?:[-_].*)?", re.IGNORECASE)
+_VOXCELEB_SPLITS = {"dev": "train", "test": "test"}
+_MIXTURES = re.compile(r"mix([-_].*)?|mixtures?", re.IGNORECASE)
+_VOICE = re.compile(r"s\d", re.IGNORECASE)
+_KIND = re.compile(
+    r"(clean|nois[ey]|noises|music|babble|reverb|reverberant|rirs?|mix|mixed|mixtures?|speech)"
+    r"([-_].*)?",
+    re.IGNORECASE,
+)
+_MICROPHONE = re.compile(r"(?P<name>.*[-_]mic)(?P<number>\d+)")
+
+# To tell whether two folders hold the same recordings: so many names, folders and seconds are read.
+_NAMES, _FOLDERS, _SECONDS = 4, 8, 10
+# Speech of two people correlates to 0.1 at most over seconds; noise 10 dB above the voice, or a
+# second one 9 dB above it, leaves 0.3.
+_SAME = 0.3
+
+
+@dataclasses.dataclass(frozen=True)
+class Levels:
+    """At which level of a corpus's paths, counted from 0, its folders stand.
+
+    Attributes:
+        speaker: the speakers'.
+        subset: the splits', or None where there are none.
+    """
+
+    speaker: int
+    subset: int | None = None
+
+
+def levels(files: Iterable[str]) -> Levels:
+    """Tells speakers' folders from those above them.
+
+    Above them may stand subsets, a folder of one format (VCTK's `wav48_silence_trimmed`), and one
+    with everything in it (`LibriSpeech`, where only subsets are below).
+
+    Args:
+        files: paths of recordings relative to the corpus's folder.
+    """
+    folders = {tuple(path.split("/")[:-1]) for path in files}
+    subset = None
+    for level in itertools.count():
+        here = {parts[level] for parts in folders if len(parts) > level}
+        below = {parts[level + 1] for parts in folders if len(parts) > level + 1}
+        alone = len(here) == 1
+        if subset is None and here and all(map(_SUBSET.fullmatch, here)):
+            subset = level
+        elif not (
+            (alone and all(map(_FORMAT.fullmatch, here)))
+            or (alone and subset is None and below and all(map(_SUBSET.fullmatch, below)))
+        ):
+            return Levels(level, subset)
+    raise AssertionError("unreachable")
+
+
+def split_of(subset: str) -> str:
+    """The split that a subset's folder is named after; empty where it is none."""
+    match = _SUBSET.fullmatch(subset)
+    return manifest.SPLIT_NAMES[match[1].lower()] if match else ""
+
+
+def voxceleb(path: str) -> tuple[str, str] | None:
+    """Speaker and split of one of VoxCeleb's recordings; None for other paths.
+
+    They lie in `idNNNNN/VIDEO/`, below folders such as `vox1_dev_wav/wav`. A video is no speaker.
+    """
+    match = _VOXCELEB.fullmatch(path)
+    if match is None:
+        return None
+    for part in reversed((match["above"] or "").split("/")):
+        subset = _VOXCELEB_PART.fullmatch(part)
+        if subset:
+            return match["speaker"], _VOXCELEB_SPLITS[subset[1].lower()]
+    return match["speaker"], ""
+
+
+def of_first_microphone(files: Iterable[str]) -> tuple[list[str], int]:
+    """Takes one of each recording that was made with several microphones (VCTK: `_mic1`, `_mic2`).
+
+    Args:
+        files: paths less their endings.
+
+    Returns:
+        Those that remain, and how many do not.
+    """
+    chosen: dict[str, tuple[int, str]] = {}
+    count = 0
+    for path in files:
+        count += 1
+        match = _MICROPHONE.fullmatch(path)
+        name, rank = (match["name"], (int(match["number"]), path)) if match else (path, (0, path))
+        chosen[name] = min(chosen.get(name, rank), rank)
+    return sorted(path for _, path in chosen.values()), count - len(chosen)
+
+
+def refuse_one_of_voxceleb(folder: str) -> None:
+    """Refuses the folder of one of VoxCeleb's speakers, whose videos would count as speakers.
+
+    Raises:
+        UserError: says which folder to name.
+    """
+    name = posixpath.basename(folder.rstrip("/"))
+    if re.fullmatch(r"id\d{5}", name):
+        raise errors.UserError(
+            f"{folder}: this is one of VoxCeleb's speakers; name the folder above, which holds all"
+        )
+
+
+def refuse_mixtures(folder: str, files: Iterable[str]) -> None:
+    """Refuses a set of mixtures and their voices, such as LibriMix and WSJ0-2mix.
+
+    Args:
+        folder: of the corpus.
+        files: paths of recordings in it.
+
+    Raises:
+        UserError: says what to do with it.
+    """
+    parts: dict[str, set[str]] = collections.defaultdict(set)
+    for path in files:
+        above, _, name = posixpath.dirname(path).rpartition("/")
+        parts[above].add(name)
+    for above, names in sorted(parts.items()):
+        voices = sorted(filter(_VOICE.fullmatch, names))
+        mixed = sorted(filter(_MIXTURES.fullmatch, names))
+        if mixed and len(voices) > 1:
+            where = storage.join(folder, above) if above else folder
+            raise errors.UserError(
+                f"{where}: holds mixtures and their voices ({', '.join([*mixed, *voices])}), not "
+                "speakers' folders; name the corpus of clean recordings that they were made of; "
+                f"python -m export.evaluate --data_dir={where} measures a model on them"
+            )
+
+
+def refuse_kinds(folder: str, names: Iterable[str]) -> None:
+    """Refuses folders that are named after what is in them instead of a speaker.
+
+    Args:
+        folder: of the corpus.
+        names: of the folders that would be speakers.
+
+    Raises:
+        UserError: names one, and says what to do.
+    """
+    for name in sorted(filter(_KIND.fullmatch, names)):
+        raise errors.UserError(
+            f"{folder}: its folder {name} would be a speaker's, but is named after a kind of "
+            "recording; name a folder that holds clean recordings alone, sorted by speaker, or "
+            "write a manifest (path,speaker)"
+        )
+
+
+def refuse_twins(folder: str, files: Mapping[str, Mapping[str, str]]) -> None:
+    """Refuses folders that hold the same recordings, such as clean and noisy ones.
+
+    Names that are the same in several folders are no proof: speakers may read the same sentences,
+    or number theirs. So some of those recordings are compared.
+
+    Args:
+        folder: of the corpus.
+        files: of each speaker the recordings' paths by their names in the speaker's folder.
+
+    Raises:
+        UserError: names two folders, and says what to do.
+    """
+    owners: dict[str, list[str]] = collections.defaultdict(list)
+    for speaker in sorted(files):
+        for name in files[speaker]:
+            owners[name].append(speaker)
+    shared = sorted(name for name, speakers in owners.items() if len(speakers) > 1)
+    found = []
+    chosen = [shared[len(shared) * n // _NAMES] for n in range(min(_NAMES, len(shared)))]
+    for name in dict.fromkeys(chosen):
+        pair = _same_pair([(s, files[s][name]) for s in owners[name][:_FOLDERS]])
+        if pair:
+            found.append((name, *pair))
+    if found and 2 * len(found) >= len(chosen):
+        name, first, second = found[0]
+        raise errors.UserError(
+            f"{folder}: its folders {first} and {second} hold the same recordings ({name}), so "
+            "they are not two speakers'; name a folder that holds clean recordings alone, sorted "
+            "by speaker, or write a manifest (path,speaker)"
+        )
+
+
+def _same_pair(candidates: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
+    """The owners of two recordings that are the same but for what was added; paths are read."""
+    heads = [(owner, head) for owner, path in candidates for head in _head(path)]
+    for (first, (length, one)), (second, (other, two)) in itertools.combinations(heads, 2):
+        size = min(len(one), len(two))
+        if abs(length - other) > 0.01 * length or not size:
+            continue
+        one, two = one[:size] - one[:size].mean(), two[:size] - two[:size].mean()
+        scale = np.linalg.norm(one) * np.linalg.norm(two)
+        if scale and abs(np.dot(one, two)) > _SAME * scale:
+            return first, second
+    return None
+
+
+def _head(path: str) -> Iterator[tuple[float, np.ndarray]]:
+    """Length in seconds and the first seconds `[sample]`; nothing where it cannot be read."""
+    # soundfile takes a quarter of the time that a command's --help may.
+    from pipeline.audio import decoding
+
+    try:
+        remote = storage.is_remote(path)
+        source = io.BytesIO(storage.read_bytes(path)) if remote else path
+        with decoding.Reader(source, verify=False) as reader:
+            if reader.num_samples is not None:
+                block = next(reader.blocks(_SECONDS * reader.rate))
+                yield reader.num_samples / reader.rate, decoding.mean_channel(block)
+    except (errors.UserError, decoding.AudioError, OSError, StopIteration):
+        # The inspection says what is wrong with it.
+        return
