@@ -19,11 +19,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: setup.py constraints.txt | $(BIN)/python
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[io,demo,serve,lite]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[io,demo,serve,lite,completion]'
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[io,demo,serve,lite,test,lint]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[io,demo,serve,lite,completion,test,lint]'
 	@# pesq has no wheel: where there is no compiler, that one metric stays not-a-number.
 	@if command -v cc >/dev/null; then \
 	  $(BIN)/pip install --quiet --constraint constraints.txt pesq; \

@@ -17,6 +17,8 @@ EXTRAS = {
     # eSpeak NG speaks the embedded corpus; the library is GPL-3.0, so it is asked for by name.
     "demo": ["espeakng-loader"],
     "serve": ["starlette>=0.46", "uvicorn>=0.30"],
+    # Shells ask it for commands and flags: eval "$(register-python-argcomplete voices-apart)".
+    "completion": ["argcomplete>=3"],
     # LiteRT runs .tflite files; TensorFlow writes them.
     "lite": ["ai-edge-litert>=2"],
     # onnx 1.19 and later need ml-dtypes that TensorFlow 2.17 excludes, and do not say so.
@@ -27,6 +29,7 @@ EXTRAS = {
     "evaluate": ["pystoi", "pesq", "scikit-learn"],
 }
 EXTRAS["test"] = [
+    *EXTRAS["completion"],
     *EXTRAS["lite"],
     *EXTRAS["onnx"],
     "build",
@@ -38,6 +41,8 @@ EXTRAS["test"] = [
     "jax[cpu]",
     "librosa",
     "mir_eval",
+    # NIST's diarisation error, for tests of who speaks when.
+    "pyannote.metrics>=3",
     # A server of S3 on this machine: moto[server] brings ten times as much, for other services.
     "moto[s3]>=5",
     "flask",
@@ -61,7 +66,12 @@ setuptools.setup(
         include=[f"{room}{below}" for room in ROOMS for below in ("", ".*")]
     ),
     package_data={"export": ["templates/*", "pretrained/*/*", "pretrained/*/variables/*"]},
-    entry_points={"console_scripts": ["voices-apart-worker = pipeline.beam.worker:main"]},
+    entry_points={
+        "console_scripts": [
+            "voices-apart = export.main:main",
+            "voices-apart-worker = pipeline.beam.worker:main",
+        ]
+    },
     install_requires=[
         "absl-py",
         "apache-beam>=2.60",

@@ -20,6 +20,9 @@ from absl import flags, logging
 
 from pipeline import errors, version
 
+# What stands for `python -m MODULE` where a command was called by another name.
+typed_as: str | None = None
+
 _HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 
 
@@ -50,15 +53,15 @@ def _run(
     main: Callable[[list[str]], int | None], description: str, pass_unknown: bool, argv: list[str]
 ) -> int:
     own = argv[: argv.index("--")] if "--" in argv else argv
-    if any(argument in _HELP for argument in own[1:]):
-        print(help_text(description))
-        return 0
-    if "--version" in own[1:]:
-        print(version.VERSION)
-        return 0
     logging.use_absl_handler()
     logging.get_absl_handler().setFormatter(_PlainFormatter())
     try:
+        if any(argument in _HELP for argument in own[1:]):
+            print(help_text(_as_typed(description)), flush=True)
+            return 0
+        if "--version" in own[1:]:
+            print(version.VERSION, flush=True)
+            return 0
         rest = flags.FLAGS(argv, known_only=pass_unknown)
         if flags.FLAGS["verbosity"].using_default_value:
             # absl's own default hides `info`. Not the root's level: Beam and others log there.
@@ -94,6 +97,13 @@ def help_text(description: str) -> str:
         "  --version: print the version."
     )
     return "\n".join(part for part in parts if part)
+
+
+def _as_typed(description: str) -> str:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is None or typed_as is None:
+        return description
+    return description.replace(f"python -m {spec.name} ", f"{typed_as} ")
 
 
 def _refuse_no_numbers() -> None:
