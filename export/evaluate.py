@@ -49,7 +49,7 @@ def evaluate(
         workers: processes; None for one a core.
         examples: best, middle and worst mixtures on the page, so many of each and of each dataset.
         audio: whether the page holds their sound.
-        overwrite: replace what other settings left in `output_dir`.
+        overwrite: replace what is in `output_dir`, when the new results are whole.
         clusterers: of `export.evaluation.clusterers`; each model with embeddings is a further
             system with each.
 
@@ -59,7 +59,7 @@ def evaluate(
     Raises:
         UserError: a model, a dataset or the folder is not what it should be.
     """
-    from export.evaluation import aggregates, metrics, report, results, scoring
+    from export.evaluation import aggregates, metrics, oracles, report, results, scoring
 
     names = _chosen_metrics(metric_names)
     absent = metrics.missing_libraries(names)
@@ -90,7 +90,8 @@ def evaluate(
     for name, library in absent.items():
         print(f"{name}: {library} is not installed (pip install voices-apart[evaluate]): nan")
 
-    journal = results.Journal(output_dir, settings, overwrite)
+    libraries = metrics.versions()
+    journal = results.Journal(output_dir, {**settings, "libraries": libraries}, overwrite)
     started, resumed = time.monotonic(), len(journal)
     if resumed:
         print(f"{resumed} mixtures are there already")
@@ -100,11 +101,13 @@ def evaluate(
     for task, rows in _progress(scoring.score_all(tasks, workers or _cores()), total, resumed):
         journal.add(task.dataset, task.mixture.id, rows)
     seconds = time.monotonic() - started
+    for d in datasets:
+        journal.require(d.name, d.count(split, max_mixtures), [*oracles.ANCHORS, *loaded])
 
     rows_of = {d.name: journal.rows(d.name) for d in datasets}
     summary = {
         "settings": settings,
-        "libraries": metrics.versions(),
+        "libraries": libraries,
         "missing_libraries": absent,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "datasets": [
@@ -132,9 +135,8 @@ def evaluate(
         for example in _examples(d, split, max_mixtures, loaded, rows_of[d.name], examples)
     ]
     curves = {name: report.training_log(model.path) for name, model in loaded.items()}
-    results.write_rows(output_dir, rows_of)
-    report.write(output_dir, summary, rows_of, shown, curves, audio=audio)
-    results.write_summary(output_dir, summary)
+    page = report.render(summary, rows_of, shown, curves, audio=audio)
+    results.write(output_dir, rows_of, page, summary)
     journal.remove()
     return summary
 
@@ -422,7 +424,9 @@ def _define_flags() -> None:
         upper_bound=10,
     )
     flags.DEFINE_bool("audio", True, "Whether the page holds their sound.")
-    flags.DEFINE_bool("overwrite", False, "Replace the results of other settings.")
+    flags.DEFINE_bool(
+        "overwrite", False, "Replace the results of other settings, when the new ones are whole."
+    )
     flags.DEFINE_multi_enum(
         "clusterer",
         [],

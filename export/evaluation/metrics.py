@@ -2,11 +2,13 @@
 
 fast_bss_eval gives SI-SDR (Le Roux et al. 2019) and SDR (Vincent et al. 2006, filters of 512
 samples), pystoi gives STOI (Taal et al. 2011), pesq gives PESQ (ITU-T P.862, narrow band at 8 kHz,
-wide band at 16 kHz). Both ratios are taken of signals without their mean. A figure that cannot be
-computed, or whose library is not installed, is not a number: nothing here raises for a signal.
+wide band at 16 kHz). Both ratios are taken of signals without their mean, and lie within ±100 dB:
+beyond that rounding decides, and between infinity and 150 dB for an estimate that is the voice
+itself. A figure that a signal does not have, being silent or too short, is not a number, and so is
+one whose library is not installed. What else a library raises is a fault of the program, and is
+passed on.
 """
 
-import contextlib
 import dataclasses
 import functools
 import importlib.util
@@ -53,6 +55,10 @@ IMPROVED = ("si_sdr", "sdr")
 _IMPROVEMENT = "_improvement"
 # Of masks whose first is meant to be voice 1, as those of a network trained without permutations.
 _AS_GIVEN = "_as_given"
+# What ratios are clipped to, in dB. Samples of 32 bits round at less.
+BOUND_DB = 100.0
+# 30 frames of 256 samples, 128 apart, at 10 kHz.
+_STOI_SECONDS = 0.3968
 
 
 def figures(names: Iterable[str]) -> list[str]:
@@ -107,7 +113,8 @@ def si_sdr_matrix(references: np.ndarray, estimates: np.ndarray) -> np.ndarray:
         estimates: `[estimate, sample]`.
 
     Returns:
-        float64 `[source, estimate]`, dB; not a number where one of the two is constant.
+        float64 `[source, estimate]`, dB, within ±`BOUND_DB`; not a number where one of the two is
+        constant or holds what is no finite number.
     """
     return _pairwise("pairwise_si_sdr_loss", references, estimates)
 
@@ -129,15 +136,23 @@ def _pairwise(function: str, references: np.ndarray, estimates: np.ndarray) -> n
     sounding = np.ix_(references.any(axis=-1), estimates.any(axis=-1))
     if matrix[sounding].size:
         voices, guesses = references[sounding[0].ravel()], estimates[sounding[1].ravel()]
-        # Its filters have no solution for a signal of a few samples.
-        with np.errstate(all="ignore"), contextlib.suppress(np.linalg.LinAlgError, ValueError):
-            matrix[sounding] = -getattr(bss, function)(guesses, voices)
-    return np.where(np.isfinite(matrix), matrix, np.nan)
+        try:
+            # The ratio to no rest at all is infinite.
+            with np.errstate(divide="ignore", invalid="ignore"):
+                matrix[sounding] = -getattr(bss, function)(guesses, voices)
+        except np.linalg.LinAlgError:
+            # The filters of SDR have no solution for two samples.
+            pass
+    return np.clip(matrix, -BOUND_DB, BOUND_DB)
 
 
 def _without_mean(signals: np.ndarray) -> np.ndarray:
-    """Zero-mean with a peak of 1, or exactly zero: the library takes a norm below 1e-6 as noise."""
+    """Zero-mean with a peak of 1, or exactly zero: the library takes a norm below 1e-6 as noise.
+
+    What holds NaN or infinity becomes zero, too: it is like nothing.
+    """
     signals = np.asarray(signals, np.float64)
+    signals = np.where(np.isfinite(signals).all(axis=-1, keepdims=True), signals, 0.0)
     constant = np.ptp(signals, axis=-1, keepdims=True) == 0
     centred = np.where(constant, 0.0, signals - signals.mean(axis=-1, keepdims=True))
     return centred / np.where(constant, 1.0, np.abs(centred).max(axis=-1, keepdims=True))
@@ -157,21 +172,45 @@ def best_permutation(matrix: np.ndarray) -> np.ndarray:
 
 
 def stoi(reference: np.ndarray, estimate: np.ndarray, rate: int) -> float:
-    """Short-time objective intelligibility, of `[sample]` signals; under 0.4 s not a number."""
+    """Short-time objective intelligibility, of `[sample]` signals that are not silent.
+
+    It needs 0.4 s in which the reference is within 40 dB of its loudest; with less it is not a
+    number.
+    """
     import pystoi
 
+    if reference.size < _STOI_SECONDS * rate:
+        return float("nan")
     with warnings.catch_warnings():
         # Too few frames of speech: pystoi warns and returns 1e-5, which is no measurement.
         warnings.filterwarnings("error", message="Not enough STFT frames")
-        return float(pystoi.stoi(reference, estimate, rate))
+        try:
+            return float(pystoi.stoi(_with_peak_1(reference), _with_peak_1(estimate), rate))
+        except RuntimeWarning:
+            return float("nan")
 
 
 def pesq(reference: np.ndarray, estimate: np.ndarray, rate: int) -> float:
-    """Perceptual quality, 1 to 4.6, of `[sample]` signals; only rates of 8 and 16 kHz have it."""
+    """Perceptual quality, 1 to 4.6, of `[sample]` signals that are not silent.
+
+    Other rates than 8 and 16 kHz do not have it, nor do signals under 0.25 s or without what P.862
+    takes for an utterance: there it is not a number.
+    """
     import pesq as library
 
-    mode = {8000: "nb", 16000: "wb"}[rate]
-    return float(library.pesq(rate, reference, estimate, mode))
+    mode = {8000: "nb", 16000: "wb"}.get(rate)
+    if mode is None:
+        return float("nan")
+    try:
+        # It brings both to one level, in 32 bits, in which what is far below the other is nothing.
+        return float(library.pesq(rate, _with_peak_1(reference), _with_peak_1(estimate), mode))
+    except (library.NoUtterancesError, library.BufferTooShortError):
+        return float("nan")
+
+
+def _with_peak_1(signal: np.ndarray) -> np.ndarray:
+    signal = np.asarray(signal, np.float64)
+    return signal / np.abs(signal).max()
 
 
 def mask_accuracy(masks: np.ndarray, magnitudes: np.ndarray, mixture: np.ndarray) -> float:
@@ -227,26 +266,20 @@ def score(
     for name in [name for name in names if name in perceptual]:
         values[name] = np.array(
             [
-                _or_nan(perceptual[name], reference, estimate, rate)
+                _unless_silent(perceptual[name], reference, estimate, rate)
                 for reference, estimate in zip(references, estimates[order], strict=True)
             ]
         )
     return order, values
 
 
-def _or_nan(
+def _unless_silent(
     function: Callable[..., float], reference: np.ndarray, estimate: np.ndarray, rate: int
 ) -> float:
     # Of silence the libraries make up a number, or divide by zero.
-    if not reference.any() or not estimate.any():
+    if not all(np.isfinite(signal).all() and signal.any() for signal in (reference, estimate)):
         return float("nan")
-    # Whatever a library thinks of a strange signal, the run goes on.
-    try:
-        with np.errstate(all="ignore"):
-            value = function(reference, estimate, rate)
-    except Exception:
-        return float("nan")
-    return value if np.isfinite(value) else float("nan")
+    return function(reference, estimate, rate)
 
 
 @functools.cache

@@ -19,13 +19,11 @@ from export.evaluation import (
     dataset_mixtures,
     metrics,
     oracles,
-    results,
     tables,
 )
 from export.evaluation.scoring import Row, Separation
 from export.separation import pictures
 from pipeline import features, version
-from pipeline.io import atomic
 
 _IMPROVEMENT = "si_sdr_improvement"
 _IDEAL = oracles.ORACLES[0]
@@ -71,29 +69,6 @@ def training_log(path: str) -> dict[str, list[float]]:
     return columns if "epoch" in columns else {}
 
 
-def write(
-    folder: str,
-    summary: Mapping[str, Any],
-    rows: Mapping[str, Sequence[Row]],
-    examples: Sequence[Example],
-    curves: Mapping[str, Mapping[str, Sequence[float]]],
-    *,
-    audio: bool = True,
-) -> None:
-    """Writes report.html.
-
-    Args:
-        folder: where to.
-        summary: what results.json will hold.
-        rows: of each dataset, by name.
-        examples: mixtures to look at, in order.
-        curves: `training_log` of each model.
-        audio: whether players are in the page.
-    """
-    page = render(summary, rows, examples, curves, audio=audio)
-    atomic.write_text(pathlib.Path(folder) / results.PAGE_FILE, page)
-
-
 def render(
     summary: Mapping[str, Any],
     rows: Mapping[str, Sequence[Row]],
@@ -102,7 +77,15 @@ def render(
     *,
     audio: bool = True,
 ) -> str:
-    """The page's text; arguments as for `write`."""
+    """The text of report.html.
+
+    Args:
+        summary: what results.json will hold.
+        rows: of each dataset, by name.
+        examples: mixtures to look at, in order.
+        curves: `training_log` of each model.
+        audio: whether players are in the page.
+    """
     import jinja2
 
     environment = jinja2.Environment(

@@ -6,12 +6,13 @@ report.html             the page
 results.json            settings and summary; written last, so that it marks a whole folder
 """
 
+import contextlib
 import csv
 import io
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from export.evaluation.scoring import Row
@@ -32,7 +33,8 @@ class Journal:
     Args:
         folder: made where it is missing.
         settings: what decides the figures; a journal of other settings is not gone on with.
-        overwrite: drop what another run left.
+        overwrite: drop a journal of other settings. Results that are there stay until `write`
+            has new ones.
 
     Raises:
         UserError: the folder holds a run of other settings, or files that would be replaced.
@@ -43,19 +45,16 @@ class Journal:
         self._settings = dict(settings)
         self._mixtures: dict[tuple[str, str], list[Row]] = {}
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        if overwrite:
-            for name in (SUMMARY_FILE, PAGE_FILE, ROWS_FILE, JOURNAL_FILE):
-                (self._path.parent / name).unlink(missing_ok=True)
-        elif not self._path.exists() and not (self._path.parent / SUMMARY_FILE).exists():
+        if not (overwrite or self._path.exists() or (self._path.parent / SUMMARY_FILE).exists()):
             for path in (self._path.parent / PAGE_FILE, self._path.parent / ROWS_FILE):
                 if path.exists():
                     raise errors.UserError(
                         f"{path} is there and of no run of this command: choose another "
                         "--output_dir, or --overwrite"
                     )
-        self._read()
+        self._read(overwrite)
 
-    def _read(self) -> None:
+    def _read(self, overwrite: bool) -> None:
         whole = 0
         if self._path.exists():
             for number, line in enumerate(self._path.read_bytes().splitlines(keepends=True)):
@@ -67,6 +66,8 @@ class Journal:
                     break
                 if number == 0:
                     if entry != self._settings:
+                        if overwrite:
+                            break
                         raise errors.UserError(
                             f"{self._path} was begun with other settings or another model: choose "
                             "another --output_dir, or --overwrite"
@@ -89,6 +90,31 @@ class Journal:
         """All rows of a dataset, sorted by mixture; the systems in the order of the table."""
         keys = sorted(key for key in self._mixtures if key[0] == dataset)
         return [row for key in keys for row in self._mixtures[key]]
+
+    def require(self, dataset: str, count: int, systems: Collection[str]) -> None:
+        """Checks that nothing is missing.
+
+        Args:
+            dataset: its name.
+            count: of its mixtures.
+            systems: each of which has a row of every mixture.
+
+        Raises:
+            UserError: there are more or fewer.
+        """
+        of_mixtures = [rows for (name, _), rows in self._mixtures.items() if name == dataset]
+        if len(of_mixtures) != count:
+            raise errors.UserError(
+                f"{dataset}: {len(of_mixtures)} different mixtures were scored, of {count}; no "
+                f"results were written, and the figures so far are in {self._path}"
+            )
+        for rows in of_mixtures:
+            if [row["system"] for row in rows] != list(systems):
+                raise errors.UserError(
+                    f"{dataset}: {rows[0]['mixture_id']} has figures of "
+                    f"{', '.join(row['system'] for row in rows)}, not of {', '.join(systems)}; "
+                    f"remove {self._path} and start again"
+                )
 
     def add(self, dataset: str, mixture: str, rows: list[Row]) -> None:
         """Keeps the rows of a mixture, on the disk at once."""
@@ -113,8 +139,30 @@ def finished_settings(folder: str) -> dict[str, Any] | None:
         return None
 
 
-def write_rows(folder: str, datasets: Mapping[str, Sequence[Row]]) -> None:
-    """Writes results.csv: one line a mixture and system; `nan` for what is not a number."""
+def write(
+    folder: str, datasets: Mapping[str, Sequence[Row]], page: str, summary: Mapping[str, Any]
+) -> None:
+    """Writes the files of a finished run; those that are there are replaced when all are whole.
+
+    Args:
+        folder: is there.
+        datasets: rows by name of the dataset; of what is not a number results.csv says `nan`.
+        page: the text of report.html.
+        summary: for results.json.
+    """
+    names = (ROWS_FILE, PAGE_FILE, SUMMARY_FILE)
+    paths = [pathlib.Path(folder) / name for name in names]
+    texts = (_csv(datasets), page, _json(summary))
+    # They get their names in the opposite order: results.json last.
+    with contextlib.ExitStack() as stack:
+        for path in reversed(paths):
+            file = stack.enter_context(atomic.create(str(path)))
+            file.write(texts[paths.index(path)].encode())
+        # It would say that what is half of another run is whole.
+        stack.callback(paths[-1].unlink, missing_ok=True)
+
+
+def _csv(datasets: Mapping[str, Sequence[Row]]) -> str:
     rows = [{"dataset": name, **row} for name, own in datasets.items() for row in own]
     columns = dict.fromkeys(column for row in rows for column in row)
     text = io.StringIO()
@@ -123,10 +171,8 @@ def write_rows(folder: str, datasets: Mapping[str, Sequence[Row]]) -> None:
     for row in rows:
         line = {column: row.get(column) for column in columns}
         writer.writerow({c: "nan" if value is None else value for c, value in line.items()})
-    atomic.write_text(pathlib.Path(folder) / ROWS_FILE, text.getvalue())
+    return text.getvalue()
 
 
-def write_summary(folder: str, summary: Mapping[str, Any]) -> None:
-    """Writes results.json, which makes the folder whole."""
-    text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    atomic.write_text(pathlib.Path(folder) / SUMMARY_FILE, text)
+def _json(summary: Mapping[str, Any]) -> str:
+    return json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

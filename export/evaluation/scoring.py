@@ -127,7 +127,8 @@ def score_all(tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, list[
 
     A compiled metric that takes its process down with it on a strange signal does not end the run:
     the tasks that were under way are tried again one by one, the guilty one then without STOI and
-    PESQ, which its rows lack.
+    PESQ, which its rows lack. A task is kept until its rows are handed out, whenever a process
+    dies.
 
     Args:
         tasks: made one at a time, in this process; of the same metrics.
@@ -150,27 +151,34 @@ def score_all(tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, list[
         return
     # What TensorFlow has started does not survive a fork.
     context = multiprocessing.get_context("spawn")
+    counter = itertools.count()
     more = True
     while more:
-        pending: dict[futures.Future, Task] = {}
+        # Those that have been taken and not handed out, by number.
+        kept: dict[int, Task] = {}
+        numbers: dict[futures.Future, int] = {}
         with _pool(workers, context) as pool:
             try:
-                while more or pending:
-                    while more and len(pending) < 2 * workers:
+                while more or kept:
+                    while more and len(kept) < 2 * workers:
                         task = next(tasks, None)
-                        more = task is not None
-                        if task is not None:
-                            pending[pool.submit(task.run)] = task
-                    done = futures.wait(pending, return_when=futures.FIRST_COMPLETED).done
+                        if task is None:
+                            more = False
+                            break
+                        # Before it is handed in, which fails where a process has just died.
+                        number = next(counter)
+                        kept[number] = task
+                        numbers[pool.submit(task.run)] = number
+                    done = futures.wait(numbers, return_when=futures.FIRST_COMPLETED).done
                     for future in done:
                         rows = future.result()
-                        yield pending.pop(future), rows
+                        yield kept.pop(numbers.pop(future)), rows
             except process.BrokenProcessPool:
                 pass
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        for task in pending.values():
+        for task in kept.values():
             yield task, _score_carefully(task, context)
 
 

@@ -1,5 +1,6 @@
 """The evaluator as a function and as a command: figures, resuming, refusals."""
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -7,12 +8,13 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
 
 from export import evaluate
-from export.evaluation import dataset_mixtures, oracles, results, scoring
+from export.evaluation import dataset_mixtures, oracles, report, results, scoring
 from export.separation import loading
 from pipeline import errors, features, schema
 from pipeline.dataset import dataset
@@ -226,6 +228,51 @@ class TestResuming:
         with pytest.raises(errors.UserError, match="other settings"):
             results.Journal(str(tmp_path), {"split": "valid"})
         assert not len(results.Journal(str(tmp_path), {"split": "valid"}, overwrite=True))
+        results.Journal(str(tmp_path), {"split": "valid"}).add("d", "m", [{"si_sdr": 2.0}])
+        # What an interrupted --overwrite had done is gone on with.
+        assert len(results.Journal(str(tmp_path), {"split": "valid"}, overwrite=True)) == 1
+
+    def test_old_results_stay_until_there_are_new_ones(self, test_set, tmp_path, monkeypatch):
+        settings = {"metric_names": CHEAP, "workers": 1, "examples": 0}
+        folder, data = str(tmp_path), [str(test_set)]
+        evaluate.evaluate([], data, folder, **settings)
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+        def broken(*_, **__):
+            raise OSError("the disk is full")
+
+        for module, name in ((scoring, "score_all"), (report, "render"), (results, "_json")):
+            with monkeypatch.context() as patch:
+                patch.setattr(module, name, broken)
+                with pytest.raises(OSError, match="disk is full"):
+                    evaluate.evaluate(
+                        [], data, folder, **settings, max_mixtures=2, overwrite=True
+                    )  # fmt: skip
+            now = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+            assert now.pop(results.JOURNAL_FILE)
+            assert now == before
+        evaluate.evaluate([], data, folder, **settings, max_mixtures=2, overwrite=True)
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(before)
+        assert len({row["mixture_id"] for row in read_rows(tmp_path)}) == 2
+        assert results.finished_settings(folder)["max_mixtures"] == 2
+
+    def test_results_that_are_half_replaced_are_no_results(self, tmp_path, monkeypatch):
+        """Killed between two renames."""
+        results.write(str(tmp_path), {}, "old", {"settings": 1})
+        replace = os.replace
+
+        def dying(source, target):
+            if str(target).endswith(results.PAGE_FILE):
+                raise KeyboardInterrupt
+            replace(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", dying)
+            with pytest.raises(KeyboardInterrupt):
+                results.write(str(tmp_path), {}, "new", {"settings": 2})
+        assert results.finished_settings(str(tmp_path)) is None
+        results.write(str(tmp_path), {}, "new", {"settings": 2})
+        assert results.finished_settings(str(tmp_path)) == 2
 
     @pytest.mark.parametrize("name", [results.ROWS_FILE, results.PAGE_FILE])
     def test_what_others_wrote_is_not_replaced(self, tmp_path, name):
@@ -266,6 +313,53 @@ class TestResuming:
             os.killpg(process.pid, signal.SIGINT)
             _, told = process.communicate(timeout=60)
         assert (process.returncode, told) == (130, "")
+
+    def test_no_mixture_is_lost_when_a_process_dies_between_two_tasks(self, test_set, monkeypatch):
+        """A task cannot be handed in then; it has been taken all the same."""
+        pools, make = [], scoring._pool
+        monkeypatch.setattr(scoring, "_pool", lambda *g: pools.append(make(*g)) or pools[-1])
+        expected = mixtures(test_set)
+
+        def tasks():
+            for number, mixture in enumerate(expected):
+                if number == 3:
+                    pools[-1].submit(os.abort)
+                    with contextlib.suppress(BrokenProcessPool):
+                        while True:
+                            pools[-1].submit(int).result()
+                yield scoring.Task("tones", mixture, (), ("si_sdr", "stoi"))
+
+        done = [task.mixture.id for task, _ in scoring.score_all(tasks(), 2)]
+        assert len(pools) > 1
+        assert sorted(done) == sorted(mixture.id for mixture in expected)
+
+    def test_nothing_is_written_of_fewer_mixtures_than_there_are(
+        self, test_set, tmp_path, monkeypatch
+    ):
+        score_all = scoring.score_all
+        settings = {"metric_names": CHEAP, "workers": 1, "examples": 0}
+        with monkeypatch.context() as patch:
+            patch.setattr(scoring, "score_all", lambda t, w: list(score_all(t, w))[1:])
+            with pytest.raises(errors.UserError, match="4 different mixtures were scored, of 5"):
+                evaluate.evaluate([], [str(test_set)], str(tmp_path), **settings)
+        assert [path.name for path in tmp_path.iterdir()] == [results.JOURNAL_FILE]
+        summary = evaluate.evaluate([], [str(test_set)], str(tmp_path), **settings)
+        assert summary["datasets"][0]["mixtures"] == 5
+        assert len(read_rows(tmp_path)) == 5 * len(oracles.ANCHORS)
+
+    def test_a_mixture_without_a_system_is_named(self, tmp_path):
+        journal = results.Journal(str(tmp_path), {})
+        journal.add("d", "m", [{"mixture_id": "m", "system": "mixture"}])
+        journal.require("d", 1, ["mixture"])
+        with pytest.raises(errors.UserError, match="m has figures of mixture, not of mixture, run"):
+            journal.require("d", 1, ["mixture", "run"])
+
+    def test_a_fault_of_a_metric_ends_the_run(self, test_set, tmp_path, monkeypatch):
+        (tmp_path / "pystoi.py").write_text("def stoi(*_): raise TypeError('changed')\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        task = scoring.Task("tones", mixtures(test_set)[0], (), ("si_sdr", "stoi"))
+        with pytest.raises(TypeError, match="changed"):
+            list(scoring.score_all([task], 1))
 
     def test_a_metric_that_takes_its_process_down(self, test_set, tmp_path, monkeypatch):
         (tmp_path / "pesq.py").write_text("import os\ndef pesq(*_): os.abort()\n")

@@ -74,6 +74,29 @@ class TestSiSdr:
             metrics.si_sdr_matrix(scale * (pair - 0.2), estimates), plain, atol=1e-5
         )
 
+    @pytest.mark.parametrize("name", NAMES)
+    def test_an_estimate_that_is_the_voice_itself_is_the_best_there_is(self, pair, name):
+        """The ratio is infinite: the order is right, and the figure at its bound."""
+        order, values = metrics.score(pair, pair[::-1], RATE, [name])
+        assert list(order) == [1, 0]
+        assert list(values[name]) == [100, 100]
+
+    def test_one_of_two_estimates_is_the_voice_itself(self, pair):
+        estimates = np.stack([pair[1], pair[0] + 10 * pair[1]])
+        order, values = metrics.score(pair, estimates, RATE, NAMES)
+        assert list(order) == [1, 0]
+        assert values["si_sdr"][1] == 100
+        assert values["si_sdr"][0] == pytest.approx(
+            si_sdr_by_formula(pair[0], estimates[1]), abs=1e-6
+        )
+
+    def test_what_has_nothing_of_the_voice_is_the_worst_there_is(self):
+        seconds = np.arange(RATE) / RATE
+        voices = np.sin(2 * np.pi * 100 * seconds)[np.newaxis]
+        other = np.zeros((1, RATE))
+        other[0, 0], other[0, RATE // 2] = 1, -1  # Where the voice crosses zero.
+        np.testing.assert_allclose(metrics.si_sdr_matrix(voices, other), -100)
+
 
 class TestSdr:
     def test_is_that_of_mir_eval(self, pair):
@@ -133,6 +156,44 @@ class TestWhatCannotBeComputed:
         if num_samples == 1:
             assert np.isnan(values["si_sdr"]).all()
 
+    def test_an_estimate_that_is_no_number_costs_itself_alone(self):
+        voices = noise(0, 2, RATE)
+        estimates = voices[::-1] + 0.1 * noise(1, 2, RATE)
+        estimates[0, 7] = np.nan
+        order, values = metrics.score(voices, estimates, RATE, [*NAMES, "stoi", "pesq"])
+        assert list(order) == [1, 0]
+        assert values["si_sdr"][0] == pytest.approx(20, abs=0.3)
+        assert all(np.isnan(of_voices[1]) for of_voices in values.values())
+        assert not any(np.isnan(of_voices[0]) for of_voices in values.values())
+
+    def test_pesq_without_an_utterance_is_not_a_number(self):
+        pytest.importorskip("pesq")
+        click = np.zeros((1, 2 * RATE))
+        click[0, RATE : RATE + 200] = noise(0, 200)
+        values = metrics.score(click, click + noise(1, *click.shape), RATE, ["pesq"])[1]
+        assert np.isnan(values["pesq"][0])
+
+    @pytest.mark.parametrize("name", ["pesq", "stoi"])
+    def test_what_else_a_library_raises_is_a_fault_of_the_program(self, name, monkeypatch):
+        def broken(*_, **__):
+            raise TypeError("the library has changed")
+
+        library = pytest.importorskip({"pesq": "pesq", "stoi": "pystoi"}[name])
+        monkeypatch.setattr(library, name, broken)
+        signal = noise(0, 1, RATE)
+        with pytest.raises(TypeError, match="the library has changed"):
+            metrics.score(signal, signal, RATE, [name])
+
+    def test_a_ratio_that_fails_is_a_fault_of_the_program(self, monkeypatch):
+        from fast_bss_eval import numpy as bss
+
+        def broken(*_):
+            raise ValueError("the library has changed")
+
+        monkeypatch.setattr(bss, "pairwise_sdr_loss", broken)
+        with pytest.raises(ValueError, match="the library has changed"):
+            metrics.sdr_matrix(noise(0, 2, RATE), noise(1, 2, RATE))
+
     def test_different_lengths_are_a_mistake_of_the_caller(self):
         with pytest.raises(ValueError, match=r"\(100, 101\)"):
             metrics.score(noise(0, 2, 100), noise(0, 2, 101), RATE, NAMES)
@@ -166,6 +227,16 @@ class TestPerceptual:
         assert scored == sorted(scored, reverse=True)
         assert scored[0][0] == pytest.approx(1, abs=1e-3)
         assert scored[0][1] == pytest.approx(4.549, abs=0.05)  # P.862.1: the best there is
+
+    @pytest.mark.parametrize("scale", [1e-30, 1e30])
+    def test_do_not_depend_on_level(self, speech, scale):
+        pytest.importorskip("pystoi")
+        pytest.importorskip("pesq")
+        noisy = at_ratio(speech.astype(np.float64), noise(0, speech.size), 5)[np.newaxis]
+        _, plain = metrics.score(speech[np.newaxis], noisy, RATE, ["stoi", "pesq"])
+        _, values = metrics.score(speech[np.newaxis], scale * noisy, RATE, ["stoi", "pesq"])
+        assert values["stoi"] == pytest.approx(plain["stoi"], abs=1e-6)
+        assert values["pesq"] == pytest.approx(plain["pesq"], abs=1e-4)
 
     def test_pesq_of_another_rate_is_not_a_number(self):
         signal = noise(0, 1, 11025)
