@@ -6,8 +6,23 @@ DEMO ?= demo
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
+# tensorflow-io works with TensorFlow 2.17, which exists up to Python 3.12; later versions of Python
+# take the newest TensorFlow without it. Exact versions are kept for Python 3.11 and later.
+PYTHON_MINOR := $(shell $(PYTHON) -c 'import sys; print(sys.version_info[1])')
+ifneq ($(filter 11 12,$(PYTHON_MINOR)),)
+EXTRAS := io,
+CONSTRAINTS := --constraint constraints.txt
+else ifeq ($(PYTHON_MINOR),10)
+EXTRAS := io,
+NOTE := Python 3.10: the newest versions that pip finds are installed, not those of constraints.txt
+else
+CONSTRAINTS := --constraint constraints-latest.txt
+NOTE := Python 3.$(PYTHON_MINOR): the newest TensorFlow is installed, without tensorflow-io (no s3:// in the trainer)
+endif
+PIP_INSTALL = $(BIN)/pip install --quiet $(CONSTRAINTS)
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo flink experiments bench benchmark alternatives fuzz test test-slow test-latest lint format clean
+.PHONY: help install demo flink experiments bench benchmark alternatives fuzz test test-slow test-latest lint docs format clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -19,14 +34,15 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: setup.py constraints.txt | $(BIN)/python
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[io,demo,serve,lite,completion]'
+	@$(if $(NOTE),echo '$(NOTE)')
+	$(PIP_INSTALL) --editable '.[$(EXTRAS)demo,serve,lite,stoi,completion]'
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[io,demo,serve,lite,completion,test,lint]'
+	$(PIP_INSTALL) --editable '.[$(EXTRAS)demo,serve,lite,stoi,completion,test,lint,docs]'
 	@# pesq has no wheel: where there is no compiler, that one metric stays not-a-number.
 	@if command -v cc >/dev/null; then \
-	  $(BIN)/pip install --quiet --constraint constraints.txt pesq; \
+	  $(PIP_INSTALL) pesq; \
 	else echo 'no C compiler: PESQ is not installed, its tests are skipped'; fi
 	@touch $@
 
@@ -67,7 +83,7 @@ benchmark: $(VENV)/.tests alternatives  ## All of docs/speed.md, beside PyTorch,
 alternatives: .venv-alternatives/.installed  ## What benchmarks compare with, in .venv-alternatives (6 GB)
 
 $(VENV)/.fuzz: $(VENV)/.installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[io,demo,fuzz]'
+	$(PIP_INSTALL) --editable '.[$(EXTRAS)demo,fuzz]'
 	@touch $@
 
 fuzz: $(VENV)/.fuzz  ## The readers against damaged input, SECONDS=60 each
@@ -81,10 +97,15 @@ test: $(VENV)/.tests  ## Tests, but for those that take more than ten seconds ea
 test-slow: $(VENV)/.tests  ## Those that take more than ten seconds each: large networks, Flink, object stores
 	$(PYTEST) -m slow $(ARGS)
 
-lint: $(VENV)/.tests  ## Style, types
+lint: $(VENV)/.tests  ## Style, types, spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
+
+docs: $(VENV)/.tests  ## The documentation as a site, in site/; links are checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo site/index.html
 
 format: $(VENV)/.tests  ## Mends what can be mended by a machine
 	$(BIN)/ruff check --fix .
@@ -101,4 +122,4 @@ test-latest: .venv-latest/.tests  ## The path through all rooms on the newest Te
 	.venv-latest/bin/python -m pytest --numprocesses=2 --dist=loadgroup $(or $(ARGS),tests/end_to_end tests/models tests/pipeline/dataset/shards_test.py --ignore=tests/end_to_end/runners_test.py)
 
 clean:  ## Removes environments and what the demo made
-	rm -rf $(VENV) .venv-latest .venv-alternatives $(DEMO) *.egg-info build dist
+	rm -rf $(VENV) .venv-latest .venv-alternatives $(DEMO) *.egg-info build dist site

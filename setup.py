@@ -26,6 +26,8 @@ EXTRAS = {
     "aws": ["apache-beam[aws]"],
     # What Beam's file system for gs:// needs; all of apache-beam[gcp] excludes TensorFlow 2.17.
     "gcp": ["google-cloud-storage", "google-apitools", "google-auth-httplib2"],
+    # Intelligibility; PESQ has no wheel and needs a compiler.
+    "stoi": ["pystoi"],
     "evaluate": ["pystoi", "pesq", "scikit-learn"],
 }
 EXTRAS["test"] = [
@@ -45,6 +47,9 @@ EXTRAS["test"] = [
     "pyannote.metrics>=3",
     # A server of S3 on this machine: moto[server] brings ten times as much, for other services.
     "moto[s3]>=5",
+    "nbclient",
+    "nbformat",
+    "ipykernel",
     "flask",
     "flask-cors",
     "pystoi",
@@ -52,7 +57,8 @@ EXTRAS["test"] = [
     "selenium",
 ]
 EXTRAS["fuzz"] = ["atheris"]
-EXTRAS["lint"] = ["ruff", "mypy"]
+EXTRAS["lint"] = ["ruff", "mypy", "codespell"]
+EXTRAS["docs"] = ["mkdocs-material", "mkdocstrings[python]"]
 
 setuptools.setup(
     name="voices-apart",
@@ -65,7 +71,10 @@ setuptools.setup(
     packages=setuptools.find_packages(
         include=[f"{room}{below}" for room in ROOMS for below in ("", ".*")]
     ),
-    package_data={"export": ["templates/*", "pretrained/*/*", "pretrained/*/variables/*"]},
+    package_data={
+        **{room: ["py.typed"] for room in ROOMS},
+        "export": ["py.typed", "templates/*", "pretrained/*/*", "pretrained/*/variables/*"],
+    },
     entry_points={
         "console_scripts": [
             "voices-apart = export.main:main",
@@ -96,7 +105,8 @@ setuptools.setup(
     classifiers=[
         "Intended Audience :: Science/Research",
         "Operating System :: POSIX :: Linux",
-        "Programming Language :: Python :: 3",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in (10, 11, 12, 13)),
+        "Typing :: Typed",
         "Topic :: Multimedia :: Sound/Audio :: Analysis",
     ],
 )

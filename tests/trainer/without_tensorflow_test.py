@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from models import separator
+from models import registry, separator  # noqa: F401
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
@@ -30,7 +30,8 @@ def run(tmp_path_factory):
     (folder / "sitecustomize.py").write_text(_CUSTOMIZE)
 
     def run(*arguments):
-        path = os.pathsep.join(map(str, (folder, ROOT, pathlib.Path(__file__).parent)))
+        here = pathlib.Path(__file__).parent
+        path = os.pathsep.join(map(str, (folder, ROOT, here, here / "data")))
         return subprocess.run(
             [sys.executable, *map(str, arguments)],
             env={
@@ -82,9 +83,10 @@ def test_the_command_mixes_trains_validates_and_goes_on(small_dataset, tmp_path,
 
 def test_batches_come_in_order_and_the_rate_warms_up_there_too(run):
     program = (
-        "import mixing_test, optimizer_test\n"
+        "import dynamic_mixing_test, optimizer_test\n"
         "optimizer_test.test_warm_up_rises_to_the_rate_and_stays(0.0)\n"
-        "print(mixing_test.numbers_seen(0, 2, 3) + mixing_test.numbers_seen(2, 3, 1))"
+        "seen = dynamic_mixing_test.numbers_seen\n"
+        "print(seen(0, 2, 3) + seen(2, 3, 1))"
     )
     found = run("-c", program)
     assert found.stdout.split("\n")[-2:-1] == [str(list(range(12)))], found.stderr

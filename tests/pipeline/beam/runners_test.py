@@ -9,7 +9,7 @@ import pytest
 from pipeline import errors
 from pipeline.beam import runners
 
-BUILD = pathlib.Path(__file__).resolve().parent.parent.parent / "BUILD.md"
+BUILD = pathlib.Path(__file__).resolve().parents[3] / "BUILD.md"
 
 
 def test_the_flags_in_the_manual_are_beams():

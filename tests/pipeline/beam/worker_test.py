@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 # By module: what is installed under another name.
 NAMES = {
     "absl": "absl-py",
@@ -26,7 +26,7 @@ import sys
 for name in ("absl", "tensorflow", "keras", "tqdm", "jinja2", "matplotlib", "tensorboard"):
     sys.modules[name] = None
 import pipeline.beam.transforms, pipeline.beam.worker
-print(*(name for name in sys.modules if name.partition(".")[0] == "pipeline"))
+print(*(m.__file__ for n, m in sys.modules.items() if n.partition(".")[0] == "pipeline"))
 """
 
 
@@ -45,8 +45,7 @@ def imported(path):
 def of_workers():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    modules = [name for name in done.stdout.split() if name != "pipeline"]
-    return set().union(*(imported(ROOT / f"{name.replace('.', '/')}.py") for name in modules))
+    return set().union(*(imported(pathlib.Path(path)) for path in done.stdout.split()))
 
 
 def test_workers_need_what_the_manual_puts_into_their_image(of_workers):
@@ -56,7 +55,7 @@ def test_workers_need_what_the_manual_puts_into_their_image(of_workers):
 
 
 def test_what_the_pipeline_imports_is_asked_for():
-    wanted = set().union(*(imported(path) for path in (ROOT / "pipeline").glob("*.py")))
+    wanted = set().union(*(imported(path) for path in (ROOT / "pipeline").rglob("*.py")))
     setup = (ROOT / "setup.py").read_text()
     required = re.search(r"install_requires=\[(.*?)\]", setup, re.DOTALL)[1]
     names = set(re.findall(r'"([\w-]+)', required))

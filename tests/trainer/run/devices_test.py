@@ -63,7 +63,7 @@ def test_two_devices_take_the_step_of_one(tmp_path):
                 "KERAS_BACKEND": backend,
                 "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
             },
-            cwd=pathlib.Path(__file__).parent.parent.parent,
+            cwd=pathlib.Path(__file__).parents[3],
             check=True,
             timeout=300,
         )
