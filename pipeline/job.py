@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from pipeline import errors, inspection, job_settings, plan, schema
 from pipeline.beam import progress
@@ -344,7 +344,10 @@ class _Job:
                 mixing = dataclasses.replace(
                     settings.mixing, min_samples=self._min_samples, max_samples=self._max_samples
                 )
-                splits = corpus.assign_splits(self._table.utterances, settings.valid_fraction)
+                splits = corpus.assign_splits(
+                    self._table.utterances, settings.valid_fraction, settings.mixing.num_sources
+                )
+                self._say_without_valid(splits)
                 self._mixtures = plan.make(facts, splits, mixing)
                 of_train = {
                     fact.utterance.id
@@ -367,6 +370,16 @@ class _Job:
                 masks=settings.masks,
                 num_shards=settings.num_shards,
                 seed=settings.mixing.seed,
+            )
+
+    def _say_without_valid(self, splits: Mapping[str, str]) -> None:
+        """Where there are too few speakers for a split that was asked for."""
+        of_train = sum(split == "train" for split in splits.values())
+        if of_train and "valid" not in splits.values() and self._settings.valid_fraction > 0:
+            voices = self._settings.mixing.num_sources
+            self._say(
+                f"no valid split: {of_train} speakers are too few to take {voices} of them from "
+                "train"
             )
 
     def _with_clean(

@@ -182,6 +182,7 @@ def make(
         raise errors.UserError(
             f"no utterance has {settings.min_samples} samples or more; lower --min_seconds"
         )
+    speakers = {fact.utterance.speaker for part in by_split.values() for fact in part}
     mixtures = []
     for split in sorted(by_split, key=_SPLIT_ORDER.__getitem__):
         pool = _Pool(by_split[split])
@@ -189,7 +190,7 @@ def make(
             raise errors.UserError(
                 f"split {split} has {len(pool.speakers)} speaker(s) with usable recordings "
                 f"({', '.join(pool.speakers)}), but a mixture has {settings.num_sources} voices, "
-                "each another speaker's" + _hint(split)
+                "each another speaker's" + _hint(split, alone=len(speakers) == 1)
             )
         for first in sorted(pool.facts, key=lambda fact: fact.utterance.id):
             for number in range(settings.mixtures_per_utterance):
@@ -363,7 +364,9 @@ def _mixture(fields: dict[str, Any]) -> Mixture:
     return Mixture(**values)
 
 
-def _hint(split: str) -> str:
+def _hint(split: str, alone: bool) -> str:
+    if alone:
+        return "; name the folder in which the speakers' folders are, or a manifest"
     if split == "valid":
         return "; raise --valid_fraction, or set it to 0 for no valid split"
     return "; give the split more speakers, or leave it out"

@@ -213,17 +213,21 @@ def read_manifest(path: str) -> Corpus:
     return Corpus(((path, "manifest"),), tuple(sorted(table)), tuple(sorted(rejections)))
 
 
-def assign_splits(utterances: Iterable[Utterance], valid_fraction: float) -> dict[str, str]:
+def assign_splits(
+    utterances: Iterable[Utterance], valid_fraction: float, num_sources: int = 2
+) -> dict[str, str]:
     """The split of each speaker.
 
     A declared split holds; speakers without one are of train. Where none is declared valid, those
     of train become valid whose SHA-256 of the name (its first 8 bytes as a fraction of 2^64) is
-    below `valid_fraction`; if that gives fewer than two and train has four or more, the two lowest.
-    A fraction of 0 asks for none.
+    below `valid_fraction`; if that leaves either split fewer speakers than a mixture has voices,
+    the lowest, as many as there are voices; and none where there are not enough for both splits.
+    A fraction of 0 asks for none, a fraction of 1 for no train split.
 
     Args:
         utterances: of a corpus, in any order; no speaker in two splits.
         valid_fraction: 0 to 1.
+        num_sources: voices in a mixture.
 
     Returns:
         `train`, `valid` or `test` by speaker, sorted by speaker.
@@ -236,8 +240,8 @@ def assign_splits(utterances: Iterable[Utterance], valid_fraction: float) -> dic
         return splits
     train = sorted((s for s in splits if splits[s] == "train"), key=_hash_fraction)
     valid = [s for s in train if _hash_fraction(s) < valid_fraction]
-    if len(valid) < 2 and len(train) >= 4:
-        valid = train[:2]
+    if valid_fraction < 1 and not num_sources <= len(valid) <= len(train) - num_sources:
+        valid = train[:num_sources] if len(train) >= 2 * num_sources else []
     return {speaker: "valid" if speaker in valid else split for speaker, split in splits.items()}
 
 

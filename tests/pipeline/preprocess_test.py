@@ -402,6 +402,29 @@ def test_a_job_that_goes_on_does_not_mix_records_with_and_without_a_feature(
                 assert lists["longest"] == lists["num_samples"]
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_few_speakers_are_enough_whatever_they_are_called(tmp_path, voice, count):
+    names = [f"s{n}" for n in range(200)]
+    fractions = {n: int(hashlib.sha256(n.encode()).hexdigest(), 16) / 2**256 for n in names}
+    # One of them alone would be valid.
+    low = min(names, key=fractions.__getitem__)
+    high = sorted(names, key=fractions.__getitem__)[-count:]
+    for seed, name in enumerate([low, *high[1:]]):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        soundfile.write(tmp_path / "in" / name / "1.wav", voice(seed, 2.0), 16000)
+    info, said = make(tmp_path / "out", tmp_path / "in")
+    assert {name: split.mixtures for name, split in info.splits.items()} == {"train": count}
+    assert f"no valid split: {count} speakers are too few" in said
+
+
+def test_a_single_speaker_may_be_the_folder_above_the_speakers(tmp_path, voice):
+    for seed, name in enumerate("ab"):
+        (tmp_path / "people" / name).mkdir(parents=True)
+        soundfile.write(tmp_path / "people" / name / "1.wav", voice(seed, 2.0), 16000)
+    with pytest.raises(errors.UserError, match=r"1 speaker.*\(people\).* in which the speakers'"):
+        make(tmp_path / "out", tmp_path)
+
+
 def test_bad_recordings_are_named_and_left_out(corpus_folder, tmp_path):
     corpus = tmp_path / "corpus"
     shutil.copytree(corpus_folder, corpus)

@@ -1,5 +1,6 @@
 """TIMIT's tree in all its copies, manifests good and bad, folders, and the split by speaker."""
 
+import collections
 import csv
 import hashlib
 import io
@@ -7,6 +8,7 @@ import os
 import pickle
 import unicodedata
 
+import numpy as np
 import pytest
 
 from pipeline import errors
@@ -354,6 +356,28 @@ def test_few_speakers_give_the_two_lowest():
     assert [n for n in names if splits[n] == "valid"] == sorted(sorted(names, key=fraction)[:2])
     three = corpus.assign_splits(speakers("a", "b", "c"), 1e-9)
     assert set(three.values()) == {"train"}
+
+
+@pytest.mark.parametrize("num_sources", [2, 3])
+@pytest.mark.parametrize("valid_fraction", [0.1, 0.5, 0.9])
+def test_either_split_has_speakers_for_a_mixture_whatever_they_are_called(
+    num_sources, valid_fraction
+):
+    random = np.random.default_rng(3)
+    for count in range(num_sources, 12):
+        for _ in range(20):
+            names = [f"{n}" for n in random.integers(10**9, size=count)]
+            splits = corpus.assign_splits(speakers(*names), valid_fraction, num_sources)
+            sizes = collections.Counter(splits.values())
+            assert sizes["train"] >= num_sources
+            assert (sizes["valid"] >= num_sources) == (count >= 2 * num_sources)
+            assert sizes["valid"] in (0, *range(num_sources, count))
+            lowest = sorted(names, key=fraction)[: sizes["valid"]]
+            assert {n for n in names if splits[n] == "valid"} == set(lowest)
+
+
+def test_a_fraction_of_one_asks_for_no_train_split():
+    assert set(corpus.assign_splits(speakers("a", "b"), 1.0).values()) == {"valid"}
 
 
 def test_declared_splits_hold():
