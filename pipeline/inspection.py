@@ -1,7 +1,9 @@
 """One recording to its facts, or to the reason why it is rejected."""
 
+import collections
 import dataclasses
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -66,6 +68,30 @@ def inspect(utterance: corpus.Utterance, rate: int) -> Facts | corpus.Rejection:
         file_bytes=len(data),
         file_rate=file_rate,
     )
+
+
+def reject_shared(facts: Iterable[Facts]) -> tuple[list[Facts], list[corpus.Rejection]]:
+    """Leaves out recordings that are said to be of several speakers: nobody knows whose they are.
+
+    Args:
+        facts: of all recordings.
+
+    Returns:
+        The facts of the others, in their order, and the rejections.
+    """
+    table = list(facts)
+    owners: dict[str, dict[str, str]] = collections.defaultdict(dict)
+    for fact in table:
+        owners[fact.sha256].setdefault(fact.utterance.speaker, fact.utterance.path)
+    kept, rejections = [], []
+    for fact in table:
+        others = [s for s in owners[fact.sha256] if s != fact.utterance.speaker]
+        if not others:
+            kept.append(fact)
+            continue
+        reason = f"the same file as {owners[fact.sha256][others[0]]}, which is {others[0]}'s"
+        rejections.append(corpus.Rejection(fact.utterance.path, reason))
+    return kept, rejections
 
 
 def decode(data: bytes, rate: int) -> tuple[np.ndarray, float, int]:

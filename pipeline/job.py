@@ -292,7 +292,11 @@ class _Job:
                 f"{len(utterances)} recordings went into the inspection, but "
                 f"{len(facts) + len(rejections)} came out; run the same command again"
             )
-        return facts, sorted({*rejections, *self._table.rejections})
+        shared: list[corpus.Rejection] = []
+        # A list of mixtures has decided what is used.
+        if self._listed is None:
+            facts, shared = inspection.reject_shared(facts)
+        return facts, sorted({*rejections, *shared, *self._table.rejections})
 
     def _refuse_bad(
         self, facts: Sequence[inspection.Facts], rejections: Sequence[corpus.Rejection]

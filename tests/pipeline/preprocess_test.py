@@ -444,6 +444,23 @@ def test_bad_recordings_are_named_and_left_out(corpus_folder, tmp_path):
     assert sum(split.mixtures for split in info.splits.values()) == 12
 
 
+def test_a_recording_of_two_speakers_is_nobodys(corpus_folder, tmp_path):
+    corpus = tmp_path / "corpus"
+    shutil.copytree(corpus_folder, corpus)
+    shutil.copy(corpus / "speaker0" / "0.wav", corpus / "speaker1" / "copy.wav")
+    # The same person's twice is one person's.
+    shutil.copy(corpus / "speaker2" / "0.wav", corpus / "speaker2" / "again.wav")
+    info, _ = make(tmp_path / "out", corpus)
+    with open(tmp_path / "out" / schema.REJECTED_FILE, newline="") as file:
+        rows = {row["path"]: row["reason"] for row in csv.DictReader(file)}
+    first, second = (str(corpus / n) for n in ("speaker0/0.wav", "speaker1/copy.wav"))
+    assert rows == {
+        first: f"the same file as {second}, which is speaker1's",
+        second: f"the same file as {first}, which is speaker0's",
+    }
+    assert sum(split.mixtures for split in info.splits.values()) == 12
+
+
 def test_too_many_bad_recordings_fail(corpus_folder, tmp_path):
     corpus = tmp_path / "corpus"
     shutil.copytree(corpus_folder, corpus)
@@ -541,7 +558,7 @@ def test_what_a_person_can_get_wrong_is_one_line(
     [
         ("", {"mixture_list": "/no.csv"}, r"/no\.csv: no such file"),
         ("", {"min_seconds": 60.0}, "--min_seconds"),
-        ("", {"mixing": plan.Settings(num_sources=3)}, r"2 speaker\(s\)"),
+        ("", {"mixing": plan.Settings(num_sources=5)}, r"4 speaker\(s\)"),
         ("speaker0", {}, "in no speaker's folder"),
     ],
 )
