@@ -8,13 +8,15 @@
 Any other exception is a fault of the program and keeps its traceback.
 """
 
+import functools
 import logging as stdlib_logging
 import math
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 from absl import flags, logging
 
@@ -24,6 +26,13 @@ from pipeline import errors, version
 typed_as: str | None = None
 
 _HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
+# What every command that has such a flag reads through `pipeline.io`, stores included.
+_READ_ANYWHERE = frozenset(
+    ("data_dir", "input_dir", "manifest", "mixture_list", "noise_dir", "room_dir",
+     "utterances_manifest")
+)  # fmt: skip
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_HOME_IN_UNKNOWN = re.compile(r"(--?\w+=)(~.*)", re.DOTALL)
 
 
 def run(
@@ -31,9 +40,14 @@ def run(
     description: str,
     *,
     pass_unknown: bool = False,
+    remote: Collection[str] = (),
     argv: Sequence[str] | None = None,
 ) -> None:
     """Parses the flags, runs `main`, and ends the process.
+
+    `~` and `~user` at the start of a flag's value become the home folder, which the shell leaves
+    alone after `--output_dir=`. A value with `://` in it is refused where the command knows only
+    files of this machine: it would make a folder with the name `s3:`.
 
     Args:
         main: gets what is left of the command line (positional arguments and, with
@@ -41,16 +55,23 @@ def run(
         description: what `--help` prints first; a command gives its module's `__doc__`.
         pass_unknown: hand unknown flags to `main`, which then has to refuse those that are
             nobody's with `flags.Error`. Otherwise they are errors here.
+        remote: flags that may name a place in a store, beside those that do in every command
+            (`--data_dir`, `--input_dir`, …).
         argv: the command line, by default the process's.
     """
     # TensorFlow's native part greets on stderr with ten lines unless told not to, before it loads.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     arguments = list(sys.argv if argv is None else argv)
-    sys.exit(_run(main, description, pass_unknown, arguments))
+    _mend_streams()
+    sys.exit(_run(main, description, pass_unknown, remote, arguments))
 
 
 def _run(
-    main: Callable[[list[str]], int | None], description: str, pass_unknown: bool, argv: list[str]
+    main: Callable[[list[str]], int | None],
+    description: str,
+    pass_unknown: bool,
+    remote: Collection[str],
+    argv: list[str],
 ) -> int:
     own = argv[: argv.index("--")] if "--" in argv else argv
     logging.use_absl_handler()
@@ -67,7 +88,9 @@ def _run(
             # absl's own default hides `info`. Not the root's level: Beam and others log there.
             logging.get_absl_logger().setLevel(stdlib_logging.INFO)
         _refuse_no_numbers()
-        return main(rest[1:]) or 0
+        _expand_home()
+        _refuse_stores(remote, () if pass_unknown else rest[1:])
+        return main([_HOME_IN_UNKNOWN.sub(_at_home, word) for word in rest[1:]]) or 0
     except flags.Error as error:
         _complain(error, f"{error}; --help lists the flags")
         return 2
@@ -112,6 +135,72 @@ def _refuse_no_numbers() -> None:
         value = flags.FLAGS[name].value
         if isinstance(value, float) and not math.isfinite(value):
             raise flags.Error(f"--{name}={value} is not a finite number")
+
+
+def _mend_streams() -> None:
+    """Makes the standard streams such that no message can end the command.
+
+    Where one is closed (`2>&-`), the next file to be opened would get its number, and what
+    libraries write to standard error would land in that file. `sys.__stdout__` and `sys.__stdin__`
+    stay None, for commands that need them.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free: this one.
+            os.open(os.devnull, os.O_RDWR)
+            # Workers, too, would otherwise be started without.
+            os.set_inheritable(number, True)
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    # A file's name may have characters that the stream's encoding lacks.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _map_text(value: Any, change: Callable[[str], str]) -> Any:
+    """A flag's value, its text changed, or that of each of its parts."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list | tuple):
+        return type(value)(_map_text(part, change) for part in value)
+    return value
+
+
+def _expand_home() -> None:
+    """Puts the home folder in place of `~` in all flags."""
+    for name in flags.FLAGS:
+        flag = flags.FLAGS[name]
+        changed = _map_text(flag.value, os.path.expanduser)
+        if changed != flag.value:
+            flag.value = changed
+
+
+def _at_home(match: re.Match[str]) -> str:
+    return match[1] + os.path.expanduser(match[2])
+
+
+def _refuse_stores(remote: Collection[str], positional: Sequence[str]) -> None:
+    """Raises where a place in a store is named to a command that knows local files only."""
+
+    def refuse(value: str, flag: str = "") -> str:
+        if _SCHEME.match(value):
+            raise flags.Error(
+                f"{flag}{value}: files in a store are not taken here; name a file or folder of "
+                "this machine, and copy it from there or to there"
+            )
+        return value
+
+    for name in flags.FLAGS:
+        flag = flags.FLAGS[name]
+        if flag.present and name not in _READ_ANYWHERE and name not in remote:
+            _map_text(flag.value, functools.partial(refuse, flag=f"--{name}="))
+    for word in positional:
+        refuse(word)
 
 
 def require(condition: object, message: str) -> None:

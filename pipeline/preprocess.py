@@ -154,4 +154,4 @@ def _check_flags() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__, pass_unknown=True)
+    cli.run(main, __doc__, pass_unknown=True, remote=("output_dir",))

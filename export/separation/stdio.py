@@ -184,8 +184,8 @@ def run(
     Raises:
         UserError: the input is no audio or ends within a sample, or the model cannot do it.
     """
-    # What is closed before the program starts is None.
-    if sys.stdin is None or (output_dir is None and sys.stdout is None):
+    # What is closed before the program starts is None; `pipeline.cli` replaces `sys.stdout` then.
+    if sys.__stdin__ is None or (output_dir is None and sys.__stdout__ is None):
         raise errors.UserError("--stream needs standard input, and standard output or --output_dir")
     if sys.stdin.isatty():
         raise errors.UserError("--stream reads samples from standard input: arecord … | …")
