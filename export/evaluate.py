@@ -36,6 +36,9 @@ def evaluate(
     audio: bool = True,
     overwrite: bool = False,
     clusterers: Sequence[str] = (),
+    conditions: Sequence[str] = ("clean",),
+    noise_dir: str = "",
+    room_dir: str = "",
 ) -> dict[str, Any] | None:
     """What the command does.
 
@@ -52,6 +55,9 @@ def evaluate(
         overwrite: replace what is in `output_dir`, when the new results are whole.
         clusterers: of `export.evaluation.clusterers`; each model with embeddings is a further
             system with each.
+        conditions: of `export.evaluation.conditions.NAMES`; each dataset is evaluated under each.
+        noise_dir: recordings for `noise`; made where it is empty.
+        room_dir: impulse responses for `room`, likewise.
 
     Returns:
         The summary, as results.json has it; None where it was there already.
@@ -59,11 +65,14 @@ def evaluate(
     Raises:
         UserError: a model, a dataset or the folder is not what it should be.
     """
-    from export.evaluation import aggregates, metrics, oracles, report, results, scoring
+    from export.evaluation import aggregates, metrics, report, results, scoring
+    from export.evaluation import conditions as conditions_lib
 
     names = _chosen_metrics(metric_names)
     absent = metrics.missing_libraries(names)
-    datasets = _open_datasets(data_dirs, split)
+    datasets = conditions_lib.open_all(
+        _open_datasets(data_dirs), split, max_mixtures, conditions, noise_dir, room_dir
+    )
     loaded = _load_models(models, datasets, clusterers)
     settings = {
         "version": version.VERSION,
@@ -77,6 +86,7 @@ def evaluate(
             {"name": name, "path": model.path, "sha256": _fingerprint(model.path)}
             for name, model in loaded.items()
         ],
+        **conditions_lib.fingerprints(noise_dir, room_dir),
     }
     finished = results.finished_settings(output_dir)
     if finished is not None and not overwrite:
@@ -91,18 +101,19 @@ def evaluate(
         print(f"{name}: {library} is not installed (pip install voices-apart[evaluate]): nan")
 
     libraries = metrics.versions()
+    several = any(d.condition != conditions_lib.CLEAN for d in datasets)
     journal = results.Journal(output_dir, {**settings, "libraries": libraries}, overwrite)
     started, resumed = time.monotonic(), len(journal)
     if resumed:
         print(f"{resumed} mixtures are there already")
     usable = tuple(name for name in names if name not in absent)
-    tasks = _tasks(datasets, split, max_mixtures, loaded, usable, journal)
-    total = sum(d.count(split, max_mixtures) for d in datasets)
+    tasks = _tasks(datasets, loaded, usable, journal)
+    total = sum(d.count for d in datasets)
     for task, rows in _progress(scoring.score_all(tasks, workers or _cores()), total, resumed):
         journal.add(task.dataset, task.mixture.id, rows)
     seconds = time.monotonic() - started
     for d in datasets:
-        journal.require(d.name, d.count(split, max_mixtures), [*oracles.ANCHORS, *loaded])
+        journal.require(d.name, d.count, [*d.anchors, *loaded])
 
     rows_of = {d.name: journal.rows(d.name) for d in datasets}
     summary = {
@@ -113,12 +124,16 @@ def evaluate(
         "datasets": [
             {
                 "name": d.name,
-                "mixtures": d.count(split, max_mixtures),
+                # Left out where it is clean: what these files were before there was another.
+                **({"condition": d.condition, "dataset": d.base} if several else {}),
+                "mixtures": d.count,
                 "seconds": round(sum(_seconds(rows_of[d.name])), 2),
                 "rate": d.info.sample_rate,
                 "num_sources": d.info.num_sources,
-                "systems": aggregates.summarise(rows_of[d.name], names),
-                "differences": aggregates.differences(rows_of[d.name], list(loaded), names),
+                "systems": aggregates.summarise(rows_of[d.name], d.metrics(names)),
+                "differences": aggregates.differences(
+                    rows_of[d.name], list(loaded), d.metrics(names)
+                ),
             }
             for d in datasets
         ],
@@ -130,26 +145,13 @@ def evaluate(
         },
     }
     shown = [
-        example
-        for d in datasets
-        for example in _examples(d, split, max_mixtures, loaded, rows_of[d.name], examples)
+        example for d in datasets for example in _examples(d, loaded, rows_of[d.name], examples)
     ]
     curves = {name: report.training_log(model.path) for name, model in loaded.items()}
     page = report.render(summary, rows_of, shown, curves, audio=audio)
     results.write(output_dir, rows_of, page, summary)
     journal.remove()
     return summary
-
-
-class _Dataset:
-    """A dataset's folder, its info, and its name in the results."""
-
-    def __init__(self, name: str, path: str, info: Any) -> None:
-        self.name, self.path, self.info = name, path, info
-
-    def count(self, split: str, limit: int | None) -> int:
-        mixtures = self.info.splits[split].mixtures
-        return mixtures if limit is None else min(mixtures, limit)
 
 
 def _chosen_metrics(names: Sequence[str]) -> list[str]:
@@ -161,25 +163,19 @@ def _chosen_metrics(names: Sequence[str]) -> list[str]:
     return [name for name in _METRICS if name in names or name == "si_sdr"]
 
 
-def _open_datasets(data_dirs: Sequence[str], split: str) -> list[_Dataset]:
-    from pipeline.dataset import dataset
+def _open_datasets(data_dirs: Sequence[str]) -> dict[str, str]:
+    """The datasets' folders by name, ready to be read."""
     from trainer.data import tfio
 
     if not data_dirs:
         raise errors.UserError("no dataset: give --data_dir, a folder made by pipeline.preprocess")
-    found = []
-    for name, path in zip(_names(data_dirs), data_dirs, strict=True):
+    for path in data_dirs:
         tfio.connect(path)
-        info = dataset.read(path)
-        if split not in info.splits or not info.splits[split].mixtures:
-            there = ", ".join(s for s in info.splits if info.splits[s].mixtures) or "nothing"
-            raise errors.UserError(f"{path} has no mixtures in split {split}; it has {there}")
-        found.append(_Dataset(name, path, info))
-    return found
+    return dict(zip(_names(data_dirs), data_dirs, strict=True))
 
 
 def _load_models(
-    paths: Sequence[str], datasets: Sequence[_Dataset], clusterers: Sequence[str]
+    paths: Sequence[str], datasets: Sequence[Any], clusterers: Sequence[str]
 ) -> dict[str, Any]:
     from export.evaluation import oracles
     from export.separation import loading
@@ -255,23 +251,22 @@ def _fingerprint(path: str) -> str:
 
 
 def _tasks(
-    datasets: Sequence[_Dataset],
-    split: str,
-    limit: int | None,
-    models: dict[str, Any],
-    names: tuple[str, ...],
-    journal: Any,
+    datasets: Sequence[Any], models: dict[str, Any], names: tuple[str, ...], journal: Any
 ) -> Iterator[Any]:
     """What is still to be scored, separated by the models in this process one by one."""
-    from export.evaluation import dataset_mixtures, scoring
+    from export.evaluation import scoring
 
-    for data in datasets:
-        for mixture in dataset_mixtures.read(data.path, data.info, split, limit):
+    # Those with all metrics first: `scoring.score_all` goes by the first.
+    for data in sorted(datasets, key=lambda data: not data.has_si_sdr):
+        for mixture in data.read():
             if (data.name, mixture.id) not in journal:
-                yield scoring.Task(data.name, mixture, _separate(models, mixture), names)
+                separations = _separate(models, mixture, masks=data.has_si_sdr)
+                yield scoring.Task(
+                    data.name, mixture, separations, tuple(data.metrics(names)), data.scorer
+                )
 
 
-def _separate(models: dict[str, Any], mixture: Any) -> tuple[Any, ...]:
+def _separate(models: dict[str, Any], mixture: Any, masks: bool = True) -> tuple[Any, ...]:
     import numpy as np
 
     from export.evaluation import oracles, scoring
@@ -279,11 +274,12 @@ def _separate(models: dict[str, Any], mixture: Any) -> tuple[Any, ...]:
     separations = []
     for name, model in models.items():
         estimates = model.separate(mixture.waveform[np.newaxis])[0]
-        if "masks" in model.info.signatures:
-            masks = model.masks(_heard(model, mixture)[np.newaxis])[0]
-        else:
-            masks = oracles.shares(estimates)
-        separations.append(scoring.Separation(name, estimates, masks))
+        found = None
+        if masks and "masks" in model.info.signatures:
+            found = model.masks(_heard(model, mixture)[np.newaxis])[0]
+        elif masks:
+            found = oracles.shares(estimates)
+        separations.append(scoring.Separation(name, estimates, found))
     return tuple(separations)
 
 
@@ -301,9 +297,7 @@ def _heard(model: Any, mixture: Any) -> Any:
 
 
 def _examples(
-    data: _Dataset,
-    split: str,
-    limit: int | None,
+    data: Any,
     models: dict[str, Any],
     rows: Sequence[dict],
     count: int,
@@ -311,7 +305,10 @@ def _examples(
     """The best, the middle and the worst mixtures of the best model, read and separated again."""
     import numpy as np
 
-    from export.evaluation import dataset_mixtures, oracles, report
+    from export.evaluation import oracles, report
+
+    if not data.has_si_sdr:
+        return
 
     def improvement(row: dict) -> float:
         return row["si_sdr_improvement"]
@@ -337,7 +334,7 @@ def _examples(
     if not wanted:
         return
     found = {}
-    for mixture in dataset_mixtures.read(data.path, data.info, split, limit):
+    for mixture in data.read():
         if mixture.id in wanted:
             found[mixture.id] = report.Example(
                 dataset=data.name,
@@ -369,13 +366,14 @@ def screen(summary: dict[str, Any]) -> str:
     """The summary as the command prints it."""
     from export.evaluation import tables
 
-    names = summary["settings"]["metrics"]
     parts = []
     for data in summary["datasets"]:
         hours = data["seconds"] / 3600
+        names = tables.metric_names(data["systems"])
+        what = "SI-SDR improvement in dB, then means over all" if "si_sdr" in names else "Means"
         parts.append(
             f"\n{data['name']}, {summary['settings']['split']}: {data['mixtures']} mixtures, "
-            f"{hours:.2f} h. SI-SDR improvement in dB, then means over all\n"
+            f"{hours:.2f} h. {what}\n"
         )
         parts.append(tables.summary_table(data["systems"], names).markdown())
         for difference in data["differences"]:
@@ -387,6 +385,9 @@ def screen(summary: dict[str, Any]) -> str:
                     f"{tables.number(difference['high'], 2)}], "
                     f"better in {100 * (difference['better'] or 0):.0f} % of the mixtures"
                 )
+    conditions = tables.conditions_table(summary["datasets"], tables.shown(summary))
+    if conditions is not None:
+        parts.append(f"\nAll conditions, mean [95 %]\n\n{conditions.markdown()}")
     return "\n".join(parts)
 
 
@@ -406,6 +407,18 @@ def _define_flags() -> None:
     flags.DEFINE_string("output_dir", "report", "Where the results go.")
     flags.DEFINE_integer(
         "max_mixtures", None, "At most so many of each dataset: its first.", lower_bound=1
+    )
+    flags.DEFINE_list(
+        "conditions",
+        ["clean"],
+        "Under which conditions, made from the dataset's own voices: clean, the mixtures as they "
+        "are; noise, at 10 dB; room, with echo; turns, conversations of 40 s; solo, one person.",
+    )
+    flags.DEFINE_string(
+        "noise_dir", "", "Folder of recordings for noise (default: coloured noise is made)."
+    )
+    flags.DEFINE_string(
+        "room_dir", "", "Folder of impulse responses for room (default: they are made)."
     )
     flags.DEFINE_list(
         "metrics",
@@ -454,6 +467,9 @@ def main(arguments: list[str]) -> None:
         audio=flags.FLAGS.audio,
         overwrite=flags.FLAGS.overwrite,
         clusterers=flags.FLAGS.clusterer,
+        conditions=flags.FLAGS.conditions,
+        noise_dir=flags.FLAGS.noise_dir,
+        room_dir=flags.FLAGS.room_dir,
     )
     if summary is not None:
         print(screen(summary))

@@ -26,6 +26,8 @@ class Mixture:
         rate: in Hz.
         sources: the voices, int16 `[source, sample]`.
         log_magnitude: of the mixture as it is stored, float32 `[frame, bin]`.
+        utterances: the name of each voice's recording.
+        noise: what else is in the mixture, int16 `[sample]`, or None.
     """
 
     id: str
@@ -34,6 +36,8 @@ class Mixture:
     rate: int
     sources: np.ndarray
     log_magnitude: np.ndarray
+    utterances: tuple[str, ...] = ()
+    noise: np.ndarray | None = None
 
     @functools.cached_property
     def voices(self) -> np.ndarray:
@@ -42,8 +46,11 @@ class Mixture:
 
     @functools.cached_property
     def waveform(self) -> np.ndarray:
-        """The mixture, float32 `[sample]`, full scale 1: the integer sum of the voices."""
-        return self.sources.sum(axis=0, dtype=np.int32).astype(np.float32) / schema.FULL_SCALE
+        """The mixture, float32 `[sample]`, full scale 1: the integer sum of voices and noise."""
+        whole = self.sources.sum(axis=0, dtype=np.int32)
+        if self.noise is not None:
+            whole += self.noise
+        return whole.astype(np.float32) / schema.FULL_SCALE
 
     @property
     def seconds(self) -> float:
@@ -127,4 +134,5 @@ def _mixture(record: dict) -> Mixture:
         rate=record["sample_rate"],
         sources=record["sources"],
         log_magnitude=record["log_magnitude"],
+        utterances=tuple(record["utterance_ids"]),
     )

@@ -48,10 +48,15 @@ METRICS = {
         Metric("stoi", "STOI", "", "pystoi", 3),
         Metric("pesq", "PESQ", "", "pesq", 2),
         Metric("mask_accuracy", "mask accuracy", "%", "", 1),
+        # Of conversations and of one person alone; see `export.evaluation.turn_taking`.
+        Metric("overlap_si_sdr", "SI-SDR where several talk", "dB", "fast_bss_eval", 1),
+        Metric("wrong_output", "alone, in the wrong output", "%", "", 1),
+        Metric("wrong_level", "level of the wrong output", "dB", "", 1),
+        Metric("weaker_level", "level of the weaker output", "dB", "", 1),
     )
 }
 # Those of which the improvement over the mixture is a figure as well.
-IMPROVED = ("si_sdr", "sdr")
+IMPROVED = ("si_sdr", "sdr", "overlap_si_sdr")
 _IMPROVEMENT = "_improvement"
 # Of masks whose first is meant to be voice 1, as those of a network trained without permutations.
 _AS_GIVEN = "_as_given"

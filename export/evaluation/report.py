@@ -97,15 +97,17 @@ def render(
     )
     models = [model["name"] for model in summary["settings"]["models"]]
     shown = models or [_IDEAL]
+    first = summary["datasets"][0].get("condition")
     datasets = [
         {
             **data,
-            "table": tables.summary_table(data["systems"], summary["settings"]["metrics"]),
-            "dots": _dots(data["systems"], models),
-            "leader": _leader(data["systems"], shown),
+            "table": tables.summary_table(data["systems"], tables.metric_names(data["systems"])),
+            "dots": _dots(data["systems"], models) if _has_si_sdr(data) else None,
+            # One condition is enough for the page's head.
+            "leader": _leader(data["systems"], shown) if data.get("condition") == first else None,
             "differences": _differences(data["differences"]),
             "missing": _missing(data["systems"]),
-            "panels": _panels(rows[data["name"]], shown),
+            "panels": _panels(rows[data["name"]], shown) if _has_si_sdr(data) else [],
             "examples": [_example(e, shown, audio) for e in examples if e.dataset == data["name"]],
         }
         for data in summary["datasets"]
@@ -114,6 +116,7 @@ def render(
         summary=summary,
         models=models,
         datasets=datasets,
+        conditions=tables.conditions_table(summary["datasets"], shown),
         training=[(model, _training(curves[model])) for model in models if curves.get(model)],
         titles={name: metric.title for name, metric in metrics.METRICS.items()},
         ideal=_IDEAL,
@@ -150,8 +153,14 @@ def _dots(systems: Mapping[str, Any], models: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _has_si_sdr(data: Mapping[str, Any]) -> bool:
+    """Whether it is of mixtures in which all voices are heard."""
+    return any(_IMPROVEMENT in figures for figures in data["systems"].values())
+
+
 def _leader(systems: Mapping[str, Any], shown: Sequence[str]) -> dict[str, Any] | None:
-    """The best model, for the page's head."""
+    """The best model, for the page's head; None where SI-SDR is not a figure."""
+    shown = [name for name in shown if _IMPROVEMENT in systems.get(name, {})]
     described = {name: systems[name][_IMPROVEMENT][aggregates.ALL] for name in shown}
     known = {name: d for name, d in described.items() if d["mean"] is not None}
     if not known:

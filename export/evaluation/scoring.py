@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import multiprocessing
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from concurrent.futures import process
 from typing import Any
@@ -40,6 +40,9 @@ class Separation:
     masks: np.ndarray | None = None
 
 
+Scorer = Callable[[dataset_mixtures.Mixture, Sequence[Separation], Sequence[str]], list[Row]]
+
+
 def score(
     mixture: dataset_mixtures.Mixture, separations: Sequence[Separation], names: Sequence[str]
 ) -> list[Row]:
@@ -64,17 +67,11 @@ def score(
         "pair": mixture.pair,
         "seconds": round(mixture.seconds, 4),
         "overlap": round(mixture.overlap(), 4),
-        **{f"relative_level_{s + 1}": _rounded(value) for s, value in enumerate(relative)},
+        **{f"relative_level_{s + 1}": rounded(value) for s, value in enumerate(relative)},
     }
-    same = np.broadcast_to(mixture.waveform, mixture.voices.shape)
-    systems = [Separation(oracles.MIXTURE, same)]
-    for name in oracles.ORACLES:
-        masks = oracles.masks(name, voices, whole)
-        estimates = oracles.separate(masks, whole, mixture.voices.shape[1])
-        systems.append(Separation(name, estimates, masks))
     rows = []
     before: dict[str, np.ndarray] = {}
-    for system in [*systems, *separations]:
+    for system in [*anchors(mixture, voices, whole), *separations]:
         order, values = metrics.score(mixture.voices, system.estimates, mixture.rate, names)
         before = before or values
         for name in metrics.IMPROVED:
@@ -93,31 +90,52 @@ def score(
     return rows
 
 
+def anchors(
+    mixture: dataset_mixtures.Mixture, voices: np.ndarray, whole: np.ndarray
+) -> list[Separation]:
+    """The mixture taken for each voice, and what ideal masks make of it.
+
+    Args:
+        mixture: the record.
+        voices: spectrograms of the voices, complex64 `[source, frame, bin]`.
+        whole: spectrogram of the mixture, complex64 `[frame, bin]`.
+    """
+    same = np.broadcast_to(mixture.waveform, mixture.voices.shape)
+    systems = [Separation(oracles.MIXTURE, same)]
+    for name in oracles.ORACLES:
+        masks = oracles.masks(name, voices, whole)
+        estimates = oracles.separate(masks, whole, mixture.voices.shape[1])
+        systems.append(Separation(name, estimates, masks))
+    return systems
+
+
 def _columns(order: np.ndarray, values: dict[str, np.ndarray]) -> Row:
-    columns: Row = {name: _rounded(voices.mean()) for name, voices in values.items()}
+    columns: Row = {name: rounded(voices.mean()) for name, voices in values.items()}
     columns["order"] = " ".join(str(estimate + 1) for estimate in order)
     for name, voices in values.items():
         for s, value in enumerate(voices):
-            columns[f"{name}_{s + 1}"] = _rounded(value)
+            columns[f"{name}_{s + 1}"] = rounded(value)
     return columns
 
 
-def _rounded(value: float) -> float | None:
+def rounded(value: float) -> float | None:
+    """A figure as the rows have it; None for what is not a number."""
     return round(float(value), 6) if np.isfinite(value) else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One mixture to score: what goes to a worker."""
+    """One mixture to score, by `score` or a function like it: what goes to a worker."""
 
     dataset: str
     mixture: dataset_mixtures.Mixture
     separations: tuple[Separation, ...]
     names: tuple[str, ...]
+    scorer: Scorer = score
 
     def run(self) -> list[Row]:
         """The rows of the mixture."""
-        return score(self.mixture, self.separations, self.names)
+        return self.scorer(self.mixture, self.separations, self.names)
 
 
 def score_all(tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, list[Row]]]:

@@ -4,11 +4,19 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from export.evaluation import aggregates, metrics
+from export.evaluation import aggregates, metrics, oracles
 
 NOTHING = "–"
 # What stands beside the mask accuracy that it is another kind of.
 _SHORT = {"mask_accuracy_as_given": "in order given, %"}
+# What a table of all conditions shows, as far as a condition has it.
+_CONDITION_FIGURES = (
+    "si_sdr_improvement",
+    "overlap_si_sdr_improvement",
+    "wrong_output",
+    "wrong_level",
+    "weaker_level",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,13 +66,60 @@ def summary_table(systems: Mapping[str, Any], names: Sequence[str]) -> Table:
             ("got worse", main, "worse"),
         ]
     for figure in metrics.figures(names):
-        if figure not in ("si_sdr", "si_sdr_improvement", "sdr"):
+        if figure not in ("si_sdr", "si_sdr_improvement", "sdr", "overlap_si_sdr"):
             columns.append((_SHORT.get(figure, metrics.title(figure)), figure, aggregates.ALL))
     header = ("system", *(column for column, _, _ in columns))
     rows = [
         (system, *(_cell(figures[figure], figure, what) for _, figure, what in columns))
         for system, figures in systems.items()
     ]
+    return Table(header, tuple(rows))
+
+
+def metric_names(systems: Mapping[str, Any]) -> list[str]:
+    """The metrics that a dataset's systems have, of what `aggregates.summarise` gives."""
+    figures: Mapping[str, Any] = next(iter(systems.values()), {})
+    return [name for name in metrics.METRICS if name in figures]
+
+
+def shown(summary: Mapping[str, Any]) -> list[str]:
+    """The models, or without any what the best of the common masks reaches."""
+    return [model["name"] for model in summary["settings"]["models"]] or [oracles.ORACLES[0]]
+
+
+def conditions_table(datasets: Sequence[Mapping[str, Any]], systems: Sequence[str]) -> Table | None:
+    """A row for each dataset, condition and system.
+
+    Args:
+        datasets: of the summary.
+        systems: that are shown, where a condition has them.
+
+    Returns:
+        Means with their intervals; None where nothing but clean mixtures was asked for.
+    """
+    if not any("condition" in data for data in datasets):
+        return None
+    figures = [
+        figure
+        for figure in _CONDITION_FIGURES
+        if any(figure in found for data in datasets for found in data["systems"].values())
+    ]
+    rows = [
+        (
+            f"{data['dataset']}, {data['condition']}",
+            system,
+            *(
+                _cell(data["systems"][system][figure], figure, "interval")
+                if figure in data["systems"][system]
+                else NOTHING
+                for figure in figures
+            ),
+        )
+        for data in datasets
+        for system in systems
+        if system in data["systems"]
+    ]
+    header = ("condition", "system", *(metrics.title(figure) for figure in figures))
     return Table(header, tuple(rows))
 
 

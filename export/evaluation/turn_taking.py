@@ -1,0 +1,145 @@
+"""Scores where SI-SDR of whole mixtures says little: people who take turns, and one person alone.
+
+A moment is 0.1 s. A voice speaks in it by the definition of a turn in `export.separation.activity`,
+applied to the true voices. Levels are ratios of energies, and end at -100 dB.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.optimize
+
+from export.evaluation import dataset_mixtures, metrics, oracles
+from export.evaluation.scoring import Row, Separation, anchors, rounded
+from export.separation import activity
+from pipeline import features
+
+TURN_METRICS = ("overlap_si_sdr", "wrong_output", "wrong_level")
+SOLO_METRICS = ("weaker_level",)
+_FLOOR = 1e-10
+# Shorter stretches in which several talk have no SI-SDR that means anything.
+_LEAST_OVERLAP_SECONDS = 0.5
+
+
+def score_turns(
+    mixture: dataset_mixtures.Mixture, separations: Sequence[Separation], names: Sequence[str]
+) -> list[Row]:
+    """The rows of one conversation: the mixture itself, the oracles, and the models.
+
+    Each output is taken for one voice throughout: the assignment under which most of the moments in
+    which one person speaks alone lie in that person's output.
+
+    Args:
+        mixture: the conversation.
+        separations: what the models made of it.
+        names: `TURN_METRICS`.
+
+    Returns:
+        A row each system. `wrong_output`: of the moments in which exactly one voice speaks, the
+        share in which its output is not the loudest, percent; where k outputs are equally loud, the
+        moment counts (k - 1) / k. `wrong_level`: in those moments, energy of the other outputs over
+        that of its own, dB. `overlap_si_sdr`: of each voice over the moments in which it and
+        another speak, under the same assignment, mean over the voices, with its improvement over
+        the mixture; not a number under 0.5 s.
+    """
+    powers = _powers(mixture.voices, mixture.rate)
+    active = activity.active_frames(powers)
+    alone = active & (active.sum(axis=0) == 1)
+    overlapped = active & (active.sum(axis=0) > 1)
+    common: Row = {
+        "mixture_id": mixture.id,
+        "speakers": " ".join(mixture.speakers),
+        "pair": mixture.pair,
+        "seconds": round(mixture.seconds, 4),
+        "overlap": round(
+            float((active.sum(axis=0) > 1).sum() / max(active.any(axis=0).sum(), 1)), 4
+        ),
+    }
+    before = _overlap_si_sdr(
+        mixture, np.broadcast_to(mixture.waveform, mixture.voices.shape), overlapped
+    )
+    spectra, whole = features.stft(mixture.voices), features.stft(mixture.waveform)
+    rows = []
+    for system in [*anchors(mixture, spectra, whole), *separations]:
+        heard = _powers(system.estimates, mixture.rate)
+        loudest = heard == heard.max(axis=0)
+        # Moments of each voice in each output, `[source, output]`.
+        moments = alone.astype(float) @ (loudest / loudest.sum(axis=0)).T
+        order = scipy.optimize.linear_sum_assignment(moments, maximize=True)[1]
+        right = moments[np.arange(len(order)), order].sum()
+        energy = alone.astype(float) @ heard.T
+        own = energy[np.arange(len(order)), order].sum()
+        ratio = _overlap_si_sdr(mixture, system.estimates[order], overlapped)
+        figures = {
+            "overlap_si_sdr": ratio,
+            "overlap_si_sdr_improvement": ratio - before,
+            "wrong_output": 100 * (1 - right / alone.sum()) if alone.any() else np.nan,
+            "wrong_level": _level_db(energy.sum() - own, own),
+        }
+        rows.append(
+            {
+                **common,
+                "system": system.system,
+                **{name: rounded(value) for name, value in figures.items()},
+                "order": " ".join(str(estimate + 1) for estimate in order),
+            }
+        )
+    return rows
+
+
+def score_solo(
+    mixture: dataset_mixtures.Mixture, separations: Sequence[Separation], names: Sequence[str]
+) -> list[Row]:
+    """The rows of one person alone: the mixture itself, and the models.
+
+    Args:
+        mixture: with one voice that is not silent.
+        separations: what the models made of it.
+        names: `SOLO_METRICS`.
+
+    Returns:
+        A row each system. `weaker_level`: energy of all outputs but the strongest over that of the
+        strongest, dB.
+    """
+    same = np.broadcast_to(mixture.waveform, mixture.voices.shape)
+    rows = []
+    for system in [Separation(oracles.MIXTURE, same), *separations]:
+        energy = np.square(system.estimates, dtype=np.float64).sum(axis=1)
+        rows.append(
+            {
+                "mixture_id": mixture.id,
+                "speakers": " ".join(mixture.speakers),
+                "pair": "",
+                "seconds": round(mixture.seconds, 4),
+                "system": system.system,
+                "weaker_level": rounded(_level_db(energy.sum() - energy.max(), energy.max())),
+            }
+        )
+    return rows
+
+
+def _powers(signals: np.ndarray, rate: int) -> np.ndarray:
+    """Mean square of each whole moment, float64 `[signal, moment]`."""
+    meter = activity.Meter(len(signals), rate)
+    meter.add(signals)
+    return meter.powers
+
+
+def _overlap_si_sdr(
+    mixture: dataset_mixtures.Mixture, estimates: np.ndarray, overlapped: np.ndarray
+) -> float:
+    """Mean over the voices of the SI-SDR of their estimates where they and another speak."""
+    moment = np.arange(mixture.sources.shape[1]) * activity.FRAMES_PER_SECOND // mixture.rate
+    found = []
+    for voice, estimate, own in zip(mixture.voices, estimates, overlapped, strict=True):
+        heard = np.flatnonzero(own[np.minimum(moment, len(own) - 1)] & (moment < len(own)))
+        if len(heard) < _LEAST_OVERLAP_SECONDS * mixture.rate:
+            return float("nan")
+        found.append(metrics.si_sdr_matrix(voice[None, heard], estimate[None, heard])[0, 0])
+    return float(np.mean(found))
+
+
+def _level_db(energy: float, reference: float) -> float:
+    if not reference > 0:
+        return float("nan")
+    return float(10 * np.log10(max(energy / reference, _FLOOR)))
