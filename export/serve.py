@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 
 from absl import flags
 
@@ -29,7 +30,12 @@ class _EndedError(BaseException):
     """A signal asked the server to end."""
 
 
+# Python drops what a handler raises within a finaliser: then the server ends by this.
+_asked_to_end = threading.Event()
+
+
 def _end(*_: object) -> None:
+    _asked_to_end.set()
     raise _EndedError
 
 
@@ -132,7 +138,7 @@ def main(arguments: list[str]) -> int:
     )
     try:
         names = _names(options.host, loopback, options.allowed_host)
-        server = app.server(app.create(page, names))
+        server = app.server(app.create(page, names), _asked_to_end.is_set)
         shown = f"[{address}]" if ":" in address else address
         print(f"http://{shown}:{port} is open; Ctrl-C ends it and removes all files", flush=True)
         if not loopback:

@@ -15,7 +15,7 @@ Errors are JSON, `{"error": "one line for a person"}`.
 import asyncio
 import contextlib
 import pathlib
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 
 import anyio
 import jinja2
@@ -33,6 +33,7 @@ _CLOSE_SECONDS = 5.0
 _UPLOAD_SECONDS = 1800.0
 _COMING = 16
 _CONNECTIONS = 200
+_READ_ANEW = "load the page again: its server was started anew, or the browser keeps no cookies"
 
 
 class Page:
@@ -98,31 +99,29 @@ class Page:
             await asyncio.sleep(_SWEEP_SECONDS)
             self.sessions.expire()
 
-    def _session(self, request: requests.Request) -> sessions.Session | None:
-        return self.sessions.find(request.cookies.get(self._cookie, ""))
+    def _token(self, request: requests.Request) -> str:
+        """The secret that `index` gave this browser."""
+        token = request.cookies.get(self._cookie, "")
+        if not self.sessions.is_ours(token):
+            raise exceptions.HTTPException(403, _READ_ANEW)
+        return token
 
-    def _known(self, request: requests.Request) -> sessions.Session:
-        session = self._session(request)
-        if session is None:
-            raise exceptions.HTTPException(403, "this page was away for too long: load it again")
-        return session
+    def _session(self, request: requests.Request) -> sessions.Session:
+        """The session of a browser that sends something; it begins with that."""
+        try:
+            return self.sessions.open(self._token(request))
+        except errors.UserError as error:
+            raise exceptions.HTTPException(503, str(error)) from error
 
     def _recording(self, request: requests.Request) -> work.Recording:
-        session = self._session(request)
+        session = self.sessions.find(self._token(request))
         one = session.recordings.get(request.path_params["key"]) if session else None
         if one is None:
             raise exceptions.HTTPException(404, "no such recording; it may have been removed")
         return one
 
     async def index(self, request: requests.Request) -> responses.Response:
-        """The page; a browser without a session gets one."""
-        session = self._session(request)
-        fresh = session is None
-        if session is None:
-            try:
-                session = self.sessions.open()
-            except errors.UserError as error:
-                raise exceptions.HTTPException(503, str(error)) from error
+        """The page; a browser without a secret of ours gets one."""
         # Behind another server on this machine everybody comes from it.
         here = ("127.0.0.1", "::1", "localhost")
         local = (
@@ -141,12 +140,19 @@ class Page:
                 version=version.VERSION,
             )
         )
-        if fresh:
-            answer.set_cookie(self._cookie, session.token, httponly=True, samesite="lax")
+        if not self.sessions.is_ours(request.cookies.get(self._cookie, "")):
+            token = self.sessions.new_token()
+            answer.set_cookie(self._cookie, token, httponly=True, samesite="lax")
         return answer
 
     async def listing(self, request: requests.Request) -> responses.Response:
         """How far the recordings of this browser are."""
+        token = self._token(request)
+        if self.sessions.has_expired(token):
+            raise exceptions.HTTPException(
+                403, "this page was away for too long, and its recordings were removed"
+            )
+        session = self.sessions.find(token)
         return responses.JSONResponse(
             [
                 {
@@ -158,46 +164,50 @@ class Page:
                     "ahead": self.queue.ahead(one) if one.state == work.WAITING else 0,
                     "message": one.message,
                 }
-                for one in self._known(request).recordings.values()
+                for one in (session.recordings.values() if session else ())
             ]
         )
 
     async def upload(self, request: requests.Request) -> responses.Response:
         """Takes the bytes of a recording; checks them before the answer."""
-        one = self._begin(request, request.query_params.get("name", ""))
+        with self._arriving(request, request.query_params.get("name", "")) as one:
+            try:
+                with anyio.fail_after(_UPLOAD_SECONDS):
+                    await self._receive(request, one.source)
+                await anyio.to_thread.run_sync(work.check, one, self.limits)
+            except errors.UserError as error:
+                raise exceptions.HTTPException(422, str(error)) from error
+            except TimeoutError as error:
+                raise exceptions.HTTPException(408, "it came too slowly; try again") from error
+            except requests.ClientDisconnect as error:
+                raise exceptions.HTTPException(400, "it broke off") from error
+        return self._take(request, one)
+
+    async def example(self, request: requests.Request) -> responses.Response:
+        """Takes the example as if it had been sent."""
+        with self._arriving(request, example_audio.NAME) as one:
+            await anyio.to_thread.run_sync(example_audio.write, one.source)
+        return self._take(request, one)
+
+    @contextlib.contextmanager
+    def _arriving(self, request: requests.Request, name: str) -> Iterator[work.Recording]:
+        """A recording that is on its way, which is counted; it goes again where it does not come.
+
+        Raises:
+            HTTPException: no more are taken now, or not from this browser.
+        """
+        one = self._begin(request, name)
         self._coming += 1
         try:
-            with anyio.fail_after(_UPLOAD_SECONDS):
-                await self._receive(request, one.source)
-            await anyio.to_thread.run_sync(work.check, one, self.limits)
-        except errors.UserError as error:
-            one.discard()
-            raise exceptions.HTTPException(422, str(error)) from error
-        except TimeoutError as error:
-            one.discard()
-            raise exceptions.HTTPException(408, "it came too slowly; try again") from error
-        except requests.ClientDisconnect:
-            one.discard()
-            return responses.Response(status_code=400)
+            yield one
         except BaseException:
             one.discard()
             raise
         finally:
             self._coming -= 1
-        return self._take(request, one)
-
-    async def example(self, request: requests.Request) -> responses.Response:
-        """Takes the example as if it had been sent."""
-        one = self._begin(request, example_audio.NAME)
-        try:
-            await anyio.to_thread.run_sync(example_audio.write, one.source)
-        except BaseException:
-            one.discard()
-            raise
-        return self._take(request, one)
 
     def _begin(self, request: requests.Request, name: str) -> work.Recording:
-        self._known(request)
+        self._session(request)
         model = request.query_params.get("model") or self.models.default
         if model not in self.models.titles:
             raise exceptions.HTTPException(422, "there is no such model here")
@@ -214,7 +224,7 @@ class Page:
     def _take(self, request: requests.Request, one: work.Recording) -> responses.Response:
         """Puts what has come into the session and the queue, unless both have changed since."""
         try:
-            session = self._known(request)
+            session = self._session(request)
             if self.queue.full:
                 raise exceptions.HTTPException(503, "too many recordings wait; try again later")
             try:
@@ -281,13 +291,16 @@ class Page:
 
     async def remove(self, request: requests.Request) -> responses.Response:
         """Removes a recording."""
-        if not self._known(request).remove(request.path_params["key"]):
+        session = self.sessions.find(self._token(request))
+        if session is None or not session.remove(request.path_params["key"]):
             raise exceptions.HTTPException(404, "no such recording")
         return responses.Response(status_code=204)
 
     async def remove_all(self, request: requests.Request) -> responses.Response:
         """Removes all recordings of this browser."""
-        self._known(request).close()
+        session = self.sessions.find(self._token(request))
+        if session is not None:
+            session.close()
         return responses.Response(status_code=204)
 
 
@@ -335,9 +348,27 @@ def create(page: Page, names: Collection[str]) -> applications.Starlette:
     )
 
 
-def server(application: applications.Starlette) -> uvicorn.Server:
-    """A server of the application; `run(sockets=[…])` serves until a signal comes."""
-    return uvicorn.Server(
+class _Server(uvicorn.Server):
+    """A server that also ends for a signal that came before it listened to signals itself."""
+
+    def __init__(self, config: uvicorn.Config, is_asked_to_end: Callable[[], bool]) -> None:
+        super().__init__(config)
+        self._is_asked_to_end = is_asked_to_end
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or self._is_asked_to_end()
+
+
+def server(
+    application: applications.Starlette, is_asked_to_end: Callable[[], bool] = lambda: False
+) -> uvicorn.Server:
+    """A server of the application; `run(sockets=[…])` serves until a signal comes.
+
+    Args:
+        application: what it serves.
+        is_asked_to_end: whether a signal has come already.
+    """
+    return _Server(
         uvicorn.Config(
             application,
             access_log=False,
@@ -348,5 +379,6 @@ def server(application: applications.Starlette) -> uvicorn.Server:
             server_header=False,
             timeout_graceful_shutdown=2,
             ws="none",
-        )
+        ),
+        is_asked_to_end,
     )

@@ -1,9 +1,11 @@
 """Which requests are answered at all, and the headers that every answer carries.
 
-A page on loopback is reached by every other page that the same browser shows. Two ways in are
+A page on loopback is reached by every other page that the same browser shows. Three ways in are
 closed here: a name that an attacker lets point to 127.0.0.1 (DNS rebinding) is not among the hosts
-that are answered, and a form or script of another origin may not change anything. Cookies that are
-`SameSite=Lax` (`export.serving.app`) close a third one.
+that are answered; a form or script of another origin may not change anything; and what another page
+embeds (images, frames, scripts) is not answered: it may link here, and no more, which browsers tell
+apart by the headers of Fetch Metadata. Cookies that are `SameSite=Lax` (`export.serving.app`) close
+a fourth one.
 """
 
 import ipaddress
@@ -69,11 +71,13 @@ class Guard:
                 "this page is not served under that name; use the address that export.serve "
                 "printed, or start it with --allowed_host"
             )
-        if method not in _READING:
-            origin = headers.get("origin")
-            if origin is not None and urllib.parse.urlsplit(origin).netloc != host:
-                return "another page may not use this one"
-            if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        reading = method in _READING
+        origin = headers.get("origin")
+        if not reading and origin is not None and urllib.parse.urlsplit(origin).netloc != host:
+            return "another page may not use this one"
+        if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            fetched = headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")
+            if not (reading and fetched == ("navigate", "document")):
                 return "another page may not use this one"
         return ""
 

@@ -1,11 +1,16 @@
 """Who is who: what is kept for one browser, and until when.
 
-A session is named by a secret in a cookie; a recording is found through its session alone, so that
-an address that somebody else sees is worth nothing to them.
+A session is named by a secret in a cookie, which this server has signed; a recording is found
+through its session alone, so that an address that somebody else sees is worth nothing to them.
+
+Whoever opens the page is handed a secret, and nothing is kept of it: a session begins with what its
+browser sends. So nobody who opens the page many times, or makes others' browsers do so, takes
+anybody's place.
 """
 
 import contextlib
 import fcntl
+import hmac
 import os
 import pathlib
 import secrets
@@ -34,9 +39,9 @@ class Session:
         last_seen: when it was last heard of, by the clock of `Sessions`.
     """
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, token: str, now: float) -> None:
         """Starts with no recordings."""
-        self.token = secrets.token_urlsafe(32)
+        self.token = token
         self.recordings: dict[str, work.Recording] = {}
         self.last_seen = now
 
@@ -86,7 +91,22 @@ class Sessions:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._keep_seconds = keep_seconds
         self._clock = clock
+        self._key = secrets.token_bytes(32)
         self._sessions: dict[str, Session] = {}
+        self._expired: dict[str, None] = {}
+
+    def new_token(self) -> str:
+        """A secret for a browser that has none; nothing is kept of it."""
+        secret = secrets.token_urlsafe(32)
+        return f"{secret}.{self._signature(secret)}"
+
+    def is_ours(self, token: str) -> bool:
+        """Whether `new_token` of this server gave it."""
+        secret, _, signature = token.partition(".")
+        return hmac.compare_digest(signature.encode(), self._signature(secret).encode())
+
+    def _signature(self, secret: str) -> str:
+        return hmac.digest(self._key, secret.encode(), "sha256").hex()
 
     def find(self, token: str) -> Session | None:
         """The session of that secret, which is now heard of."""
@@ -95,20 +115,32 @@ class Sessions:
             session.last_seen = self._clock()
         return session
 
-    def open(self) -> Session:
-        """A new session.
+    def open(self, token: str) -> Session:
+        """The session of that secret, a new one where there is none.
+
+        Args:
+            token: of `new_token`.
 
         Raises:
             UserError: there are too many with recordings of theirs.
         """
+        session = self.find(token)
+        if session is not None:
+            return session
         if len(self._sessions) >= _SESSIONS:
             idle = [s for s in self._sessions.values() if not s.recordings]
             if not idle:
                 raise errors.UserError("too many people use this page at once; try again later")
             del self._sessions[min(idle, key=lambda s: s.last_seen).token]
-        session = Session(self._clock())
-        self._sessions[session.token] = session
+        session = self._sessions[token] = Session(token, self._clock())
         return session
+
+    def has_expired(self, token: str) -> bool:
+        """Whether `expire` has removed recordings of that secret's; says so once."""
+        if token not in self._expired:
+            return False
+        del self._expired[token]
+        return True
 
     def num_bytes(self) -> int:
         """What the files of all sessions take, those that are still on their way included."""
@@ -126,7 +158,11 @@ class Sessions:
         for session in list(self._sessions.values()):
             if now - session.last_seen > self._keep_seconds:
                 del self._sessions[session.token]
+                if session.recordings:
+                    self._expired[session.token] = None
                 session.close()
+        for token in list(self._expired)[:-_SESSIONS]:
+            del self._expired[token]
 
     def close(self) -> None:
         """Removes all sessions and the folder."""

@@ -10,7 +10,8 @@ import pathlib
 import secrets
 import shutil
 import threading
-from typing import Any
+import time
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from absl import logging
@@ -37,10 +38,12 @@ class Limits:
     Attributes:
         num_bytes: of the file.
         seconds: of sound.
+        header_seconds: that may be spent on finding out what a file is.
     """
 
     num_bytes: int
     seconds: float
+    header_seconds: float = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,14 +139,53 @@ def clean_name(name: str) -> str:
     return shown[:120] or "recording"
 
 
+class _TimedFile:
+    """A file that can be read for a time: nobody waits for millions of tiny chunks."""
+
+    def __init__(self, file: BinaryIO, seconds: float) -> None:
+        self._file = file
+        self._end = time.monotonic() + seconds
+        self.expired = False
+
+    def read(self, size: int = -1) -> bytes:
+        if self._is_over():
+            raise errors.UserError("its headers take too long to read")
+        return self._file.read(size)
+
+    def readinto(self, buffer: Any) -> int:
+        # libsndfile's way in, through which no exception passes: the file ends.
+        return 0 if self._is_over() else cast(Any, self._file).readinto(buffer)
+
+    def _is_over(self) -> bool:
+        self.expired = self.expired or time.monotonic() >= self._end
+        return self.expired
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
 def check(one: Recording, limits: Limits) -> None:
-    """Reads the headers of a recording that has come.
+    """Reads the headers of a recording that has come, for as long as that may take.
 
     Raises:
         UserError: no recording, or more than the page takes; names no path.
     """
+    with one.source.open("rb") as file:
+        timed = _TimedFile(file, limits.header_seconds)
+        try:
+            _check_headers(one, cast(BinaryIO, timed), limits)
+        except errors.UserError as error:
+            if not timed.expired:
+                raise
+            raise errors.UserError(
+                f"its headers take more than {limits.header_seconds:g} seconds to read, which this "
+                "page does not wait; python -m export.separate does"
+            ) from error
+
+
+def _check_headers(one: Recording, file: BinaryIO, limits: Limits) -> None:
     try:
-        with decoding.Reader(one.source) as reader:
+        with decoding.Reader(file) as reader:
             values = reader.rate * reader.num_channels
             if reader.num_channels > _MAX_CHANNELS or values > _MAX_VALUES_PER_SECOND:
                 raise errors.UserError(

@@ -319,6 +319,25 @@ class TestHostileUploads:
         assert answer.status == 404
         assert len(answer.body) < 100
 
+    def test_headers_without_end(self, tmp_path):
+        """A RIFF file of tiny chunks, and a clock that has run out."""
+        one = work.Recording(tmp_path, "x.wav", "m")
+        one.source.write_bytes(b"RIFF\0\0\0\0WAVE" + 100_000 * b"junk\0\0\0\0")
+        reads = []
+
+        def counted(function):
+            return lambda *given: reads.append(1) or function(*given)
+
+        limits = work.Limits(10**9, 60, header_seconds=0)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(work._TimedFile, "read", counted(work._TimedFile.read))
+            with pytest.raises(errors.UserError, match="headers take more than 0 seconds"):
+                work.check(one, limits)
+        assert len(reads) < 10
+        # With time it is what it is.
+        with pytest.raises(errors.UserError, match="before its first sample"):
+            work.check(one, work.Limits(10**9, 60))
+
     def test_a_body_that_breaks_off(self, page, client):
         before = set(os.listdir(page.sessions.folder))
         with socket.create_connection(("127.0.0.1", page.port)) as link:
@@ -357,8 +376,26 @@ class TestStrangers:
         assert "HttpOnly" in said
         assert "SameSite=lax" in said
         # A cookie that somebody invents does not become a session.
-        client.cookie = "voices-apart=mine"
-        assert client.ask("GET", "/recordings").status == 403
+        secret, signature = client.cookie.split(".")
+        for cookie in ("voices-apart=mine", "voices-apart=ä.ö", secret, f"{secret}x.{signature}"):
+            client.cookie = cookie.encode().decode("latin-1")
+            assert client.ask("GET", "/recordings").status == 403
+            assert client.ask("POST", "/example").status == 403
+            assert "load the page again" in client.error(client.ask("DELETE", "/recordings"))
+
+    def test_who_only_looks_takes_nobodys_place(self, page, client, other):
+        """Another page's images, and anybody's visits without end."""
+        key = client.ended(client.send(encoded(np.full(800, 0.1))))["key"]
+        before = dict(page.sessions._sessions)
+        for _ in range(2 * sessions._SESSIONS):
+            answer = client.ask("GET", "/", Cookie="", Sec_Fetch_Site="cross-site",
+                                Sec_Fetch_Mode="no-cors", Sec_Fetch_Dest="image")  # fmt: skip
+            assert answer.status == 403
+            assert "Set-Cookie" not in answer.headers
+            assert client.ask("GET", "/", Cookie="").status == 200
+        assert page.sessions._sessions == before
+        assert list(client.listing()) == [key]
+        assert other.ended(other.send(encoded(np.full(800, 0.1))))["state"] == "done"
 
     @pytest.mark.parametrize(
         ("host", "status"),
@@ -398,6 +435,24 @@ class TestStrangers:
             assert "another page" in client.error(answer)
         own = f"http://127.0.0.1:{client.port}"
         assert client.ask("DELETE", "/recordings", Origin=own).status == 204
+
+    @pytest.mark.parametrize(
+        ("site", "mode", "destination", "status"),
+        [
+            ("none", "navigate", "document", 200),
+            ("same-origin", "cors", "empty", 200),
+            # A link to the page, which its reader follows.
+            ("cross-site", "navigate", "document", 200),
+            ("cross-site", "navigate", "iframe", 403),
+            ("cross-site", "no-cors", "script", 403),
+            ("same-site", "no-cors", "image", 403),
+        ],
+    )
+    def test_other_pages_may_link_and_not_embed(self, client, site, mode, destination, status):
+        answer = client.ask(
+            "GET", "/", Sec_Fetch_Site=site, Sec_Fetch_Mode=mode, Sec_Fetch_Dest=destination
+        )
+        assert answer.status == status
 
     @pytest.mark.parametrize("path", ["/", "/serve.js", "/recordings", "/nothing"])
     def test_headers_of_every_answer(self, client, path):
@@ -455,7 +510,7 @@ class TestLifetime:
     def test_after_the_session(self, tmp_path):
         now = 0.0
         held = sessions.Sessions(60, clock=lambda: now)
-        quiet, busy = held.open(), held.open()
+        quiet, busy = held.open(held.new_token()), held.open(held.new_token())
         recordings = []
         for session in (quiet, busy):
             one = work.Recording(held.folder, "x.wav", "m")
@@ -467,6 +522,11 @@ class TestLifetime:
         now = 61.0
         held.expire()
         assert held.find(quiet.token) is None
+        assert held.has_expired(quiet.token)
+        # It is told once, and what its browser sends then begins anew.
+        assert not held.has_expired(quiet.token)
+        assert held.open(quiet.token).recordings == {}
+        assert not held.has_expired(busy.token)
         assert not recordings[0].folder.exists()
         assert recordings[1].source.exists()
         assert held.folder.stat().st_mode & 0o077 == 0
@@ -490,10 +550,10 @@ class TestLifetime:
 
     def test_many_sessions_push_out_idle_ones_alone(self):
         held = sessions.Sessions(60)
-        busy = held.open()
+        busy = held.open(held.new_token())
         busy.recordings["k"] = work.Recording(held.folder, "x", "m")
         for _ in range(500):
-            held.open()
+            held.open(held.new_token())
         assert held.find(busy.token) is busy
         held.close()
 
@@ -538,6 +598,39 @@ class TestQueue:
             assert clients[3].ended(again)["state"] == "done"
             assert max(gate.most) == 1
             assert len(gate.most) == 3
+
+    def test_examples_are_counted_too(self, bands, monkeypatch):
+        free, begun = threading.Event(), []
+
+        def write_slowly(path):
+            begun.append(path)
+            free.wait(20)
+            path.write_bytes(encoded(np.full(800, 0.1)))
+
+        monkeypatch.setattr(example_audio, "write", write_slowly)
+        with serving({"bands": bands}, waiting=100) as page:
+            client, answers = Client(page.port), []
+
+            def take():
+                answers.append(client.ask("POST", "/example").status)
+
+            threads = [threading.Thread(target=take) for _ in range(app._COMING)]
+            for thread in threads:
+                thread.start()
+            while len(begun) < app._COMING:
+                time.sleep(0.02)
+            for answer in (client.ask("POST", "/example"), client.send(b"RIFF")):
+                assert answer.status == 503
+                assert "too many" in client.error(answer)
+            assert len(begun) == app._COMING
+            free.set()
+            for thread in threads:
+                thread.join()
+            # More than one browser may have at once are refused, and leave nothing.
+            assert set(answers) <= {202, 429}
+            assert len(files_below(page.sessions.folder)) >= sessions.RECORDINGS
+            assert client.ask("DELETE", "/recordings").status == 204
+            assert client.ask("POST", "/example").status == 202
 
     def test_given_up_in_the_middle(self, gate):
         with serving({"gate": gate}) as page:
@@ -841,6 +934,16 @@ class TestCommand:
         assert process.wait(30) == 0
         assert process.stderr.read() == ""
         assert [p for p in tmp_path.iterdir() if p.name.startswith("voices-apart")] == []
+
+    def test_a_signal_that_python_drops_ends_it_too(self, bands):
+        """It came while an object was finalised, before the server listened to signals."""
+        page = app.Page(model_catalog.Models({"bands": bands}), work.Limits(1, 1), keep_seconds=60)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            server = app.server(app.create(page, {"localhost"}), lambda: True)
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+            thread.start()
+            thread.join(30)
+            assert not thread.is_alive()
 
     def test_answers_this_machine_alone(self, saved):
         process, address = started(f"--model={saved.saved_model}")
