@@ -36,10 +36,10 @@ def main(arguments: list[str]) -> None:
         print(path, flush=True)
 
     from export import separate
-    from export.separation import loading
+    from export.separation import jobs, loading
 
     source = folder / "conversation.wav"
-    job = separate.Job(source, folder / source.stem)
+    job = jobs.Job(source, folder / source.stem)
     done = separate.separate_file(job, loading.load(model_path), plot=True)
     print(*done.files, sep="\n")
 

@@ -16,6 +16,10 @@ by itself, and its voices are put in the order of those in the mean of all chann
 A recording longer than --chunk_seconds is separated in overlapping pieces, in memory that does not
 grow with its length; where they meet, the voices are put in the order that fits best.
 
+With --activity, mixture_voices.rttm (NIST's RTTM, one line a turn) and mixture_voices.json tell who
+speaks when. With --json the same object is printed, one line a recording, and nothing else;
+`export.separation.summary` has its fields. `-` is a recording on standard input.
+
 WAV, FLAC, OGG, MP3, AIFF, SPHERE and what else libsndfile reads. One recording that cannot be
 separated does not stop the others; the exit code is then 1.
 
@@ -32,52 +36,56 @@ conv_tasnet, and by what a block takes to fill (--block_ms). docs/streaming.md h
 
 import contextlib
 import dataclasses
+import json
 import os
 import pathlib
+import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from absl import flags
 
 from export import pretrained
-from export.separation import loading, long_audio, plots, stdio
+from export.separation import activity as turns
+from export.separation import jobs, loading, long_audio, plots, rttm, stdio, summary
 from pipeline import cli, errors
 from pipeline.audio import containers, decoding
-from pipeline.corpora import corpus
-from pipeline.io import storage
 
 # Codings whose samples have more than 16 bits.
 _FINE_SUBTYPES = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_20", "ALAC_24", "ALAC_32")
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """A recording and the name, without an ending, that its outputs begin with."""
-
-    source: pathlib.Path
-    stem: pathlib.Path
-
-    def voice(self, index: int) -> pathlib.Path:
-        """Where the voice goes that is counted from 0: `mixture_voice1.wav` for the first."""
-        return self.stem.with_name(f"{self.stem.name}_voice{index + 1}.wav")
-
-    @property
-    def picture(self) -> pathlib.Path:
-        """Where the picture goes."""
-        return self.stem.with_name(f"{self.stem.name}_voices.png")
-
-
-@dataclasses.dataclass(frozen=True)
 class Separated:
-    """What came of a job: the files, the recording's length, and what a person has to know."""
+    """What came of a job.
+
+    Attributes:
+        files: all that were written.
+        seconds: of the recording.
+        notes: what a person has to know, each a sentence.
+        rate: of the recording, in Hz.
+        num_channels: of the recording.
+        activity: who speaks when.
+        summary: what other programs are told (`export.separation.summary`).
+    """
 
     files: tuple[pathlib.Path, ...]
     seconds: float
-    note: str
+    notes: tuple[str, ...]
+    rate: int
+    num_channels: int
+    activity: turns.Activity
+    summary: dict[str, Any]
+
+    @property
+    def note(self) -> str:
+        """All notes in one line."""
+        return "; ".join(self.notes)
 
 
 def separate(
@@ -129,12 +137,13 @@ def separate(
 
 
 def separate_file(
-    job: Job,
+    job: jobs.Job,
     model: loading.LoadedModel,
     *,
     chunk_seconds: float = long_audio.CHUNK_SECONDS,
     overlap_seconds: float = long_audio.OVERLAP_SECONDS,
     plot: bool = False,
+    activity: bool = False,
     label: str = "",
     listeners: Iterable[long_audio.Listener] = (),
 ) -> Separated:
@@ -146,6 +155,7 @@ def separate_file(
         chunk_seconds: what is longer is separated in pieces of this length.
         overlap_seconds: that two pieces share at least.
         plot: draw a picture as well.
+        activity: write who speaks when as well.
         label: shows a progress bar of this name, on a terminal.
         listeners: are handed what the model heard and gave, at its rate; one that raises ends the
             separation, which then leaves nothing.
@@ -155,8 +165,10 @@ def separate_file(
         OSError: likewise.
     """
     tally = long_audio.Tally(model.num_sources)
+    names = [job.voice(i) for i in range(model.num_sources)]
     beginning = plots.Beginning(model.sample_rate)
     with decoding.Reader(job.source) as reader:
+        meter = turns.Meter(model.num_sources, reader.rate)
         pieces = long_audio.voices_of(
             reader.blocks(),
             reader.rate,
@@ -168,79 +180,50 @@ def separate_file(
         job.stem.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".voices-", dir=job.stem.parent) as folder:
             drafts = [pathlib.Path(folder) / f"{i}.wav" for i in range(model.num_sources)]
-            num_samples, peak = _write(drafts, _with_progress(pieces, reader, label), reader)
+            shown = _with_progress(_metered(pieces, meter), reader, label)
+            num_samples, peak = _write(drafts, shown, reader)
             if not num_samples:
                 raise decoding.AudioError(f"{job.source}: empty: it has no samples")
             if peak <= 1 and reader.subtype not in _FINE_SUBTYPES:
                 drafts = [_in_16_bits(draft) for draft in drafts]
-            names = [job.voice(i) for i in range(model.num_sources)]
+            notes = (tally.note(),) if tally.note() else ()
+            found = meter.activity()
+            told = summary.describe(
+                job.title or job.source.name,
+                [name.name for name in names],
+                found,
+                model,
+                rate=reader.rate,
+                num_channels=reader.num_channels,
+                notes=notes,
+            )
             if plot:
                 drafts.append(pathlib.Path(folder) / "picture.png")
                 names.append(job.picture)
-                beginning.draw(drafts[-1], job.source.name, num_samples / reader.rate)
+                beginning.draw(drafts[-1], job.title or job.source.name, num_samples / reader.rate)
+            if activity:
+                texts = {
+                    job.rttm: rttm.text(found, job.stem.name),
+                    job.summary: json.dumps(told, indent=2) + "\n",
+                }
+                for name, text in texts.items():
+                    drafts.append(pathlib.Path(folder) / f"text{name.suffix}")
+                    drafts[-1].write_text(text, encoding="utf-8", errors="surrogateescape")
+                    names.append(name)
             for name in names:
                 if name.is_dir():
                     raise errors.UserError(f"{name} is a folder, and in the way of a voice")
             for draft, name in zip(drafts, names, strict=True):
                 draft.replace(name)
-    return Separated(tuple(names), num_samples / reader.rate, tally.note())
-
-
-def plan(
-    inputs: Sequence[str | os.PathLike[str]], output_dir: str | os.PathLike[str], num_sources: int
-) -> tuple[list[Job], list[errors.UserError]]:
-    """What to separate, and under which names.
-
-    Args:
-        inputs: files, and folders whose audio files are taken, with those of folders below them.
-        output_dir: where outputs go; what lies below it is never taken from a folder.
-        num_sources: voices of the model.
-
-    Returns:
-        The jobs, and what among the inputs cannot be read.
-
-    Raises:
-        UserError: two outputs would have one name, or an output that of a recording.
-    """
-    target = pathlib.Path(output_dir)
-    jobs: dict[pathlib.Path, Job] = {}
-    problems: list[errors.UserError] = []
-    for name in map(pathlib.Path, inputs):
-        try:
-            if not name.is_dir():
-                name.stat()
-                # The stem of "..wav" would be the folder itself.
-                stem = name.stem if name.stem.strip(".") else "recording"
-                jobs.setdefault(name.resolve(), Job(name, target / stem))
-                continue
-            listing = storage.list_files(str(name))
-        except FileNotFoundError:
-            problems.append(errors.UserError(f"no such file or folder: {name}"))
-            continue
-        except OSError as error:
-            problems.append(errors.UserError(errors.explain_os_error(error)))
-            continue
-        except errors.UserError as error:
-            problems.append(error)
-            continue
-        audible = [path for path in listing.files if _sounds(path)]
-        if target.resolve() != name.resolve():
-            audible = [p for p in audible if target.resolve() not in (name / p).resolve().parents]
-        for path in audible:
-            source = name / path
-            jobs.setdefault(source.resolve(), Job(source, (target / path).with_suffix("")))
-        unreadable = [
-            (path, why) for path, why in listing.problems if _sounds(path) or path in listing.closed
-        ]
-        problems += [errors.UserError(f"{name / path}: {why}") for path, why in unreadable]
-        if not audible and not unreadable:
-            problems.append(
-                errors.UserError(
-                    f"{name}: no audio in this folder (*{', *'.join(corpus.EXTENSIONS[:3])}, …)"
-                )
-            )
-    _check_names(jobs, num_sources)
-    return list(jobs.values()), problems
+    return Separated(
+        tuple(names),
+        num_samples / reader.rate,
+        notes,
+        reader.rate,
+        reader.num_channels,
+        found,
+        told,
+    )
 
 
 def _check_folder(folder: pathlib.Path) -> None:
@@ -254,27 +237,6 @@ def _check_folder(folder: pathlib.Path) -> None:
         raise errors.UserError(f"{above} is no folder; choose another --output_dir")
     if not os.access(above, os.W_OK | os.X_OK):
         raise errors.UserError(f"{above} may not be written; choose another --output_dir")
-
-
-def _sounds(path: str) -> bool:
-    return path.lower().endswith(corpus.EXTENSIONS)
-
-
-def _check_names(jobs: dict[pathlib.Path, Job], num_sources: int) -> None:
-    makers: dict[pathlib.Path, Job] = {}
-    for job in jobs.values():
-        for output in (*(job.voice(i) for i in range(num_sources)), job.picture):
-            other = makers.setdefault(output.resolve(), job)
-            if other is not job:
-                raise errors.UserError(
-                    f"{other.source} and {job.source} would both become {output}; separate them "
-                    "into different folders"
-                )
-            if output.resolve() in jobs:
-                raise errors.UserError(
-                    f"{output}, a voice of {job.source}, would overwrite one of the recordings; "
-                    "choose another --output_dir"
-                )
 
 
 def _write(
@@ -297,6 +259,12 @@ def _write(
     return num_samples, peak
 
 
+def _metered(pieces: Iterable[np.ndarray], meter: turns.Meter) -> Iterator[np.ndarray]:
+    for piece in pieces:
+        meter.add(piece)
+        yield piece
+
+
 def _in_16_bits(path: pathlib.Path) -> pathlib.Path:
     """Writes the float WAV file anew and removes it; returns the new one."""
     target = path.with_name(f"16-{path.name}")
@@ -314,7 +282,7 @@ def _in_16_bits(path: pathlib.Path) -> pathlib.Path:
 
 def _with_progress(
     pieces: Iterable[np.ndarray], reader: decoding.Reader, label: str
-) -> Iterable[np.ndarray]:
+) -> Iterator[np.ndarray]:
     if not label:
         yield from pieces
         return
@@ -342,6 +310,10 @@ def _define_flags() -> None:
     )  # fmt: skip
     flags.DEFINE_string("output_dir", ".", "folder for the voices; it is made where there is none")
     flags.DEFINE_bool("plot", False, "draw waveforms, spectrograms and masks of each recording")
+    flags.DEFINE_bool("activity", False, "write who speaks when, as RTTM and as JSON")
+    flags.DEFINE_bool(
+        "json", False, "print a JSON object for each recording, one a line, and nothing else"
+    )
     flags.DEFINE_float(
         "chunk_seconds", long_audio.CHUNK_SECONDS,
         "a longer recording is separated in pieces of this length", lower_bound=2.0,
@@ -373,16 +345,38 @@ def main(arguments: list[str]) -> int:
         _check_folder(pathlib.Path(options.output_dir))
     if options.stream:
         return stdio.run_flags(model_path)
+    with _taken_from_stdin(arguments) as stdin:
+        return _separate_all(arguments, model_path, stdin)
+
+
+@contextlib.contextmanager
+def _taken_from_stdin(arguments: list[str]) -> Iterator[pathlib.Path | None]:
+    """The file that holds standard input, where one of the arguments asks for it."""
+    if jobs.STDIN not in arguments:
+        yield None
+        return
+    if sys.stdin is None or sys.stdin.isatty():
+        raise errors.UserError("- is a recording on standard input: … | voices-apart separate -")
+    with tempfile.TemporaryDirectory(prefix="voices-apart-") as folder:
+        path = pathlib.Path(folder, "stdin")
+        # Decoders go back and forth in a file, which a pipe does not allow.
+        with path.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        yield path
+
+
+def _separate_all(arguments: list[str], model_path: str, stdin: pathlib.Path | None) -> int:
+    options = flags.FLAGS
     # Names are checked before the seconds that loading a model takes, as if for two voices.
-    jobs, problems = plan(arguments, options.output_dir, 2)
-    if jobs:
+    todo, problems = jobs.plan(arguments, options.output_dir, 2, stdin)
+    if todo:
         model = loading.load(model_path)
-        jobs, problems = plan(arguments, options.output_dir, model.num_sources)
+        todo, problems = jobs.plan(arguments, options.output_dir, model.num_sources, stdin)
     for problem in problems:
-        cli.report(problem)
+        _complain(problem)
     start, seconds, failed = time.monotonic(), 0.0, len(problems)
-    for index, job in enumerate(jobs):
-        count = f"{index + 1}/{len(jobs)} " if len(jobs) > 1 else ""
+    for index, job in enumerate(todo):
+        count = f"{index + 1}/{len(todo)} " if len(todo) > 1 else ""
         try:
             done = separate_file(
                 job,
@@ -390,24 +384,49 @@ def main(arguments: list[str]) -> int:
                 chunk_seconds=options.chunk_seconds,
                 overlap_seconds=options.overlap_seconds,
                 plot=options.plot,
-                label=count + job.source.name,
+                activity=options.activity,
+                label=count + (job.title or job.source.name),
             )
         except (errors.UserError, OSError) as error:
-            cli.report(error)
+            _complain(error, job)
             failed += 1
             continue
         seconds += done.seconds
-        for path in done.files:
-            print(path, flush=True)
+        if options.json:
+            print(json.dumps(_printed(job, done)), flush=True)
+        else:
+            print(*done.files, sep="\n", flush=True)
         if done.note:
-            print(f"note: {job.source}: {done.note}", file=sys.stderr, flush=True)
-    whole = len(jobs) + len(problems) - failed
-    if whole:
+            print(f"note: {job.name}: {done.note}", file=sys.stderr, flush=True)
+    whole = len(todo) + len(problems) - failed
+    if whole and not options.json:
         took = time.monotonic() - start
         print(f"{whole} separated, {seconds:.1f} s of audio in {took:.1f} s")
-    if failed and len(jobs) + len(problems) > 1:
+    if failed and len(todo) + len(problems) > 1:
         print(f"{failed} not separated, named above", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _complain(error: errors.UserError | OSError, job: jobs.Job | None = None) -> None:
+    """Says that a recording was not separated, on stderr and, with --json, on stdout too."""
+    if job is not None and job.title:
+        text = errors.explain_os_error(error) if isinstance(error, OSError) else str(error)
+        error = errors.UserError(text.replace(str(job.source), job.title))
+    cli.report(error)
+    if flags.FLAGS.json:
+        text = errors.explain_os_error(error) if isinstance(error, OSError) else str(error)
+        told = {"format": summary.FORMAT, "recording": job.name if job else None, "error": text}
+        print(json.dumps(told), flush=True)
+
+
+def _printed(job: jobs.Job, done: Separated) -> dict[str, Any]:
+    """The summary with the paths that a script needs."""
+    voices = [
+        {**voice, "file": str(path)}
+        for voice, path in zip(done.summary["voices"], done.files, strict=False)
+    ]
+    files = [str(path) for path in done.files]
+    return {**done.summary, "recording": job.name, "voices": voices, "files": files}
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pipeline.audio import containers, decoding
 _FAR_DB = 6.0
 
 # Flags of one way to separate that mean nothing to the other.
-_OF_FILES = ("plot", "chunk_seconds", "overlap_seconds")
+_OF_FILES = ("plot", "activity", "json", "chunk_seconds", "overlap_seconds")
 _OF_STREAMS = ("gain_db", "stdin", "stdout", "rate", "channels", "block_ms")
 
 

@@ -18,7 +18,7 @@ from absl import logging
 
 from export import separate
 from export.evaluation import charts, oracles
-from export.separation import loading, pictures
+from export.separation import jobs, loading, pictures
 from export.serving import model_catalog
 from pipeline import cli, errors
 from pipeline.audio import decoding
@@ -350,13 +350,13 @@ def _separate(one: Recording, model: loading.LoadedModel, title: str, limits: Li
         rate, channels = reader.rate, reader.num_channels
         total = None if reader.num_samples is None else reader.num_samples / rate
     watch = _Watch(one, model.sample_rate, total, limits)
-    job = separate.Job(one.source, one.folder / "out")
+    job = jobs.Job(one.source, one.folder / "out")
     done = separate.separate_file(job, model, listeners=[watch])
     one.step, one.fraction = "drawing", None
     _write_mixture(one)
     stem = pathlib.PurePosixPath(one.name).stem
     for index, path in enumerate(done.files):
-        name = separate.Job(one.source, pathlib.Path(stem)).voice(index).name
+        name = jobs.Job(one.source, pathlib.Path(stem)).voice(index).name
         one.files[f"voice{index + 1}.wav"] = File(path, "audio/wav", name)
     one.view = {
         "key": one.key,

@@ -1,7 +1,6 @@
 """The command and the function: files and folders in, voices out, one line for what goes wrong."""
 
 import io
-import os
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ import tqdm
 
 from export import separate
 from export.evaluation import oracles
+from export.separation import jobs
 from pipeline import errors
 from pipeline.audio import decoding
 
@@ -30,7 +30,7 @@ def separate_one(bands, tmp_path):
 
     def run(path, **settings):
         done = separate.separate_file(
-            separate.Job(path, tmp_path / "out" / path.stem), bands, **settings
+            jobs.Job(path, tmp_path / "out" / path.stem), bands, **settings
         )
         voices = [soundfile.read(f, always_2d=True) for f in done.files if f.suffix == ".wav"]
         return done, np.stack([v for v, _ in voices]), voices[0][1]
@@ -213,73 +213,6 @@ class TestFunction:
             separate.separate(np.zeros(9), 0, bands)
         with pytest.raises(errors.UserError, match="48000 channels"):
             separate.separate(np.zeros((2, 48000)), 8000, bands)
-
-
-class TestPlan:
-    def test_a_folder_is_mirrored(self, tmp_path):
-        for name in ("a.wav", "below/a.wav", "below/b.FLAC", "notes.txt", ".hidden.wav"):
-            (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / "in" / name).touch()
-        (tmp_path / "in" / "gone.wav").symlink_to(tmp_path / "nowhere")
-        jobs, problems = separate.plan([tmp_path / "in"], tmp_path / "out", 2)
-        voices = [str(job.voice(1).relative_to(tmp_path / "out")) for job in jobs]
-        assert voices == ["a_voice2.wav", "below/a_voice2.wav", "below/b_voice2.wav"]
-        assert ["gone.wav" in str(problem) for problem in problems] == [True]
-
-    def test_outputs_within_the_folder_are_no_inputs(self, tmp_path):
-        write(tmp_path / "a.wav", np.zeros(9))
-        write(tmp_path / "out" / "a_voice1.wav", np.zeros(9))
-        jobs, _ = separate.plan([tmp_path], tmp_path / "out", 2)
-        assert [job.source.name for job in jobs] == ["a.wav"]
-
-    def test_two_recordings_of_one_name(self, tmp_path):
-        first = write(tmp_path / "x" / "a.wav", np.zeros(9))
-        second = write(tmp_path / "y" / "a.wav", np.zeros(9))
-        with pytest.raises(errors.UserError, match=r"both become .*a_voice1\.wav"):
-            separate.plan([first, second], tmp_path / "out", 2)
-        jobs, _ = separate.plan([first, first], tmp_path / "out", 2)
-        assert len(jobs) == 1
-
-    def test_no_recording_is_overwritten(self, tmp_path):
-        write(tmp_path / "a.wav", np.zeros(9))
-        write(tmp_path / "a_voice1.wav", np.zeros(9))
-        with pytest.raises(errors.UserError, match="would overwrite"):
-            separate.plan([tmp_path], tmp_path, 2)
-
-    def test_one_bad_name_does_not_stop_the_others(self, tmp_path):
-        good = write(tmp_path / "a.wav", np.zeros(9))
-        (tmp_path / "loop.wav").symlink_to(tmp_path / "loop.wav")
-        odd = write(tmp_path / "b.wav", np.zeros(9)).rename(tmp_path / "..wav")
-        names = [tmp_path / ("y" * 300 + ".wav"), tmp_path / "loop.wav", good, odd]
-        jobs, problems = separate.plan(names, tmp_path / "out", 2)
-        assert [job.voice(0) for job in jobs] == [
-            tmp_path / "out" / "a_voice1.wav",
-            tmp_path / "out" / "recording_voice1.wav",
-        ]
-        assert [str(tmp_path) in str(problem) for problem in problems] == [True, True]
-
-    def test_a_folder_that_may_not_be_read_is_named(self, tmp_path, monkeypatch):
-        write(tmp_path / "in" / "a.wav", np.zeros(9))
-        write(tmp_path / "in" / "St. John" / "b.wav", np.zeros(9))
-        scan = os.scandir
-
-        def refuse(path):
-            if str(path).endswith("John"):
-                raise PermissionError(13, "Permission denied", str(path))
-            return scan(path)
-
-        # chmod does not stop root, whom tests in containers run as.
-        monkeypatch.setattr(os, "scandir", refuse)
-        jobs, problems = separate.plan([tmp_path / "in"], tmp_path / "out", 2)
-        assert [job.source.name for job in jobs] == ["a.wav"]
-        assert ["St. John" in str(problem) for problem in problems] == [True]
-
-    def test_what_is_not_there(self, tmp_path):
-        (tmp_path / "empty").mkdir()
-        jobs, problems = separate.plan([tmp_path / "x.wav", tmp_path / "empty"], tmp_path, 2)
-        assert not jobs
-        assert "no such file" in str(problems[0])
-        assert "no audio" in str(problems[1])
 
 
 class TestCommand:

@@ -25,6 +25,7 @@ pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
 from export import separate
+from export.separation import jobs
 from export.serving import app, example_audio, model_catalog, sessions, work
 from pipeline import errors
 from pipeline.corpora import espeak
@@ -144,7 +145,7 @@ class TestSeparation:
         one = client.ended(client.send(data, "a talk.wav"))
         assert one["state"] == "done", one
         (tmp_path / "a talk.wav").write_bytes(data)
-        job = separate.Job(tmp_path / "a talk.wav", tmp_path / "a talk")
+        job = jobs.Job(tmp_path / "a talk.wav", tmp_path / "a talk")
         for path in separate.separate_file(job, bands).files:
             number = re.search(r"(\d)\.wav", path.name)[1]
             answer = client.ask("GET", f"/recordings/{one['key']}/voice{number}.wav")
@@ -769,7 +770,7 @@ class TestBrowser:
         assert browser.execute_script(playing) > 0.1
         place = browser.execute_script("return document.querySelectorAll('.head')[1].style.left")
         assert float(place.rstrip("%")) > 0
-        job = separate.Job(path, tmp_path / "out" / path.stem)
+        job = jobs.Job(path, tmp_path / "out" / path.stem)
         for voice in separate.separate_file(job, bands).files:
             tab_to(browser, voice.name).send_keys(Keys.ENTER)
             # Browsers put another character for those that no file's name may have.

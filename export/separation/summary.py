@@ -1,0 +1,114 @@
+"""What other programs are told of a separated recording: one JSON object.
+
+format            1
+recording         what was separated
+seconds, rate, channels
+voices            of each: voice (from 1), file, speech_seconds, share (of the recording's time),
+                  level_db (while it speaks; 0 dB is a mean square of 1; null: it never does)
+turns             of each: voice, start, end (in seconds), level_db
+voices_heard      how many voices speak at all
+overlap_seconds   in which two or more speak
+silence_seconds   in which none does
+notes             what a person has to know of the outcome
+warnings          and of how the recording was read
+model             name, network, rate, voices, versions (it was written with)
+versions          of what separated
+"""
+
+import math
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from export import pretrained
+from export.separation import activity, loading
+from pipeline import version
+
+FORMAT = 1
+
+
+def describe(
+    recording: str,
+    files: Sequence[str | os.PathLike[str]],
+    found: activity.Activity,
+    model: loading.LoadedModel,
+    *,
+    rate: int,
+    num_channels: int,
+    notes: Sequence[str] = (),
+    warnings: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The object.
+
+    Args:
+        recording: its name.
+        files: of the voices, as they are to be named.
+        found: who speaks when.
+        model: what separated.
+        rate: of the recording, in Hz.
+        num_channels: of the recording.
+        notes: on the outcome.
+        warnings: on how it was read.
+
+    Returns:
+        What `json.dumps` takes.
+    """
+    return {
+        "format": FORMAT,
+        "recording": recording,
+        "seconds": _seconds(found.seconds),
+        "rate": rate,
+        "channels": num_channels,
+        "voices": [
+            {
+                "voice": index + 1,
+                "file": os.fspath(file),
+                "speech_seconds": _seconds(found.speech[index]),
+                "share": round(found.share[index], 4),
+                "level_db": _level(found, index),
+            }
+            for index, file in enumerate(files)
+        ],
+        "turns": [
+            {
+                "voice": turn.speaker + 1,
+                "start": _seconds(turn.start),
+                "end": _seconds(turn.end),
+                "level_db": round(turn.level_db, 1),
+            }
+            for turn in found.turns
+        ],
+        "voices_heard": found.num_voices,
+        "overlap_seconds": _seconds(found.overlap),
+        "silence_seconds": _seconds(found.silence),
+        "notes": list(notes),
+        "warnings": list(warnings),
+        "model": {
+            "name": _model_name(model),
+            "network": model.info.name,
+            "rate": model.sample_rate,
+            "voices": model.num_sources,
+            "versions": model.info.versions,
+        },
+        "versions": version.versions(),
+    }
+
+
+def _seconds(value: float) -> float:
+    return round(value, 3)
+
+
+def _level(found: activity.Activity, voice: int) -> float | None:
+    """Mean power of a voice over its turns, in dB; None where it has none."""
+    own = [turn for turn in found.turns if turn.speaker == voice]
+    energy = sum(10 ** (turn.level_db / 10) * (turn.end - turn.start) for turn in own)
+    if not energy:
+        return None
+    return round(10 * math.log10(energy / sum(turn.end - turn.start for turn in own)), 1)
+
+
+def _model_name(model: loading.LoadedModel) -> str:
+    """The name by which `--model` finds it, without the folders above."""
+    path = pathlib.Path(model.path)
+    return path.parent.name if path.name == pretrained.LITE_FILE else path.name

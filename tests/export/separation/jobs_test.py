@@ -1,0 +1,86 @@
+"""Which recordings are separated, and under which names."""
+
+import os
+
+import pytest
+
+from export.separation import jobs
+from pipeline import errors
+
+
+def touch(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+def test_a_folder_is_mirrored(tmp_path):
+    for name in ("a.wav", "below/a.wav", "below/b.FLAC", "notes.txt", ".hidden.wav"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).touch()
+    (tmp_path / "in" / "gone.wav").symlink_to(tmp_path / "nowhere")
+    found, problems = jobs.plan([tmp_path / "in"], tmp_path / "out", 2)
+    voices = [str(job.voice(1).relative_to(tmp_path / "out")) for job in found]
+    assert voices == ["a_voice2.wav", "below/a_voice2.wav", "below/b_voice2.wav"]
+    assert ["gone.wav" in str(problem) for problem in problems] == [True]
+
+
+def test_outputs_within_the_folder_are_no_inputs(tmp_path):
+    touch(tmp_path / "a.wav")
+    touch(tmp_path / "out" / "a_voice1.wav")
+    found, _ = jobs.plan([tmp_path], tmp_path / "out", 2)
+    assert [job.source.name for job in found] == ["a.wav"]
+
+
+def test_two_recordings_of_one_name(tmp_path):
+    first = touch(tmp_path / "x" / "a.wav")
+    second = touch(tmp_path / "y" / "a.wav")
+    with pytest.raises(errors.UserError, match=r"both become .*a_voice1\.wav"):
+        jobs.plan([first, second], tmp_path / "out", 2)
+    found, _ = jobs.plan([first, first], tmp_path / "out", 2)
+    assert len(found) == 1
+
+
+def test_no_recording_is_overwritten(tmp_path):
+    touch(tmp_path / "a.wav")
+    touch(tmp_path / "a_voice1.wav")
+    with pytest.raises(errors.UserError, match="would overwrite"):
+        jobs.plan([tmp_path], tmp_path, 2)
+
+
+def test_one_bad_name_does_not_stop_the_others(tmp_path):
+    good = touch(tmp_path / "a.wav")
+    (tmp_path / "loop.wav").symlink_to(tmp_path / "loop.wav")
+    odd = touch(tmp_path / "b.wav").rename(tmp_path / "..wav")
+    names = [tmp_path / ("y" * 300 + ".wav"), tmp_path / "loop.wav", good, odd]
+    found, problems = jobs.plan(names, tmp_path / "out", 2)
+    assert [job.voice(0) for job in found] == [
+        tmp_path / "out" / "a_voice1.wav",
+        tmp_path / "out" / "recording_voice1.wav",
+    ]
+    assert [str(tmp_path) in str(problem) for problem in problems] == [True, True]
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    touch(tmp_path / "in" / "a.wav")
+    touch(tmp_path / "in" / "St. John" / "b.wav")
+    scan = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("John"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    # chmod does not stop root, whom tests in containers run as.
+    monkeypatch.setattr(os, "scandir", refuse)
+    found, problems = jobs.plan([tmp_path / "in"], tmp_path / "out", 2)
+    assert [job.source.name for job in found] == ["a.wav"]
+    assert ["St. John" in str(problem) for problem in problems] == [True]
+
+
+def test_what_is_not_there(tmp_path):
+    (tmp_path / "empty").mkdir()
+    found, problems = jobs.plan([tmp_path / "x.wav", tmp_path / "empty"], tmp_path, 2)
+    assert not found
+    assert "no such file" in str(problems[0])
+    assert "no audio" in str(problems[1])
