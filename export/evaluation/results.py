@@ -60,7 +60,7 @@ class Journal:
             for number, line in enumerate(self._path.read_bytes().splitlines(keepends=True)):
                 try:
                     entry = json.loads(line) if line.endswith(b"\n") else None
-                except ValueError:
+                except (ValueError, RecursionError):
                     entry = None
                 if entry is None:
                     break
@@ -135,7 +135,7 @@ def finished_settings(folder: str) -> dict[str, Any] | None:
     try:
         text = (pathlib.Path(folder) / SUMMARY_FILE).read_text(encoding="utf-8")
         return json.loads(text)["settings"]
-    except (FileNotFoundError, NotADirectoryError, KeyError, TypeError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, KeyError, TypeError, ValueError, RecursionError):
         return None
 
 

@@ -107,5 +107,7 @@ class ModelInfo:
             if not (isinstance(info.num_sources, int) and info.num_sources > 0):
                 raise ValueError(f"num_sources is {info.num_sources!r}")
             return info
+        except RecursionError as error:
+            raise errors.UserError(f"{FILE} is damaged (nested too deeply)") from error
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise errors.UserError(f"{FILE} is damaged ({error})") from error

@@ -274,6 +274,12 @@ class TestResuming:
         results.write(str(tmp_path), {}, "new", {"settings": 2})
         assert results.finished_settings(str(tmp_path)) == 2
 
+    def test_files_that_are_nested_without_end_are_none_of_ours(self, tmp_path):
+        for name in (results.JOURNAL_FILE, results.SUMMARY_FILE):
+            (tmp_path / name).write_text("[" * 200_000 + "\n")
+        assert results.finished_settings(str(tmp_path)) is None
+        assert not len(results.Journal(str(tmp_path), {}))
+
     @pytest.mark.parametrize("name", [results.ROWS_FILE, results.PAGE_FILE])
     def test_what_others_wrote_is_not_replaced(self, tmp_path, name):
         (tmp_path / name).write_text("mine")

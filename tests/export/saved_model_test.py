@@ -108,6 +108,12 @@ def test_info_of_another_kind_is_refused(saved, change, word):
         model_info.ModelInfo.from_json(json.dumps({**fields, **change}))
 
 
+@pytest.mark.parametrize("nested", ["[" * 200_000, '{"a":' * 200_000])
+def test_info_that_is_nested_without_end_is_damaged(nested):
+    with pytest.raises(errors.UserError, match="damaged"):
+        model_info.ModelInfo.from_json(nested)
+
+
 def test_a_model_is_replaced_only_when_asked(make_separator, tmp_path):
     target = tmp_path / "model"
     target.mkdir()

@@ -69,7 +69,7 @@ def _exported(folder: pathlib.Path) -> list[np.ndarray]:
         variables = [
             reader.get_tensor(f"weights/{i}/.ATTRIBUTES/VARIABLE_VALUE") for i in range(count)
         ]
-    except (OSError, ValueError, tf.errors.OpError) as error:
+    except (OSError, ValueError, RecursionError, tf.errors.OpError) as error:
         raise errors.UserError(f"--init_from={folder} is damaged: {error}") from error
     # What is no float is the state of random numbers.
     weights = [v for v in variables if np.issubdtype(v.dtype, np.floating)]

@@ -144,7 +144,7 @@ class RunFolder:
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
             return config_lib.Config.from_json(stored["settings"]), dict(stored["dataset"])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise errors.UserError(f"{path} is damaged ({error}); choose another folder") from error
 
     def _check_same(
@@ -188,7 +188,7 @@ class RunFolder:
             return State()
         try:
             state = State(**json.loads(path.read_text(encoding="utf-8")))
-        except (TypeError, json.JSONDecodeError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise errors.UserError(f"{path} is damaged: {error}") from error
         if not (self.last / state.weights).is_file():
             raise errors.UserError(f"{self.last / state.weights} is missing; start a new run")

@@ -198,6 +198,17 @@ def test_a_name_comes_after_its_bytes_are_on_the_disk(tmp_path, monkeypatch):
     ]  # fmt: skip
 
 
+def test_files_that_are_nested_without_end_are_damaged(tmp_path):
+    folder = run_folder.RunFolder(tmp_path)
+    folder.last.mkdir()
+    for path in (folder.path / "config.json", folder.last / "state.json"):
+        path.write_text("[" * 200_000)
+    with pytest.raises(errors.UserError, match=r"config\.json is damaged"):
+        folder.read_settings()
+    with pytest.raises(errors.UserError, match=r"state\.json is damaged"):
+        folder.read_state()
+
+
 def test_settings_of_a_run_that_is_there(tmp_path):
     folder = run_folder.RunFolder(tmp_path / "run")
     assert folder.read_settings() is None
