@@ -27,6 +27,7 @@ from absl import flags
 
 from benchmarks import children, floor, measure
 from pipeline import cli
+from pipeline.io.cores import available_cores
 
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the dataset.")
 _MODEL = flags.DEFINE_string("model", "lstm", "The network.")
@@ -46,7 +47,7 @@ _BUFFER = 4 << 20
 def main(arguments: list[str]) -> None:
     if arguments or not _DATA_DIR.value:
         raise flags.Error("--data_dir is needed, and no other argument")
-    cores = measure.num_cores()
+    cores = available_cores()
     facts: dict[str, Any] = {"network": _MODEL.value}
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-"))

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipeline.io import atomic
+from pipeline.io.cores import available_cores
 
 RESULTS = pathlib.Path(__file__).resolve().parent / "results"
 _PACKAGES = ("numpy", "scipy", "soundfile", "soxr", "apache-beam", "tensorflow", "keras", "librosa")
@@ -34,18 +35,13 @@ def machine() -> dict[str, Any]:
             continue
     return {
         "processor": _processor(),
-        "cores": num_cores(),
+        "cores": available_cores(),
         "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
         "system": platform.platform(terse=True),
         # Of the minutes before the benchmark: near 0 where nothing else ran.
         "load_before": _LOAD,
         "versions": versions,
     }
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def use_one_core() -> None:

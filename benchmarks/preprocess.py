@@ -27,6 +27,7 @@ from absl import flags
 from benchmarks import baselines, children, measure
 from pipeline import cli, schema
 from pipeline.corpora import corpus
+from pipeline.io.cores import available_cores
 
 _MANIFESTS = flags.DEFINE_multi_string("manifest", [], "CSV manifest of a corpus.")
 _FOLDERS = flags.DEFINE_multi_string("input_dir", [], "Folder of a corpus.")
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> None:
     once = baselines.pair(utterances)
     pairs = once * _TIMES.value
     few = once[:: max(1, len(pairs) // _ONE_CORE_PAIRS.value)] * _TIMES.value
-    cores = measure.num_cores()
+    cores = available_cores()
     facts: dict[str, Any] = {"recordings": len(utterances), "mixtures on one core": len(few)}
     counts = sorted({1, cores})
     with tempfile.TemporaryDirectory(prefix="benchmark-") as name:

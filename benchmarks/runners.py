@@ -23,6 +23,7 @@ from absl import flags
 from benchmarks import baselines, measure
 from pipeline import cli, schema
 from pipeline.corpora import corpus
+from pipeline.io.cores import available_cores
 from tools import flink
 
 _MANIFESTS = flags.DEFINE_multi_string("manifest", [], "CSV manifest of a corpus.")
@@ -38,7 +39,7 @@ _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/runners.json.
 def main(arguments: list[str]) -> None:
     if arguments:
         raise flags.Error(f"unexpected argument {arguments[0]!r}")
-    cores = measure.num_cores()
+    cores = available_cores()
     utterances = corpus.read(_FOLDERS.value, _MANIFESTS.value).utterances
     pairs = baselines.pair(utterances) * _TIMES.value
     facts: dict[str, Any] = {"recordings": len(utterances), "mixtures": len(pairs)}

@@ -25,6 +25,7 @@ from absl import flags
 
 from benchmarks import measure
 from pipeline import cli, schema
+from pipeline.io.cores import available_cores
 
 _UTTERANCES = flags.DEFINE_list("utterances", ["10000", "30000", "100000"], "Sizes of corpora.")
 _WORKERS = flags.DEFINE_integer("workers", 0, "Processes; 0 is as many as cores.", lower_bound=0)
@@ -58,7 +59,7 @@ def main(arguments: list[str]) -> None:
 def _job(size: int, folder: pathlib.Path, facts: dict[str, Any]) -> float:
     corpus, output = folder / "corpus", folder / "dataset"
     _write_corpus(corpus, size)
-    workers = _WORKERS.value or measure.num_cores()
+    workers = _WORKERS.value or available_cores()
     given = [
         f"--input_dir={corpus}", f"--output_dir={output}", "--min_seconds=0.5",
         f"--num_shards={max(1, size // _PER_SHARD)}", f"--direct_num_workers={workers}",

@@ -21,6 +21,7 @@ from absl import flags
 
 from benchmarks import children, fresh, measure
 from pipeline import cli
+from pipeline.io.cores import available_cores
 
 _MODEL = flags.DEFINE_string("model", None, "Folder of a SavedModel, instead of fresh networks.")
 _NETWORKS = flags.DEFINE_list("networks", None, "Names of networks (default: all).")
@@ -45,7 +46,7 @@ def main(arguments: list[str]) -> None:
         raise flags.Error(f"unexpected argument {arguments[0]!r}")
     from models import registry
 
-    cores = [int(n) for n in _CORES.value or sorted({1, measure.num_cores()})]
+    cores = [int(n) for n in _CORES.value or sorted({1, available_cores()})]
     names = [""] if _MODEL.value else _NETWORKS.value or list(registry.names())
     figures: dict[str, list[float]] = {}
     facts: dict[str, Any] = {"seconds of audio": _SECONDS.value}

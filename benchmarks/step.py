@@ -23,6 +23,7 @@ from absl import flags
 
 from benchmarks import children, floor, measure
 from pipeline import cli
+from pipeline.io.cores import available_cores
 
 _NETWORKS = flags.DEFINE_list("networks", ["lstm", "blstm"], "lstm, blstm.")
 _PRECISIONS = flags.DEFINE_list("precisions", ["float32", "bfloat16"], "float32, bfloat16.")
@@ -71,7 +72,7 @@ def main(arguments: list[str]) -> None:
     ):
         if unknown := set(given) - set(known):
             raise flags.Error(f"unknown {', '.join(unknown)}; known are {', '.join(known)}")
-    threads = _THREADS.value or measure.num_cores()
+    threads = _THREADS.value or available_cores()
     facts: dict[str, Any] = {"threads": threads, "jit": _JIT.value}
     figures: dict[str, list[float]] = {}
     ratios: dict[str, tuple[str, str]] = {}

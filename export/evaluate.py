@@ -19,6 +19,7 @@ from absl import flags
 
 from export import pretrained
 from pipeline import cli, errors, schema, version
+from pipeline.io import cores
 
 _METRICS = ("si_sdr", "sdr", "stoi", "pesq", "mask_accuracy")
 
@@ -109,7 +110,9 @@ def evaluate(
     usable = tuple(name for name in names if name not in absent)
     tasks = _tasks(datasets, loaded, usable, journal)
     total = sum(d.count for d in datasets)
-    for task, rows in _progress(scoring.score_all(tasks, workers or _cores()), total, resumed):
+    for task, rows in _progress(
+        scoring.score_all(tasks, workers or cores.available_cores()), total, resumed
+    ):
         journal.add(task.dataset, task.mixture.id, rows)
     seconds = time.monotonic() - started
     for d in datasets:
@@ -140,7 +143,7 @@ def evaluate(
         "run": {
             "seconds": round(seconds, 1),
             "mixtures": total - resumed,
-            "workers": workers or _cores(),
+            "workers": workers,
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         },
     }
@@ -356,10 +359,6 @@ def _progress(done: Iterable[Any], total: int, initial: int) -> Iterable[Any]:
 
 def _seconds(rows: Sequence[dict]) -> Iterator[float]:
     return iter({row["mixture_id"]: row["seconds"] for row in rows}.values())
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def screen(summary: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from absl import flags, logging
 from pipeline import cli, errors, version
 from pipeline.audio import sphere
 from pipeline.corpora import harvard
-from pipeline.io import atomic
+from pipeline.io import atomic, cores
 
 SETTINGS_FILE = "voices.json"
 # What a corpus consists of.
@@ -140,7 +140,7 @@ def _write_speakers(folder: pathlib.Path, settings: Settings, num_workers: int |
     jobs = [("train", i) for i in range(settings.num_speakers)]
     jobs += [("test", i) for i in range(settings.num_test_speakers)]
     executor = concurrent.futures.ProcessPoolExecutor(
-        min(num_workers or _num_cores(), len(jobs)),
+        min(num_workers or cores.available_cores(), len(jobs)),
         multiprocessing.get_context("spawn"),
         _ignore_interrupt,
     )
@@ -156,12 +156,6 @@ def _write_speakers(folder: pathlib.Path, settings: Settings, num_workers: int |
     finally:
         executor.shutdown(cancel_futures=True)
     _write_speaker_table(folder / "DOC" / "SPKRINFO.TXT", lines)
-
-
-def _num_cores() -> int:
-    # Those that this process may use, where the system says so (macOS does not).
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _ignore_interrupt() -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from export.outlets import model_info
 from export.separation import loading
 from pipeline import errors
+from pipeline.io import cores
 
 LITE, ONNX = ".tflite", ".onnx"
 SUFFIXES = (LITE, ONNX)
@@ -98,7 +99,7 @@ def _load_lite(path: pathlib.Path) -> loading.LoadedModel:
     try:
         # It tells of its parts when it allocates for the first time.
         with quiet(2):
-            runner = interpreter.Interpreter(str(path), num_threads=len(os.sched_getaffinity(0)))
+            runner = interpreter.Interpreter(str(path), num_threads=cores.available_cores())
             runner.allocate_tensors()
         signatures = {name: runner.get_signature_runner(name) for name in info.signatures}
     except (ValueError, RuntimeError) as error:
@@ -124,7 +125,7 @@ def _load_lite(path: pathlib.Path) -> loading.LoadedModel:
 def _load_onnx(path: pathlib.Path) -> loading.LoadedModel:
     onnxruntime = require(ONNX)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = cores.available_cores()
     # Errors alone: what is more is for those who develop it.
     options.log_severity_level = 3
     try:

@@ -10,11 +10,12 @@ Runtimes that lack those operations run a loop; `in_blocks` is for one that is s
 
 import contextlib
 import contextvars
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import keras
+
+from pipeline.io import cores
 
 Tensor = Any
 
@@ -176,7 +177,7 @@ def _parts(x: Tensor) -> list[Tensor]:
     batch = x.shape[1]
     if batch is None:
         return [x]
-    parts = min(len(os.sched_getaffinity(0)), batch // _SMALLEST_PART)
+    parts = min(cores.available_cores(), batch // _SMALLEST_PART)
     return [x] if parts < 2 else tf.split(x, _sizes(batch, parts), axis=1)
 
 

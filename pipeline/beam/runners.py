@@ -19,6 +19,7 @@ from apache_beam.runners.portability.portable_runner import JobServiceHandle
 
 from pipeline import errors
 from pipeline.beam import transforms
+from pipeline.io import cores
 
 LOCAL_RUNNER = "FnApiRunner"
 _ON_THIS_MACHINE = (LOCAL_RUNNER, "DirectRunner", "BundleBasedDirectRunner", "PrismRunner")
@@ -109,12 +110,12 @@ def run(
 def _choose_workers(options: pipeline_options.PipelineOptions, seconds_of_work: float) -> None:
     direct = options.view_as(pipeline_options.DirectOptions)
     given = {flag.lstrip("-").split("=")[0] for flag in options._flags}
-    cores = len(os.sched_getaffinity(0))
+    count = cores.available_cores()
     if "direct_num_workers" not in given:
         worth = "direct_running_mode" in given or seconds_of_work > _WORTH_SECONDS
-        direct.direct_num_workers = cores if worth else 1
+        direct.direct_num_workers = count if worth else 1
     elif direct.direct_num_workers == 0:
-        direct.direct_num_workers = cores
+        direct.direct_num_workers = count
     if "direct_running_mode" not in given:
         many = direct.direct_num_workers > 1
         direct.direct_running_mode = "multi_processing" if many else "in_memory"

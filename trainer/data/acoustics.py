@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import math
-import os
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -13,7 +12,7 @@ from absl import logging
 from pipeline import errors
 from pipeline.audio import decoding
 from pipeline.corpora import corpus
-from pipeline.io import storage
+from pipeline.io import cores, storage
 
 # J. B. Allen and D. A. Berkley 1979 would need walls; that the tail is noise whose energy decays
 # exponentially is J. A. Moorer's model of a room («About this reverberation business», 1979).
@@ -160,7 +159,7 @@ def _read_folder(folder: str, sample_rate: int, read: Callable[[bytes, int], T])
     rejections = [corpus.Rejection(*problem) for problem in listing.problems]
     made: list[T] = []
     # Decoding and resampling let go of the interpreter's lock.
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
+    with concurrent.futures.ThreadPoolExecutor(cores.available_cores()) as threads:
         for found in threads.map(load, listing.files):
             if isinstance(found, corpus.Rejection):
                 rejections.append(found)

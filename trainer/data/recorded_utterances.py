@@ -5,7 +5,6 @@ For a machine that has the audio, a dataset's info and its list of mixtures, but
 
 import concurrent.futures
 import functools
-import os
 import sys
 from collections.abc import Sequence
 
@@ -16,7 +15,7 @@ from pipeline import errors, inspection
 from pipeline.audio import decoding
 from pipeline.corpora import corpus
 from pipeline.dataset import dataset, utterance_shards
-from pipeline.io import storage
+from pipeline.io import cores, storage
 from trainer.data import clean_utterances, splits
 
 
@@ -55,7 +54,7 @@ def read(
     samples, levels, speakers = [], [], []
     rejections = list(table.rejections)
     # Decoding and resampling let go of the interpreter's lock.
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
+    with concurrent.futures.ThreadPoolExecutor(cores.available_cores()) as threads:
         found = threads.map(load, wanted)
         bar = tqdm.tqdm(
             found, f"reading {where}", len(wanted), unit=" recordings", leave=False,

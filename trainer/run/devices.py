@@ -1,11 +1,12 @@
 """What is computed on: all GPUs that the backend finds, or the processor."""
 
 import contextlib
-import os
 from collections.abc import Callable
 from typing import Any
 
 import keras
+
+from pipeline.io import cores
 
 
 def describe() -> str:
@@ -13,8 +14,8 @@ def describe() -> str:
     gpus = _count("gpu")
     if gpus:
         return f"{gpus} GPU{'s' if gpus > 1 else ''}"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"CPU ({cores} core{'s' if cores != 1 else ''})"
+    count = cores.available_cores()
+    return f"CPU ({count} core{'s' if count != 1 else ''})"
 
 
 def has_gpu() -> bool:
