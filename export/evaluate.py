@@ -45,7 +45,8 @@ def evaluate(
 
     Args:
         models: paths that `export.separation.loading` takes.
-        data_dirs: datasets' folders, at least one.
+        data_dirs: datasets' folders, or others' test sets (`export.evaluation.librimix`), at least
+            one.
         output_dir: made where it is missing.
         split: `train`, `valid` or `test`.
         max_mixtures: of each dataset, or None for all.
@@ -71,8 +72,10 @@ def evaluate(
 
     names = _chosen_metrics(metric_names)
     absent = metrics.missing_libraries(names)
+    paths = _open_datasets(data_dirs)
+    rate = _rate(data_dirs, models)
     datasets = conditions_lib.open_all(
-        _open_datasets(data_dirs), split, max_mixtures, conditions, noise_dir, room_dir
+        paths, split, max_mixtures, conditions, noise_dir, room_dir, rate
     )
     loaded = _load_models(models, datasets, clusterers)
     settings = {
@@ -175,6 +178,16 @@ def _open_datasets(data_dirs: Sequence[str]) -> dict[str, str]:
     for path in data_dirs:
         tfio.connect(path)
     return dict(zip(_names(data_dirs), data_dirs, strict=True))
+
+
+def _rate(data_dirs: Sequence[str], models: Sequence[str]) -> int | None:
+    """To which recordings of others' test sets are resampled: the first model's rate, in Hz."""
+    from export.evaluation import librimix
+    from export.separation import loading
+
+    if not models or not any(librimix.find(path)[1] for path in data_dirs):
+        return None
+    return loading.load(models[0]).sample_rate
 
 
 def _load_models(
@@ -400,7 +413,10 @@ def _define_flags() -> None:
         "oracles stand alone.",
     )
     flags.DEFINE_multi_string(
-        "data_dir", [], "A dataset's folder, made by pipeline.preprocess. May be given again."
+        "data_dir",
+        [],
+        "A dataset's folder, made by pipeline.preprocess, or a folder of mixtures "
+        "and their voices as LibriMix has it (mix_clean, s1, s2). May be given again.",
     )
     flags.DEFINE_enum("split", "test", schema.SPLITS, "Which part of the dataset.")
     flags.DEFINE_string("output_dir", "report", "Where the results go.")

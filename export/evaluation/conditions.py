@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from export.evaluation import dataset_mixtures, oracles, scoring, turn_taking
+from export.evaluation import dataset_mixtures, librimix, oracles, scoring, turn_taking
 from export.evaluation.dataset_mixtures import Mixture
 from pipeline import errors, features, plan, schema
 from pipeline.dataset import dataset
@@ -146,6 +146,7 @@ def open_all(
     names: Sequence[str] = (CLEAN,),
     noise_dir: str = "",
     room_dir: str = "",
+    rate: int | None = None,
 ) -> list[Source]:
     """Every dataset under every condition.
 
@@ -156,6 +157,7 @@ def open_all(
         names: of the conditions.
         noise_dir: recordings for `noise`; made where it is empty.
         room_dir: impulse responses for `room`, likewise.
+        rate: to which recordings of others' test sets are resampled, Hz; None for their own.
 
     Raises:
         UserError: no such condition; a dataset lacks the split; a folder is not needed, or holds no
@@ -172,7 +174,7 @@ def open_all(
             raise errors.UserError(f"--{condition}_dir is for --conditions={condition}")
     found = []
     for name, path in paths.items():
-        info = dataset.read(path)
+        info = librimix.read_info(path, split, rate) or dataset.read(path)
         if split not in info.splits or not info.splits[split].mixtures:
             there = ", ".join(s for s in info.splits if info.splits[s].mixtures) or "nothing"
             raise errors.UserError(f"{path} has no mixtures in split {split}; it has {there}")

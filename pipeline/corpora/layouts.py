@@ -135,6 +135,45 @@ def refuse_one_of_voxceleb(folder: str) -> None:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class MixtureSet:
+    """A folder with mixtures and, under the same names, their voices (LibriMix, WSJ0-2mix).
+
+    Attributes:
+        above: the folder, relative to the one that was listed; may be empty.
+        mixed: names of its folders of mixtures, sorted: `mix`, or `mix_both` and `mix_clean`.
+        voices: likewise of the voices: `s1`, `s2` and so on.
+    """
+
+    above: str
+    mixed: tuple[str, ...]
+    voices: tuple[str, ...]
+
+
+def is_of_mixtures(name: str) -> bool:
+    """Whether a folder is called as those of mixtures are: `mix`, `mix_clean`, `mix_both`."""
+    return _MIXTURES.fullmatch(name) is not None
+
+
+def mixture_sets(files: Iterable[str]) -> list[MixtureSet]:
+    """The sets of mixtures among files, sorted.
+
+    Args:
+        files: paths of recordings, relative to one folder.
+    """
+    parts: dict[str, set[str]] = collections.defaultdict(set)
+    for path in files:
+        above, _, name = posixpath.dirname(path).rpartition("/")
+        parts[above].add(name)
+    found = []
+    for above, names in sorted(parts.items()):
+        voices = tuple(sorted(filter(_VOICE.fullmatch, names)))
+        mixed = tuple(sorted(filter(_MIXTURES.fullmatch, names)))
+        if mixed and len(voices) > 1:
+            found.append(MixtureSet(above, mixed, voices))
+    return found
+
+
 def refuse_mixtures(folder: str, files: Iterable[str]) -> None:
     """Refuses a set of mixtures and their voices, such as LibriMix and WSJ0-2mix.
 
@@ -145,20 +184,13 @@ def refuse_mixtures(folder: str, files: Iterable[str]) -> None:
     Raises:
         UserError: says what to do with it.
     """
-    parts: dict[str, set[str]] = collections.defaultdict(set)
-    for path in files:
-        above, _, name = posixpath.dirname(path).rpartition("/")
-        parts[above].add(name)
-    for above, names in sorted(parts.items()):
-        voices = sorted(filter(_VOICE.fullmatch, names))
-        mixed = sorted(filter(_MIXTURES.fullmatch, names))
-        if mixed and len(voices) > 1:
-            where = storage.join(folder, above) if above else folder
-            raise errors.UserError(
-                f"{where}: holds mixtures and their voices ({', '.join([*mixed, *voices])}), not "
-                "speakers' folders; name the corpus of clean recordings that they were made of; "
-                f"python -m export.evaluate --data_dir={where} measures a model on them"
-            )
+    for found in mixture_sets(files):
+        where = storage.join(folder, found.above) if found.above else folder
+        raise errors.UserError(
+            f"{where}: holds mixtures and their voices ({', '.join(found.mixed + found.voices)}), "
+            "not speakers' folders; name the corpus of clean recordings that they were made of; "
+            f"python -m export.evaluate --data_dir={where} measures a model on them"
+        )
 
 
 def refuse_kinds(folder: str, names: Iterable[str]) -> None:
