@@ -91,6 +91,7 @@ setuptools.setup(
         "jinja2",
         "keras>=3.5",
         "matplotlib",
+        "msgspec>=0.19",
         "numpy",
         "protobuf",
         "requests",

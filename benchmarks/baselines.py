@@ -71,7 +71,7 @@ def bare_shard(pairs: Sequence[Pair], path: pathlib.Path) -> Output:
     average, cost one decode where they come soon after each other; here each costs two.
     """
     # Heavier than the rest; the spawned processes pay for it, as Beam's workers do.
-    from pipeline.dataset import shards, tfrecord
+    from pipeline.dataset import mixture_shards, tfrecord
 
     start = time.perf_counter()
     rate = schema.DEFAULT_SAMPLE_RATE
@@ -95,7 +95,7 @@ def bare_shard(pairs: Sequence[Pair], path: pathlib.Path) -> Output:
                     for signal, gain in zip(signals, gains, strict=True)
                 ]
             ).clip(-32768, 32767).astype(np.int16)  # fmt: skip
-            values = shards.compute(sources, schema.MASKS) | {
+            values = mixture_shards.compute(sources, schema.MASKS) | {
                 "mixture_id": str(number),
                 "utterance_ids": [first.id, second.id],
                 "speaker_ids": [first.speaker, second.speaker],

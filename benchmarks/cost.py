@@ -18,7 +18,8 @@ from absl import flags
 from benchmarks import measure
 from pipeline import cli, inspection, plan, schema
 from pipeline.corpora import corpus
-from pipeline.dataset import shards, utterance_shards
+from pipeline.dataset import mixture_shards, recordings, shards, utterance_shards
+from pipeline.io import stored_json
 
 _MANIFESTS = flags.DEFINE_multi_string("manifest", [], "CSV manifest of a corpus.")
 _FOLDERS = flags.DEFINE_multi_string("input_dir", [], "Folder of a corpus.")
@@ -63,20 +64,19 @@ def _speeds(utterances: list[corpus.Utterance], about: dict[str, Any]) -> dict[s
     with tempfile.TemporaryDirectory() as folder:
         pathlib.Path(folder, schema.UTTERANCES_FOLDER).mkdir()
         # What a step keeps of recordings must not serve the next, which may run elsewhere.
-        shards.forget()
+        recordings.forget()
         sidecars, write_seconds = _timed(lambda: [shards.write(p, folder) for p in shard_plans])
-        shards.forget()
-        clean, clean_seconds = _timed(
-            lambda: [utterance_shards.write(p, folder) for p in clean_plans]
-        )
-        shards.forget()
+        recordings.forget()
+        clean, clean_seconds = _timed(lambda: [shards.write(p, folder) for p in clean_plans])
+        recordings.forget()
     about |= {
         "recordings": len(facts),
         "seconds of mixture for a second of recordings": round(mixed / audio, 3),
         "KB for a second of mixture": _kilobytes(sidecars, mixed),
         "KB for a second of clean utterances": _kilobytes(clean, audio),
         "KB of recordings for a second": round(sum(f.file_bytes for f in facts) / audio / 1000, 1),
-        "bytes of plan for a mixture": sum(len(p.to_json()) for p in shard_plans) // len(mixtures),
+        "bytes of plan for a mixture": sum(map(len, map(stored_json.dumps, shard_plans)))
+        // len(mixtures),
     }
     return {
         "inspect": audio / inspect_seconds,
@@ -103,9 +103,11 @@ def _plan_many(about: dict[str, Any]) -> None:
     ]
 
 
-def _plan(facts: list[inspection.Facts]) -> tuple[list[plan.Mixture], list[plan.ShardPlan]]:
+def _plan(
+    facts: list[inspection.Facts],
+) -> tuple[list[plan.Mixture], list[mixture_shards.ShardPlan]]:
     mixtures = plan.make(facts, {fact.utterance.speaker: "train" for fact in facts}, _SETTINGS)
-    return mixtures, plan.make_shards(
+    return mixtures, mixture_shards.make_plans(
         mixtures, facts, sample_rate=_RATE, masks=schema.MASKS, num_shards=4, seed=0
     )
 

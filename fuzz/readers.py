@@ -18,7 +18,8 @@ import numpy as np
 from pipeline import errors, schema
 from pipeline.audio import containers, decoding
 from pipeline.corpora import corpus, mixture_list
-from pipeline.dataset import dataset, shards, tfrecord, utterance_shards
+from pipeline.dataset import dataset, mixture_shards, tfrecord, utterance_shards
+from pipeline.io import stored_json
 from trainer.data import clean_utterances
 
 
@@ -126,17 +127,16 @@ def info(data: bytes) -> None:
 def sidecar(data: bytes) -> None:
     """The JSON beside a shard: likewise."""
     with _refusing(ValueError):
-        found = shards.Sidecar.from_json(data.decode("utf-8"))
-        assert found.counts.dtype == np.int64
-        again = shards.Sidecar.from_json(found.to_json())
-        assert again.to_json() == found.to_json()
+        found = stored_json.loads(data, mixture_shards.Sidecar)
+        assert found.log_magnitude_codes.to_array().dtype == np.int64
+        assert stored_json.loads(found.to_json(), mixture_shards.Sidecar) == found
 
 
 def utterance_sidecar(data: bytes) -> None:
     """The JSON beside a shard of clean utterances: likewise."""
     with _refusing(ValueError):
-        found = utterance_shards.Sidecar.from_json(data.decode("utf-8"))
-        assert utterance_shards.Sidecar.from_json(found.to_json()) == found
+        found = stored_json.loads(data, utterance_shards.Sidecar)
+        assert stored_json.loads(found.to_json(), utterance_shards.Sidecar) == found
         assert utterance_shards.index_csv([found])
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -51,6 +52,18 @@ class Settings:
     max_bad_fraction: float = 0.01
     dry_run: bool = False
     overwrite: bool = False
+
+    @property
+    def min_samples(self) -> int:
+        """Utterances of fewer are left out; with a list of mixtures none is."""
+        if self.mixture_list is not None:
+            return 1
+        return max(1, math.ceil(self.min_seconds * self.sample_rate))
+
+    @property
+    def max_samples(self) -> int:
+        """Of longer recordings only so many are taken."""
+        return math.floor(self.max_seconds * self.sample_rate)
 
 
 def config(

@@ -6,8 +6,8 @@ nor on a library's random numbers. Changing a draw changes everybody's datasets:
 release.
 
 One thing is known only when the audio is there: a mixture in which a voice is active for less than
-half a second is left out of the shard and counted (`pipeline.dataset.shards`). That too follows
-from the plan alone, and the `mixtures.csv` of a finished dataset lists what is in it.
+half a second is left out of the shard and counted (`pipeline.dataset.mixture_shards`). That too
+follows from the plan alone, and the `mixtures.csv` of a finished dataset lists what is in it.
 """
 
 import bisect
@@ -15,10 +15,8 @@ import collections
 import dataclasses
 import hashlib
 import itertools
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
 
 from pipeline import errors, inspection, schema
 
@@ -77,87 +75,6 @@ class Mixture:
     gains_db: tuple[float, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Recording:
-    """What writing needs of a recording: where, whose, and the SHA-256 of the file."""
-
-    path: str
-    speaker: str
-    sex: str
-    sha256: str
-
-
-@dataclasses.dataclass(frozen=True)
-class ShardPlan:
-    """All that decides the bytes of one shard.
-
-    Attributes:
-        name: of the shard.
-        sample_rate: in Hz.
-        masks: those stored.
-        mixtures: in the order of the records.
-        recordings: by utterance id.
-    """
-
-    name: schema.ShardName
-    sample_rate: int
-    masks: tuple[str, ...]
-    mixtures: tuple[Mixture, ...]
-    recordings: dict[str, Recording]
-
-    @property
-    def path(self) -> str:
-        """Of the shard, within the dataset's folder."""
-        return str(self.name)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over everything but the recordings' paths: a corpus may be moved.
-
-        The list of features is part of it: it decides what the records hold.
-        """
-        rows = [
-            [
-                m.id,
-                m.num_samples,
-                *[[u, f"{gain:.2f}"] for u, gain in zip(m.utterance_ids, m.gains_db, strict=True)],
-            ]
-            for m in self.mixtures
-        ]
-        recordings = {u: [r.speaker, r.sex, r.sha256] for u, r in self.recordings.items()}
-        record = schema.fingerprint(schema.mixture_features(self.masks))
-        facts = [record, str(self.name), self.sample_rate, self.masks]
-        text = json.dumps([*facts, rows, recordings], sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    def to_json(self) -> str:
-        """As text, which `from_json` reads."""
-        fields = {
-            **vars(self),
-            "name": str(self.name),
-            "mixtures": [vars(mixture) for mixture in self.mixtures],
-            "recordings": {u: vars(recording) for u, recording in self.recordings.items()},
-        }
-        return json.dumps(fields)
-
-    @classmethod
-    def from_json(cls, text: str) -> "ShardPlan":
-        """The inverse of `to_json`."""
-        fields = json.loads(text)
-        return cls(
-            schema.ShardName.parse(fields["name"]),
-            fields["sample_rate"],
-            tuple(fields["masks"]),
-            tuple(map(_mixture, fields["mixtures"])),
-            {u: Recording(**r) for u, r in fields["recordings"].items()},
-        )
-
-
-class _Digested(Protocol):
-    @property
-    def digest(self) -> str: ...
-
-
 def make(
     facts: Iterable[inspection.Facts], splits: Mapping[str, str], settings: Settings
 ) -> list[Mixture]:
@@ -200,43 +117,6 @@ def make(
     return mixtures
 
 
-def make_shards(
-    mixtures: Iterable[Mixture],
-    facts: Iterable[inspection.Facts],
-    *,
-    sample_rate: int,
-    masks: Sequence[str],
-    num_shards: int,
-    seed: int,
-) -> list[ShardPlan]:
-    """Deals the mixtures out to shards, evenly and in an order that a salted hash decides.
-
-    Args:
-        mixtures: of all splits.
-        facts: of all recordings that they name.
-        sample_rate: of the dataset, Hz.
-        masks: that are stored.
-        num_shards: of each split; a split of fewer mixtures has one shard for each.
-        seed: salt of the hash.
-
-    Returns:
-        The shards by split and number; those of a split differ by at most one mixture.
-    """
-    recordings = {fact.utterance.id: recording(fact) for fact in facts}
-    by_split: dict[str, list[Mixture]] = collections.defaultdict(list)
-    for mixture in mixtures:
-        by_split[mixture.split].append(mixture)
-    shards = []
-    for split in sorted(by_split, key=_SPLIT_ORDER.__getitem__):
-        by_id = {mixture.id: mixture for mixture in by_split[split]}
-        for name, ids in deal(split, by_id, num_shards, seed):
-            part = tuple(by_id[mixture_id] for mixture_id in ids)
-            used = sorted({u for m in part for u in m.utterance_ids})
-            named = {u: recordings[u] for u in used}
-            shards.append(ShardPlan(name, sample_rate, tuple(masks), part, named))
-    return shards
-
-
 def deal(
     split: str, ids: Iterable[str], num_shards: int, seed: int
 ) -> Iterator[tuple[schema.ShardName, list[str]]]:
@@ -254,32 +134,6 @@ def deal(
     order = sorted(ids, key=lambda name: (_draw(seed, "order", name), name))
     for name in schema.ShardName.of_split(split, min(num_shards, len(order))):
         yield name, order[name.index :: name.count]
-
-
-def digest(shards: Iterable[_Digested]) -> str:
-    """SHA-256 of a whole plan."""
-    return hashlib.sha256("\n".join(shard.digest for shard in shards).encode()).hexdigest()
-
-
-def record_bytes(mixture: Mixture, masks: Iterable[str]) -> int:
-    """About how many bytes a mixture's record takes: its arrays, and a little for the rest."""
-    num_sources = len(mixture.utterance_ids)
-    sizes = {
-        "S": num_sources,
-        "N": mixture.num_samples,
-        "T": schema.num_frames(mixture.num_samples),
-        "F": schema.NUM_BINS,
-        "K": schema.num_stored_masks(num_sources),
-    }
-    arrays = sum(f.num_bytes(sizes) for f in schema.mixture_features(masks) if f.encoding)
-    names = len(mixture.id) + sum(map(len, mixture.utterance_ids + mixture.speakers))
-    return arrays + names + 400
-
-
-def recording(fact: inspection.Facts) -> Recording:
-    """What writing needs, from the facts."""
-    utterance = fact.utterance
-    return Recording(utterance.path, utterance.speaker, utterance.sex, fact.sha256)
 
 
 class _Pool:
@@ -355,13 +209,6 @@ def _level_moves(num_sources: int, mixture_id: str, settings: Settings) -> list[
         half * _draw_uniform(settings.seed, f"level {voice}", mixture_id)
         for voice in range(num_sources)
     ]
-
-
-def _mixture(fields: dict[str, Any]) -> Mixture:
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
-    }
-    return Mixture(**values)
 
 
 def _hint(split: str, alone: bool) -> str:

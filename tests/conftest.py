@@ -16,6 +16,7 @@ import pytest
 from pipeline import features, plan, schema
 from pipeline.corpora import mixture_list
 from pipeline.dataset import dataset, tfrecord, utterance_shards
+from pipeline.dataset import shards as shards_lib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
@@ -122,9 +123,13 @@ def write_utterances(folder, num_shards=2, utterances=3, seed=0):
         with open(place / str(name), "wb") as file:
             writer = tfrecord.Writer(file)
             own = rows[name.index :: num_shards]
-            entries = tuple(utterance_shards.append(writer, values) for values in own)
+            entries = []
+            for values in own:
+                record = shards_lib.encode(schema.UTTERANCE_FEATURES, values)
+                entries.append(utterance_shards.entry(values, record, writer.write(record)))
         shard = dataset.ShardInfo(str(name), writer.records, writer.bytes, writer.sha256)
-        sidecars.append(utterance_shards.Sidecar(shard, "", entries))
+        about = {"shard": shard, "plan_digest": "", "utterances": tuple(entries)}
+        sidecars.append(utterance_shards.Sidecar(**about))
     (place / schema.UTTERANCES_INDEX_FILE).write_text(utterance_shards.index_csv(sidecars))
     seconds = sum(values["num_samples"] for values in rows) / schema.DEFAULT_SAMPLE_RATE
     shards = tuple(sidecar.shard for sidecar in sidecars)
@@ -135,10 +140,6 @@ def write_dataset(folder, records, masks=schema.MASKS, num_shards=2, **config):
     """A dataset's folder with `records`, a dict of split to lists of values; returns its info."""
     chosen = schema.mixture_features(masks)
 
-    def example(values):
-        lists = schema.encode(chosen, values)
-        return tfrecord.example_bytes({f.name: (f.kind, lists[f.name]) for f in chosen})
-
     folder.mkdir(parents=True, exist_ok=True)
     splits = {}
     for split, rows in records.items():
@@ -148,7 +149,7 @@ def write_dataset(folder, records, masks=schema.MASKS, num_shards=2, **config):
             with open(folder / str(name), "wb") as file:
                 writer = tfrecord.Writer(file)
                 for values in own:
-                    writer.write(example(values))
+                    writer.write(shards_lib.encode(chosen, values))
             shards.append(dataset.ShardInfo(str(name), writer.records, writer.bytes, writer.sha256))
         seconds = sum(r["num_samples"] for r in rows) / schema.DEFAULT_SAMPLE_RATE
         frames = sum(r["num_frames"] for r in rows)

@@ -11,23 +11,31 @@ import json
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import apache_beam as beam
 import numpy as np
 from apache_beam.transforms import util
 
-from pipeline import errors, inspection, plan, schema
+from pipeline import errors, inspection
 from pipeline.beam import progress
 from pipeline.corpora import corpus
-from pipeline.dataset import histogram, inspection_cache, shards, utterance_shards
-from pipeline.io import atomic, storage
+from pipeline.dataset import (
+    histogram,
+    inspection_cache,
+    mixture_shards,
+    shards,
+    utterance_shards,
+)
+from pipeline.io import atomic, storage, stored_json
 
 # Of so many utterances: what the graph holds, and a worker reads at once, stays small.
 _PIECE = 10_000
 STATISTICS_FILE = "statistics.json"
 INSPECTED, WRITTEN = "inspected", "written"
 _BEGIN, _END = "[[error: ", " :error]]"
-_OF_UTTERANCES = f"{schema.UTTERANCES_FOLDER}/"
+# Of either recipe.
+_ShardPlan: TypeAlias = shards.ShardPlan[Any]
 _MESSAGE = re.compile(f"{re.escape(_BEGIN)}(.*?){re.escape(_END)}", re.DOTALL)
 
 
@@ -134,35 +142,19 @@ class WriteShardFn(beam.DoFn):
         """Yields one pair or nothing."""
         with _one_line():
             shard = read_plan(self._work, element[1])
-            if isinstance(shard, utterance_shards.ShardPlan):
-                self._write_utterances(shard)
-                return
-            counts = self._write_mixtures(shard)
-        yield shard.name.split, counts
-
-    def _write_mixtures(self, shard: plan.ShardPlan) -> np.ndarray:
-        sidecar = shards.find(shard, self._folder)
-        self._count(sidecar is not None, len(shard.mixtures))
-        if sidecar is None:
-            sidecar = shards.write(shard, self._folder, self._tick)
+            sidecar = shards.find(shard, self._folder)
+            if sidecar is None:
+                sidecar = shards.write(shard, self._folder, lambda: _tick(self._work, WRITTEN))
+                self._written.inc()
+            else:
+                _tick(self._work, WRITTEN, shard.num_records)
+                self._found.inc()
+        if not isinstance(sidecar, mixture_shards.Sidecar):
+            self._utterances.inc(sidecar.shard.records)
+            return
         self._mixtures.inc(sidecar.shard.records)
         self._dropped.inc(len(sidecar.dropped))
-        return sidecar.counts
-
-    def _write_utterances(self, shard: utterance_shards.ShardPlan) -> None:
-        sidecar = utterance_shards.find(shard, self._folder)
-        self._count(sidecar is not None, len(shard.utterances))
-        if sidecar is None:
-            sidecar = utterance_shards.write(shard, self._folder, self._tick)
-        self._utterances.inc(sidecar.shard.records)
-
-    def _count(self, found: bool, records: int) -> None:
-        (self._found if found else self._written).inc()
-        if found:
-            _tick(self._work, WRITTEN, records)
-
-    def _tick(self) -> None:
-        _tick(self._work, WRITTEN)
+        yield shard.name.split, sidecar.log_magnitude_codes.to_array()
 
 
 class MergeHistograms(beam.CombineFn):
@@ -202,19 +194,19 @@ def read_utterances(name: str, work: str) -> list[str]:
     return storage.read_bytes(storage.join(work, name)).decode("utf-8").split("\n")[:-1]
 
 
-def write_plans(work: str, plans: Iterable[utterance_shards.AnyShardPlan]) -> None:
+def write_plans(work: str, plans: Iterable[_ShardPlan]) -> None:
     """Writes what `WriteShards` reads."""
-    atomic.make_folder(storage.join(work, _OF_UTTERANCES))
+    atomic.make_folder(storage.join(work, utterance_shards.ShardPlan.FOLDER))
     for shard in plans:
-        atomic.write_text(storage.join(work, f"{shard.path}.plan"), shard.to_json())
+        atomic.write_text(storage.join(work, f"{shard.path}.plan"), stored_json.dumps(shard))
 
 
-def read_plan(work: str, path: str) -> utterance_shards.AnyShardPlan:
+def read_plan(work: str, path: str) -> _ShardPlan:
     """Reads what `write_plans` has written for one shard."""
-    text = storage.read_bytes(storage.join(work, f"{path}.plan")).decode("utf-8")
-    if path.startswith(_OF_UTTERANCES):
-        return utterance_shards.ShardPlan.from_json(text)
-    return plan.ShardPlan.from_json(text)
+    text = storage.read_bytes(storage.join(work, f"{path}.plan"))
+    if path.startswith(utterance_shards.ShardPlan.FOLDER):
+        return stored_json.loads(text, utterance_shards.ShardPlan)
+    return stored_json.loads(text, mixture_shards.ShardPlan)
 
 
 def write_statistics(statistics: tuple[float, float] | None, work: str) -> None:

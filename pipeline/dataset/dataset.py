@@ -2,10 +2,11 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from pipeline import errors, schema
 from pipeline.io import atomic, file_lock, object_lock, storage, stored_json
@@ -38,8 +39,8 @@ class ShardInfo:
     """One shard: file name, number of records, of bytes, and the SHA-256 of the file."""
 
     name: str
-    records: int
-    bytes: int
+    records: stored_json.Count
+    bytes: stored_json.Count
     sha256: str
 
 
@@ -47,10 +48,10 @@ class ShardInfo:
 class SplitInfo:
     """One split: mixtures, speakers, seconds of mixture, spectrogram frames, and its shards."""
 
-    mixtures: int
-    speakers: int
+    mixtures: stored_json.Count
+    speakers: stored_json.Count
     seconds: float
-    frames: int
+    frames: stored_json.Count
     shards: tuple[ShardInfo, ...]
 
 
@@ -66,8 +67,8 @@ class UtterancesInfo:
         plan_digest: SHA-256 of their plan.
     """
 
-    utterances: int
-    speakers: int
+    utterances: stored_json.Count
+    speakers: stored_json.Count
     seconds: float
     shards: tuple[ShardInfo, ...]
     plan_digest: str
@@ -94,7 +95,7 @@ class DatasetInfo:
         utterances: clean ones, stored beside the mixtures; None where there are none.
     """
 
-    schema_version: int
+    schema_version: stored_json.Integer
     config: dict[str, Any]
     splits: dict[str, SplitInfo]
     mean: float | None
@@ -103,7 +104,7 @@ class DatasetInfo:
     plan_digest: str
     versions: dict[str, str]
     created: str
-    counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    counts: dict[str, stored_json.Count] = dataclasses.field(default_factory=dict)
     utterances: UtterancesInfo | None = None
 
     @property
@@ -123,7 +124,7 @@ class DatasetInfo:
 
     def to_json(self) -> str:
         """The text of the file."""
-        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
+        return stored_json.dumps(self, indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> "DatasetInfo":
@@ -133,53 +134,43 @@ class DatasetInfo:
             DatasetError: it is not such a text, or of another version of the schema.
         """
         try:
-            fields = stored_json.loads(text)
-            version = fields["schema_version"]
+            version = stored_json.loads(text, _Versioned).schema_version
             if version != schema.SCHEMA_VERSION:
                 raise DatasetError(
-                    f"the dataset has schema version {stored_json.short(version)}, this program "
-                    f"reads {schema.SCHEMA_VERSION}; make it anew with pipeline.preprocess"
+                    f"the dataset has schema version {version}, this program reads "
+                    f"{schema.SCHEMA_VERSION}; make it anew with pipeline.preprocess"
                 )
-            fields["splits"] = {
-                name: SplitInfo(**{**split, "shards": _shard_infos(split)})
-                for name, split in fields["splits"].items()
-            }
-            utterances = fields.get("utterances")
-            if utterances is not None:
-                shards = _shard_infos(utterances)
-                fields["utterances"] = UtterancesInfo(**{**utterances, "shards": shards})
-            info = cls(**fields)
-            _check(info)
+            info = stored_json.loads(text, cls)
+            stored_json.convert(info.config, _Config)
+            parts: list[SplitInfo | UtterancesInfo] = list(info.splits.values())
+            if info.utterances is not None:
+                parts.append(info.utterances)
+            for part in parts:
+                for shard in part.shards:
+                    schema.ShardName.parse(shard.name)
             return info
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            text = str(error)
-            raise DatasetError(f"{schema.INFO_FILE} is damaged: {text[:200]}") from error
+        except ValueError as error:
+            raise DatasetError(f"{schema.INFO_FILE} is damaged: {error}") from error
 
 
-def _shard_infos(fields: Mapping[str, Any]) -> tuple[ShardInfo, ...]:
-    return tuple(ShardInfo(**shard) for shard in fields["shards"])
+@dataclasses.dataclass(frozen=True)
+class _Versioned:
+    """The part of an info that every version has."""
+
+    schema_version: stored_json.Integer
 
 
-def _check(info: DatasetInfo) -> None:
-    """Raises ValueError where something is not of the type or in the bounds that it should be."""
-    parts: list[SplitInfo | UtterancesInfo] = list(info.splits.values())
-    if info.utterances is not None:
-        parts.append(info.utterances)
-    for part in (info, *parts):
-        stored_json.check(part)
-    for part in parts:
-        for shard in part.shards:
-            stored_json.check(shard)
-            schema.ShardName.parse(shard.name)
-            if min(shard.records, shard.bytes) < 0:
-                raise ValueError(f"{shard.name} has {shard.records} records, {shard.bytes} bytes")
-    for name, least in (("sample_rate", 1), ("num_sources", 2)):
-        value = info.config[name]
-        if type(value) is not int or value < least:
-            raise ValueError(f"{name} is {stored_json.short(value)}")
-    masks = info.config["masks"]
-    if not isinstance(masks, list) or not all(mask in schema.MASKS for mask in masks):
-        raise ValueError(f"masks is {stored_json.short(masks)}")
+@dataclasses.dataclass(frozen=True)
+class _Config:
+    """The part of `DatasetInfo.config` that readers rely on."""
+
+    sample_rate: Annotated[int, msgspec.Meta(ge=1, le=2**31)]
+    num_sources: Annotated[int, msgspec.Meta(ge=2, le=2**31)]
+    masks: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not {*self.masks} <= {*schema.MASKS}:
+            raise ValueError(f"masks is {', '.join(self.masks)[:60]}")
 
 
 def read(folder: str) -> DatasetInfo:

@@ -4,13 +4,39 @@ A histogram counts how often each of the 65,536 codes came. Counts are integers,
 up exactly in any order; mean and deviation are then rational numbers, rounded once.
 """
 
+import dataclasses
 import fractions
 import math
-from collections.abc import Mapping
+from typing import Annotated
 
+import msgspec
 import numpy as np
 
 NUM_CODES = 2**16
+
+
+@dataclasses.dataclass(frozen=True)
+class Codes:
+    """A histogram for JSON: the codes that came, and how often each."""
+
+    codes: tuple[Annotated[int, msgspec.Meta(ge=0, lt=NUM_CODES)], ...]
+    counts: tuple[Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)], ...]
+
+    def __post_init__(self) -> None:
+        if not len(set(self.codes)) == len(self.codes) == len(self.counts):
+            raise ValueError("not one count for each code")
+
+    @classmethod
+    def of(cls, counts: np.ndarray) -> "Codes":
+        """From int64 `[code]`."""
+        codes = np.flatnonzero(counts)
+        return cls(tuple(codes.tolist()), tuple(counts[codes].tolist()))
+
+    def to_array(self) -> np.ndarray:
+        """The inverse of `of`."""
+        counts = np.zeros(NUM_CODES, np.int64)
+        counts[list(self.codes)] = self.counts
+        return counts
 
 
 def count(values: np.ndarray) -> np.ndarray:
@@ -24,30 +50,6 @@ def count(values: np.ndarray) -> np.ndarray:
     """
     codes = np.ascontiguousarray(values, "<f2").view("<u2").ravel()
     return np.bincount(codes, minlength=NUM_CODES)
-
-
-def to_dict(counts: np.ndarray) -> dict[str, list[int]]:
-    """The codes that came, and how often, for JSON."""
-    codes = np.flatnonzero(counts)
-    return {"codes": codes.tolist(), "counts": counts[codes].tolist()}
-
-
-def from_dict(fields: Mapping[str, list[int]]) -> np.ndarray:
-    """The inverse of `to_dict`: int64 `[code]`.
-
-    Raises:
-        ValueError: these are no counts of codes.
-    """
-    codes, numbers = fields["codes"], fields["counts"]
-    if not (
-        all(type(code) is int and 0 <= code < NUM_CODES for code in codes)
-        and all(type(number) is int and 0 < number < 2**63 for number in numbers)
-        and len(set(codes)) == len(codes) == len(numbers)
-    ):
-        raise ValueError("these are no counts of codes")
-    counts = np.zeros(NUM_CODES, np.int64)
-    counts[codes] = numbers
-    return counts
 
 
 def mean_and_deviation(counts: np.ndarray) -> tuple[float, float] | None:

@@ -99,7 +99,7 @@ def _is_own_shard(folder: str, name: str, names: set[str]) -> bool:
 def _json(folder: str, name: str) -> dict[str, object]:
     """The object in a file; empty where there is no such file, or no object in it."""
     try:
-        return stored_json.loads(_text(folder, name))
+        return stored_json.loads(_text(folder, name), dict)
     except ValueError:
         return {}
 

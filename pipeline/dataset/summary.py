@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from pipeline import plan, schema
 from pipeline.corpora import corpus
-from pipeline.dataset import dataset, shards, utterance_shards
+from pipeline.dataset import dataset, mixture_shards, shards, utterance_shards
 
 _KINDS = {
     "timit": "TIMIT",
@@ -19,7 +19,7 @@ _KINDS = {
 
 
 def splits(
-    mixtures: Iterable[plan.Mixture], sidecars: Iterable[shards.Sidecar], sample_rate: int
+    mixtures: Iterable[plan.Mixture], sidecars: Iterable[mixture_shards.Sidecar], sample_rate: int
 ) -> dict[str, dataset.SplitInfo]:
     """Each split's counts and shards.
 
@@ -55,7 +55,7 @@ def utterances(
         plans: likewise.
         sample_rate: of the dataset, Hz.
     """
-    entries = [entry for sidecar in sidecars for entry in sidecar.entries]
+    entries = [entry for sidecar in sidecars for entry in sidecar.utterances]
     if not entries:
         return None
     return dataset.UtterancesInfo(
@@ -63,11 +63,11 @@ def utterances(
         speakers=len({entry.speaker_id for entry in entries}),
         seconds=sum(entry.num_samples for entry in entries) / sample_rate,
         shards=tuple(sidecar.shard for sidecar in sidecars),
-        plan_digest=plan.digest(plans),
+        plan_digest=shards.digest(plans),
     )
 
 
-def train_level_db(sidecars: Iterable[shards.Sidecar]) -> float | None:
+def train_level_db(sidecars: Iterable[mixture_shards.Sidecar]) -> float | None:
     """Mean active level of the train split's mixtures, dB; None where there are none."""
     part = _by_split(sidecars).get("train", [])
     records = sum(sidecar.shard.records for sidecar in part)
@@ -115,41 +115,39 @@ def finished(info: dataset.DatasetInfo) -> Iterator[str]:
 
 
 def planned(
-    mixtures: Sequence[plan.Mixture],
-    shard_plans: Iterable[plan.ShardPlan],
-    utterance_plans: Sequence[utterance_shards.ShardPlan],
-    masks: Sequence[str],
-    sample_rate: int,
+    of_mixtures: Sequence[mixture_shards.ShardPlan],
+    of_utterances: Sequence[utterance_shards.ShardPlan],
     num_cut: int = 0,
 ) -> Iterator[str]:
     """Lines about a dataset that would be made.
 
     Args:
-        mixtures: all of them.
-        shard_plans: likewise.
-        utterance_plans: likewise.
-        masks: that would be stored.
-        sample_rate: of the dataset, Hz.
+        of_mixtures: plans of all shards of mixtures.
+        of_utterances: likewise.
         num_cut: recordings that are too long.
     """
     yield from _cut_lines(num_cut)
-    count = collections.Counter(shard.name.split for shard in shard_plans)
     total = 0
-    for split in count:
-        part = [mixture for mixture in mixtures if mixture.split == split]
-        size = sum(plan.record_bytes(mixture, masks) for mixture in part)
+    for split in dict.fromkeys(shard.name.split for shard in of_mixtures):
+        part = [shard for shard in of_mixtures if shard.name.split == split]
+        speakers = len({name for shard in part for m in shard.mixtures for name in m.speakers})
+        records, hours, size = _totals(part)
         total += size
-        hours = sum(mixture.num_samples for mixture in part) / sample_rate / 3600
-        speakers = len({speaker for mixture in part for speaker in mixture.speakers})
-        yield _line(split, len(part), hours, speakers, size, count[split])
-    clean = [utterance for shard in utterance_plans for utterance in shard.utterances]
-    if clean:
-        size = sum(map(utterance_shards.planned_bytes, utterance_plans))
-        total += size
-        hours = sum(utterance.num_samples for utterance in clean) / sample_rate / 3600
+        yield _line(split, records, hours, speakers, size, len(part))
+    if of_utterances:
+        clean = [utterance for shard in of_utterances for utterance in shard.utterances]
         speakers = len({utterance.recording.speaker for utterance in clean})
-        yield _clean_line(len(clean), hours, speakers, size, len(utterance_plans))
+        records, hours, size = _totals(of_utterances)
+        total += size
+        yield _clean_line(records, hours, speakers, size, len(of_utterances))
     yield f"dry run: about {total / 1e6:,.1f} MB would be written; nothing was"
+
+
+def _totals(plans: Iterable[shards.ShardPlan]) -> tuple[int, float, int]:
+    """Records, hours and bytes."""
+    rows = [(p.num_records, p.num_samples / p.sample_rate / 3600, p.num_bytes) for p in plans]
+    records, hours, sizes = zip(*rows, strict=True)
+    return sum(records), sum(hours), sum(sizes)
 
 
 def _cut_lines(num_cut: int) -> Iterator[str]:
@@ -171,8 +169,10 @@ def _clean_line(utterances: int, hours: float, speakers: int, size: int, shards:
     )
 
 
-def _by_split(sidecars: Iterable[shards.Sidecar]) -> dict[str, list[shards.Sidecar]]:
-    found: dict[str, list[shards.Sidecar]] = collections.defaultdict(list)
+def _by_split(
+    sidecars: Iterable[mixture_shards.Sidecar],
+) -> dict[str, list[mixture_shards.Sidecar]]:
+    found: dict[str, list[mixture_shards.Sidecar]] = collections.defaultdict(list)
     for sidecar in sidecars:
         found[schema.ShardName.parse(sidecar.shard.name).split].append(sidecar)
     return found

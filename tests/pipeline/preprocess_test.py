@@ -20,7 +20,7 @@ from absl import flags
 from pipeline import errors, job, plan, schema, version
 from pipeline.beam import runners
 from pipeline.corpora import mixture_list
-from pipeline.dataset import dataset, shards
+from pipeline.dataset import dataset, mixture_shards, recordings, shards
 
 MODULE = "pipeline.preprocess"
 
@@ -228,12 +228,14 @@ def test_workers_of_other_versions_are_told(corpus_folder, tmp_path, monkeypatch
 
 
 def test_nothing_decoded_is_kept_when_a_job_has_ended(corpus_folder, tmp_path, monkeypatch):
-    shards.forget()
-    kept, forget = [], shards.forget
-    monkeypatch.setattr(shards, "forget", lambda: [kept.append(len(shards._kept)), forget()])
+    recordings.forget()
+    kept, forget = [], recordings.forget
+    monkeypatch.setattr(
+        recordings, "forget", lambda: [kept.append(len(recordings._kept)), forget()]
+    )
     make(tmp_path, corpus_folder)
     assert kept == [12]
-    assert len(shards._kept) == 0
+    assert len(recordings._kept) == 0
 
 
 def test_a_passing_folder_is_where_the_workers_are(finished, corpus_folder, tmp_path, monkeypatch):
@@ -384,9 +386,9 @@ def test_a_job_that_goes_on_does_not_mix_records_with_and_without_a_feature(
     shutil.copytree(finished, folder)
     new = schema.Feature("longest", "int64", (), None, "samples", "of the voices")
     monkeypatch.setattr(schema, "MIXTURE_FEATURES", (*schema.MIXTURE_FEATURES, new))
-    compute = shards.compute
+    compute = mixture_shards.compute
     monkeypatch.setattr(
-        shards,
+        mixture_shards,
         "compute",
         lambda sources, masks: {**compute(sources, masks), "longest": sources.shape[1]},
     )

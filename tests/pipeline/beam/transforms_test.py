@@ -12,7 +12,7 @@ from apache_beam.testing import test_pipeline, util
 from pipeline import errors, inspection, plan
 from pipeline.beam import transforms
 from pipeline.corpora import corpus
-from pipeline.dataset import histogram, inspection_cache, shards, utterance_shards
+from pipeline.dataset import histogram, inspection_cache, mixture_shards, shards, utterance_shards
 
 
 def parts(count=30):
@@ -113,7 +113,7 @@ def test_shards_of_both_kinds_are_written_in_one_step_and_found_by_the_next(tmp_
         facts.append(inspection.inspect(utterance, 8000))
     mixtures = plan.make(facts, {f"s{n}": "train" for n in range(4)}, plan.Settings())
     options = {"sample_rate": 8000, "num_shards": 2, "seed": 0}
-    of_mixtures = plan.make_shards(mixtures, facts, masks=("ibm",), **options)
+    of_mixtures = mixture_shards.make_plans(mixtures, facts, masks=("ibm",), **options)
     clean = utterance_shards.make_plans(facts, [f.utterance.id for f in facts], **options)
     work, folder = tmp_path / "work", tmp_path / "out"
     folder.mkdir()
@@ -131,5 +131,6 @@ def test_shards_of_both_kinds_are_written_in_one_step_and_found_by_the_next(tmp_
         assert (work / transforms.WRITTEN).stat().st_size == 8
         (work / transforms.WRITTEN).unlink()
     assert all((folder / path).is_file() and (folder / f"{path}.json").is_file() for path in paths)
-    counts = sum(shards.read(shard, str(folder)).counts for shard in of_mixtures)
+    found = [shards.read(shard, str(folder)).log_magnitude_codes for shard in of_mixtures]
+    counts = sum(codes.to_array() for codes in found)
     assert transforms.read_statistics(str(work)) == histogram.mean_and_deviation(counts)

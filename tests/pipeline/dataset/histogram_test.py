@@ -1,11 +1,10 @@
 """Exact statistics against NumPy's and against themselves in another order."""
 
-import json
-
 import numpy as np
 import pytest
 
 from pipeline.dataset import histogram
+from pipeline.io import stored_json
 
 
 def values(seed=0, shape=(300, 129)):
@@ -38,10 +37,24 @@ def test_every_finite_code_counts():
 
 def test_through_json():
     counts = histogram.count(values())
-    again = histogram.from_dict(json.loads(json.dumps(histogram.to_dict(counts))))
+    text = stored_json.dumps(histogram.Codes.of(counts))
+    again = stored_json.loads(text, histogram.Codes).to_array()
     assert again.dtype == np.int64
     np.testing.assert_array_equal(again, counts)
     assert counts.sum() == 300 * 129
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"codes":[1,1],"counts":[2,2]}', '{"codes":[1],"counts":[2,2]}',
+        '{"codes":[65536],"counts":[1]}', '{"codes":[1],"counts":[0]}',
+        '{"codes":[-1],"counts":[1]}', '{"codes":[1],"counts":[1.5]}', '{"codes":[1]}',
+    ],
+)  # fmt: skip
+def test_what_is_no_histogram_is_refused(text):
+    with pytest.raises(ValueError, match=r"code|counts"):
+        stored_json.loads(text, histogram.Codes)
 
 
 def test_nothing_has_no_mean():

@@ -1,0 +1,266 @@
+"""Shards of mixtures: what the records hold, and what their side-cars say."""
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from pipeline import features, inspection, plan, schema
+from pipeline.dataset import dataset, histogram, shards
+from pipeline.dataset import recordings as recordings_lib
+from pipeline.io import stored_json
+
+# A mixture in which a voice is active for less is left out.
+MIN_ACTIVE_SECONDS = 0.5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sidecar(shards.Sidecar):
+    """What the JSON beside a shard of mixtures holds.
+
+    Attributes:
+        samples: of all mixtures in it.
+        frames: likewise.
+        dropped: ids of planned mixtures in which a voice is active for less than half a second.
+        active_level_mdb: sum over the mixtures of their active level in thousandths of a dB.
+        log_magnitude_codes: how often each float16 code of the log-magnitudes came.
+    """
+
+    samples: stored_json.Count
+    frames: stored_json.Count
+    dropped: tuple[str, ...]
+    active_level_mdb: stored_json.Integer
+    log_magnitude_codes: histogram.Codes
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardPlan(shards.ShardPlan[Sidecar]):
+    """All that decides the bytes of one shard of mixtures.
+
+    Attributes:
+        masks: those stored.
+        mixtures: in the order of the records.
+        recordings: by utterance id.
+    """
+
+    SPEED: ClassVar[float] = 500.0
+
+    masks: tuple[str, ...]
+    mixtures: tuple[plan.Mixture, ...]
+    recordings: dict[str, recordings_lib.Recording]
+
+    @property
+    def features(self) -> tuple[schema.Feature, ...]:
+        """Of its records."""
+        return schema.mixture_features(self.masks)
+
+    @property
+    def num_records(self) -> int:
+        """That are planned."""
+        return len(self.mixtures)
+
+    @property
+    def num_samples(self) -> int:
+        """Of all its mixtures."""
+        return sum(mixture.num_samples for mixture in self.mixtures)
+
+    @property
+    def num_bytes(self) -> int:
+        """About how many the file takes."""
+        return sum(record_bytes(mixture, self.masks) for mixture in self.mixtures)
+
+    def content(self) -> list[Any]:
+        """What `digest` is over."""
+        rows = [
+            [
+                m.id,
+                m.num_samples,
+                *[[u, f"{gain:.2f}"] for u, gain in zip(m.utterance_ids, m.gains_db, strict=True)],
+            ]
+            for m in self.mixtures
+        ]
+        named = {u: [r.speaker, r.sex, r.sha256] for u, r in self.recordings.items()}
+        return [self.masks, rows, named]
+
+    def maker(self) -> "Maker":
+        """What makes its records."""
+        return Maker(self)
+
+    def parse(self, text: str) -> Sidecar:
+        """The side-car in a text; raises ValueError."""
+        return stored_json.loads(text, Sidecar)
+
+
+class Maker(shards.Maker[Sidecar]):
+    """Makes the records of a shard of mixtures."""
+
+    def __init__(self, shard: ShardPlan) -> None:
+        self._shard = shard
+        self._dropped: list[str] = []
+        self._samples = self._frames = self._level = 0
+        self._codes = np.zeros(histogram.NUM_CODES, np.int64)
+
+    def records(self) -> Iterator[dict[str, Any] | None]:
+        """The values of each mixture; None where a voice is hardly active."""
+        shard = self._shard
+        for mixture in shard.mixtures:
+            sources = mix(mixture, shard.recordings, shard.sample_rate)
+            values = compute(sources, shard.masks)
+            active = values["voice_activity"].sum(axis=1) * schema.HOP / shard.sample_rate
+            if active.min() < MIN_ACTIVE_SECONDS:
+                self._dropped.append(mixture.id)
+                yield None
+            else:
+                yield values | _names(mixture, shard)
+
+    def count(self, values: Mapping[str, Any], record: bytes, offset: int) -> None:
+        """Counts a mixture that has been written."""
+        self._codes += histogram.count(values["log_magnitude"])
+        self._samples += values["num_samples"]
+        self._frames += values["num_frames"]
+        # Rounded to an integer, so that the mean is the same in any order.
+        self._level += round(1000 * features.active_level_db(mixed(values["sources"])))
+
+    def sidecar(self, shard: dataset.ShardInfo, plan_digest: str) -> Sidecar:
+        """What was counted."""
+        return Sidecar(
+            shard=shard,
+            plan_digest=plan_digest,
+            samples=self._samples,
+            frames=self._frames,
+            dropped=tuple(self._dropped),
+            active_level_mdb=self._level,
+            log_magnitude_codes=histogram.Codes.of(self._codes),
+        )
+
+
+def make_plans(
+    mixtures: Iterable[plan.Mixture],
+    facts: Iterable[inspection.Facts],
+    *,
+    sample_rate: int,
+    masks: Sequence[str],
+    num_shards: int,
+    seed: int,
+) -> list[ShardPlan]:
+    """Deals the mixtures out to shards, evenly and in an order that a salted hash decides.
+
+    Args:
+        mixtures: of all splits.
+        facts: of all recordings that they name.
+        sample_rate: of the dataset, Hz.
+        masks: that are stored.
+        num_shards: of each split; a split of fewer mixtures has one shard for each.
+        seed: salt of the hash.
+
+    Returns:
+        The shards by split and number; those of a split differ by at most one mixture.
+    """
+    recordings = {fact.utterance.id: recordings_lib.Recording.of(fact) for fact in facts}
+    by_split: dict[str, list[plan.Mixture]] = collections.defaultdict(list)
+    for mixture in mixtures:
+        by_split[mixture.split].append(mixture)
+    shards = []
+    for split in sorted(by_split, key=schema.SPLITS.index):
+        by_id = {mixture.id: mixture for mixture in by_split[split]}
+        for name, ids in plan.deal(split, by_id, num_shards, seed):
+            part = tuple(by_id[mixture_id] for mixture_id in ids)
+            used = sorted({u for m in part for u in m.utterance_ids})
+            named = {u: recordings[u] for u in used}
+            shards.append(ShardPlan(name, sample_rate, tuple(masks), part, named))
+    return shards
+
+
+def record_bytes(mixture: plan.Mixture, masks: Iterable[str]) -> int:
+    """About how many bytes a mixture's record takes: its arrays, and a little for the rest."""
+    num_sources = len(mixture.utterance_ids)
+    sizes = {
+        "S": num_sources,
+        "N": mixture.num_samples,
+        "T": schema.num_frames(mixture.num_samples),
+        "F": schema.NUM_BINS,
+        "K": schema.num_stored_masks(num_sources),
+    }
+    arrays = sum(f.num_bytes(sizes) for f in schema.mixture_features(masks) if f.encoding)
+    names = len(mixture.id) + sum(map(len, mixture.utterance_ids + mixture.speakers))
+    return arrays + names + 400
+
+
+def mix(
+    mixture: plan.Mixture, recordings: dict[str, recordings_lib.Recording], sample_rate: int
+) -> np.ndarray:
+    """The voices as they are in the mixture, rebuilt from the plan.
+
+    Args:
+        mixture: the plan.
+        recordings: by utterance id.
+        sample_rate: of the dataset, Hz.
+
+    Returns:
+        int16 `[source, sample]`; their integer sum is the mixture.
+
+    Raises:
+        UserError: a recording cannot be read, or is not the one that the plan was made for.
+    """
+    sources = np.zeros((len(mixture.utterance_ids), mixture.num_samples), np.int16)
+    for source, utterance, gain in zip(
+        sources, mixture.utterance_ids, mixture.gains_db, strict=True
+    ):
+        samples = recordings_lib.load(recordings[utterance], sample_rate, mixture.num_samples)
+        scaled = samples * np.float32(schema.FULL_SCALE * 10 ** (gain / 20))
+        source[: len(scaled)] = np.rint(scaled, out=scaled)
+    return sources
+
+
+def mixed(sources: np.ndarray) -> np.ndarray:
+    """The mixture of int16 `[source, sample]`: float32 `[sample]`, full scale 1, exactly."""
+    return sources.sum(axis=0, dtype=np.int32).astype(np.float32) / schema.FULL_SCALE
+
+
+def compute(sources: np.ndarray, masks: tuple[str, ...]) -> dict[str, Any]:
+    """The record's arrays.
+
+    Args:
+        sources: int16 `[source, sample]`.
+        masks: those wanted.
+
+    Returns:
+        By feature: `sources`, `log_magnitude` float16 `[frame, bin]`, `voice_activity` bool
+        `[source, frame]`, and the masks `[stored mask, frame, bin]`.
+    """
+    num_sources = len(sources)
+    voices = features.stft(sources / np.float32(schema.FULL_SCALE))
+    # The transform is linear, so the mixture needs none of its own.
+    mixture = voices.sum(axis=0)
+    values: dict[str, Any] = {
+        "sources": sources,
+        "log_magnitude": features.log_magnitude(mixture).astype(np.float16),
+        "voice_activity": features.voice_activity(voices),
+    }
+    stored = slice(schema.num_stored_masks(num_sources))
+    if "ibm" in masks or "irm" in masks:
+        magnitudes = np.abs(voices)
+        if "ibm" in masks:
+            values["ibm"] = features.ideal_binary_mask(magnitudes)[stored]
+        if "irm" in masks:
+            values["irm"] = features.ideal_ratio_mask(magnitudes)[stored]
+    if "psm" in masks:
+        values["psm"] = features.phase_sensitive_mask(voices, mixture)[stored]
+    return values
+
+
+def _names(mixture: plan.Mixture, shard: ShardPlan) -> dict[str, Any]:
+    return {
+        "mixture_id": mixture.id,
+        "utterance_ids": mixture.utterance_ids,
+        "speaker_ids": mixture.speakers,
+        "sexes": [shard.recordings[u].sex for u in mixture.utterance_ids],
+        "gains_db": mixture.gains_db,
+        "sample_rate": shard.sample_rate,
+        "num_samples": mixture.num_samples,
+        "num_frames": schema.num_frames(mixture.num_samples),
+        "num_bins": schema.NUM_BINS,
+        "num_sources": len(mixture.utterance_ids),
+    }

@@ -1,0 +1,40 @@
+"""What a worker keeps of recordings."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import soundfile
+
+from pipeline import errors
+from pipeline.audio import decoding
+from pipeline.dataset import recordings
+
+RATE = 8000
+
+
+def test_short_recordings_are_decoded_once_and_long_ones_are_not_kept(tmp_path, voice):
+    kept = {}
+    for name, seconds in (("short", 2.0), ("long", 61.0)):
+        path = tmp_path / f"{name}.wav"
+        soundfile.write(path, np.stack([voice(310, seconds), voice(311, seconds)], axis=1), 16000)
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        recording = recordings.Recording(str(path), "a", "", sha256)
+        expected = decoding.resample(*decoding.decode(path.read_bytes()), RATE)
+        for length in (1000, len(expected) + 1):
+            found = recordings.load(recording, RATE, length)
+            np.testing.assert_array_equal(found, expected[:length])
+            with pytest.raises(ValueError, match="read-only"):
+                found[0] = 1
+        path.unlink()
+        kept[name] = recording, expected
+    recording, expected = kept["short"]
+    np.testing.assert_array_equal(recordings.load(recording, RATE, 5000), expected[:5000])
+    # At another rate it is another thing.
+    with pytest.raises(errors.UserError, match=r"short\.wav: no such file"):
+        recordings.load(recording, 2 * RATE, 5000)
+    with pytest.raises(errors.UserError, match=r"long\.wav: no such file"):
+        recordings.load(kept["long"][0], RATE, 5000)
+    recordings.forget()
+    with pytest.raises(errors.UserError, match=r"short\.wav: no such file"):
+        recordings.load(recording, RATE, 5000)
