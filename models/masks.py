@@ -1,10 +1,11 @@
 """Ideal masks, what applies them, and how well a mask agrees with the ideal one, in `keras.ops`.
 
-`pipeline.features` has the ideal masks in NumPy, for the record; here they are for mixtures that
-are made on the device. Axes are `[..., source, frame, bin]`.
+`pipeline.ideal_masks` has the ideal masks in NumPy, for the record, with their ranges and codes;
+here they are for mixtures that are made on the device. Axes are `[..., source, frame, bin]`.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from keras import ops
 
@@ -64,6 +65,38 @@ def phase_sensitive(
     projection = real * mixture_real + imaginary * mixture_imaginary
     share = projection / ops.where(power > 0, power, 1.0)
     return ops.where(power > 0, share, 1 / real.shape[-3])
+
+
+class Mixtures(Protocol):
+    """What ideal masks are made of, as `trainer.objectives.Mixtures` has it.
+
+    `spectrograms` are real and imaginary parts of the voices, `[batch, source, frame, bin]`,
+    `magnitudes` theirs; `spectrogram` is of the mixture, `[batch, frame, bin]` each;
+    `noise_magnitude` is None where there is no noise, otherwise `[batch, frame, bin]`.
+    """
+
+    @property
+    def spectrograms(self) -> tuple[Tensor, Tensor]: ...
+    @property
+    def magnitudes(self) -> Tensor: ...
+    @property
+    def spectrogram(self) -> tuple[Tensor, Tensor]: ...
+    @property
+    def noise_magnitude(self) -> Tensor | None: ...
+
+
+def _phase_sensitive(mixtures: Mixtures) -> Tensor:
+    # Without noise the mixture is the sum of the voices, which costs no transform.
+    noisy = mixtures.noise_magnitude is not None
+    return phase_sensitive(*mixtures.spectrograms, mixtures.spectrogram if noisy else None)
+
+
+# By the names of `pipeline.ideal_masks.MASKS`: the masks of all voices.
+IDEAL: dict[str, Callable[[Mixtures], Tensor]] = {
+    "ibm": lambda mixtures: ideal_binary(mixtures.magnitudes),
+    "irm": lambda mixtures: ideal_ratio(mixtures.magnitudes, mixtures.noise_magnitude),
+    "psm": _phase_sensitive,
+}
 
 
 def complete(masks: Tensor, num_sources: int) -> Tensor:

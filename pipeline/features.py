@@ -1,4 +1,4 @@
-"""Spectrogram, masks, voice activity and levels in NumPy, batched over leading axes, in float32.
+"""Spectrogram, voice activity and levels in NumPy, batched over leading axes, in float32.
 
 The spectrogram is that of `scipy.signal.stft(x, window="hann", nperseg=256, noverlap=192)`, without
 its special cases for short signals. `models.spectral` is the same in `keras.ops`; a test holds the
@@ -83,56 +83,6 @@ def log_magnitude(spectrograms: np.ndarray) -> np.ndarray:
     # NumPy has vector instructions for log and none for log10: this is five times as fast.
     magnitudes = np.maximum(np.abs(spectrograms), np.float32(schema.MAGNITUDE_FLOOR))
     return np.log(magnitudes) * np.float32(1 / np.log(10))
-
-
-def ideal_binary_mask(magnitudes: np.ndarray) -> np.ndarray:
-    """Which voice is the loudest in each bin; a tie goes to the first.
-
-    Args:
-        magnitudes: float32 `[source, frame, bin]` of the voices.
-
-    Returns:
-        bool `[source, frame, bin]`, true for one voice in each bin.
-    """
-    if len(magnitudes) == 2:
-        first = magnitudes[0] >= magnitudes[1]
-        return np.stack([first, ~first])
-    sources = np.arange(len(magnitudes)).reshape(-1, 1, 1)
-    return np.argmax(magnitudes, axis=0)[np.newaxis] == sources
-
-
-def ideal_ratio_mask(magnitudes: np.ndarray) -> np.ndarray:
-    """`|S_s| / sum_k |S_k|`, and 1 / S where all are zero.
-
-    Args:
-        magnitudes: float32 `[source, frame, bin]` of the voices.
-
-    Returns:
-        float32 `[source, frame, bin]`, which adds up to one over the voices.
-    """
-    total = magnitudes.sum(axis=0)
-    silent = total == 0
-    masks = magnitudes / np.where(silent, np.float32(1), total)
-    masks[:, silent] = 1 / len(magnitudes)
-    return masks
-
-
-def phase_sensitive_mask(spectrograms: np.ndarray, mixture: np.ndarray) -> np.ndarray:
-    """`Re(S_s / X)` (Erdogan et al. 2015), and 1 / S where the mixture is zero.
-
-    Args:
-        spectrograms: complex64 `[source, frame, bin]` of the voices.
-        mixture: complex64 `[frame, bin]`, their sum.
-
-    Returns:
-        float32 `[source, frame, bin]`, not clipped, which adds up to one over the voices.
-    """
-    power = mixture.real**2 + mixture.imag**2
-    silent = power == 0
-    projection = spectrograms.real * mixture.real + spectrograms.imag * mixture.imag
-    masks = projection / np.where(silent, np.float32(1), power)
-    masks[:, silent] = 1 / len(spectrograms)
-    return masks
 
 
 def voice_activity(spectrograms: np.ndarray) -> np.ndarray:

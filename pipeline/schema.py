@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline import encodings, ideal_masks
+
 SCHEMA_VERSION = 1
 
 # The spectrogram (`pipeline.features` and `models.spectral` compute it).
@@ -35,8 +37,7 @@ FULL_SCALE = 32768
 ACTIVITY_RANGE_DB = 40.0
 
 SPLITS = ("train", "valid", "test")
-MASKS = ("ibm", "irm", "psm")
-PSM_MIN, PSM_MAX = -1.0, 2.0
+MASKS = tuple(ideal_masks.MASKS)
 
 # Files of a dataset's folder, beside the shards.
 INFO_FILE = "dataset_info.json"
@@ -109,8 +110,8 @@ class Feature:
         name: key in the `tf.train.Example`.
         kind: which list of the Example holds it: `bytes`, `float` or `int64`.
         axes: letters of the axes, `()` for a single value.
-        encoding: how an array lies in one byte string (`int16`, `float16`, `uint8`, `bits`, `irm`,
-            `psm`), or None where the list holds the values themselves.
+        encoding: how an array lies in one byte string, or None where the list holds the values
+            themselves.
         unit: what the decoded values count or measure.
         meaning: one line for the documentation.
         mask: whether `--masks` decides that it is stored.
@@ -119,7 +120,7 @@ class Feature:
     name: str
     kind: str
     axes: tuple[str, ...]
-    encoding: str | None
+    encoding: encodings.Encoding | None
     unit: str
     meaning: str
     mask: bool = False
@@ -139,7 +140,7 @@ class Feature:
         array = np.ascontiguousarray(value)
         if array.ndim != len(self.axes):
             raise ValueError(f"{self.name} has axes {self.axes}, but shape {array.shape}")
-        return [_ENCODERS[self.encoding](array).tobytes()]
+        return [self.encoding.encode(array)]
 
     def decode(self, values: Sequence[Any], sizes: Mapping[str, int]) -> Any:
         """What `encode` was given, from the Example's list.
@@ -169,48 +170,16 @@ class Feature:
             raise ValueError(
                 f"{self.name} has {len(values[0])} bytes, but shape {shape} needs {expected}"
             )
-        return _DECODERS[self.encoding](values[0], shape)
+        return self.encoding.decode(values[0], shape)
 
     def num_bytes(self, sizes: Mapping[str, int]) -> int:
         """Length of the byte string of an encoded array."""
-        count = math.prod(sizes[axis] for axis in self.axes)
-        if self.encoding == "bits":
-            return (count + 7) // 8
-        return count * (2 if self.encoding in ("int16", "float16") else 1)
+        if self.encoding is None:
+            raise ValueError(f"{self.name} is no array")
+        return self.encoding.num_bytes(math.prod(sizes[axis] for axis in self.axes))
 
 
-def _round_to_uint8(array: np.ndarray) -> np.ndarray:
-    # + 0.5 and truncation: all values are non-negative here, and it is one pass less than rint.
-    return (array + array.dtype.type(0.5)).astype(np.uint8)
-
-
-def _encode_psm(array: np.ndarray) -> np.ndarray:
-    clipped = np.clip(array.astype(np.float32, copy=False), PSM_MIN, PSM_MAX)
-    return _round_to_uint8((clipped - np.float32(PSM_MIN)) * np.float32(255 / (PSM_MAX - PSM_MIN)))
-
-
-_ENCODERS = {
-    "int16": lambda a: a.astype("<i2", copy=False),
-    "float16": lambda a: a.astype("<f2", copy=False),
-    "uint8": lambda a: a.astype(np.uint8, copy=False),
-    "bits": lambda a: np.packbits(a.astype(bool, copy=False)),
-    "irm": lambda a: _round_to_uint8(a.astype(np.float32, copy=False) * np.float32(255)),
-    "psm": _encode_psm,
-}
 _PYTHON_TYPES = {"bytes": (bytes,), "float": (float,), "int64": (int,)}
-_DECODERS = {
-    "int16": lambda b, s: np.frombuffer(b, "<i2").reshape(s),
-    "float16": lambda b, s: np.frombuffer(b, "<f2").reshape(s).astype(np.float32),
-    "uint8": lambda b, s: np.frombuffer(b, np.uint8).reshape(s),
-    "bits": lambda b, s: (
-        np.unpackbits(np.frombuffer(b, np.uint8), count=math.prod(s)).reshape(s).astype(bool)
-    ),
-    "irm": lambda b, s: np.frombuffer(b, np.uint8).reshape(s).astype(np.float32) / 255,
-    "psm": lambda b, s: (
-        np.frombuffer(b, np.uint8).reshape(s).astype(np.float32) * ((PSM_MAX - PSM_MIN) / 255)
-        + np.float32(PSM_MIN)
-    ),
-}
 
 MIXTURE_FEATURES = (
     Feature("mixture_id", "bytes", (), None, "-", "unique in the dataset"),
@@ -224,21 +193,23 @@ MIXTURE_FEATURES = (
     Feature("num_bins", "int64", (), None, "bins", "F = 129"),
     Feature("num_sources", "int64", (), None, "voices", "S"),
     Feature(
-        "sources", "bytes", ("S", "N"), "int16", "1 / 32768 of full scale",
+        "sources", "bytes", ("S", "N"), encodings.INT16, "1 / 32768 of full scale",
         "each voice as it is in the mixture; the mixture is their integer sum",
     ),
     Feature(
-        "log_magnitude", "bytes", ("T", "F"), "float16", "log10 of magnitude",
+        "log_magnitude", "bytes", ("T", "F"), encodings.FLOAT16, "log10 of magnitude",
         "of the mixture: log10(max(|X|, 1e-7)), not normalised",
     ),
-    Feature("ibm", "bytes", ("K", "T", "F"), "bits", "0 or 1", "ideal binary mask", mask=True),
-    Feature("irm", "bytes", ("K", "T", "F"), "irm", "0 to 1", "ideal ratio mask", mask=True),
-    Feature(
-        "psm", "bytes", ("K", "T", "F"), "psm", "-1 to 2",
-        "phase-sensitive mask, clipped to [-1, 2]", mask=True,
+    *(
+        Feature(
+            mask.name, "bytes", ("K", "T", "F"), mask.encoding,
+            "0 or 1" if mask.encoding.packed else "{:g} to {:g}".format(*mask.range), mask.meaning,
+            mask=True,
+        )
+        for mask in ideal_masks.MASKS.values()
     ),
     Feature(
-        "voice_activity", "bytes", ("S", "T"), "uint8", "0 or 1",
+        "voice_activity", "bytes", ("S", "T"), encodings.UINT8, "0 or 1",
         "1 where the voice's power in the frame is within 40 dB of its loudest frame",
     ),
 )  # fmt: skip
@@ -251,7 +222,7 @@ UTTERANCE_FEATURES = (
     Feature("num_samples", "int64", (), None, "samples", "N"),
     Feature("active_level_db", "float", (), None, "dB", "active level of `samples`, to 0.01"),
     Feature(
-        "samples", "bytes", ("N",), "int16", "1 / 32768 of full scale",
+        "samples", "bytes", ("N",), encodings.INT16, "1 / 32768 of full scale",
         "the recording up to `--max_seconds`, at its own level (lower where it would not fit)",
     ),
 )  # fmt: skip
@@ -276,7 +247,7 @@ def fingerprint(features: Iterable[Feature]) -> str:
     It is part of a shard's plan, so that records with and without a new feature never meet in a
     dataset, whether or not `SCHEMA_VERSION` was raised.
     """
-    rows = [[f.name, f.kind, f.axes, f.encoding] for f in features]
+    rows = [[f.name, f.kind, f.axes, f.encoding and f.encoding.name] for f in features]
     return hashlib.sha256(json.dumps([SCHEMA_VERSION, rows]).encode()).hexdigest()
 
 
@@ -317,15 +288,11 @@ def decode(features: Sequence[Feature], values: Mapping[str, Sequence[Any]]) -> 
 
 def markdown_table(features: Sequence[Feature]) -> str:
     """The features as a table, for the documentation."""
-    encodings = {
-        None: "the values", "int16": "int16", "float16": "float16", "uint8": "uint8",
-        "bits": "bits (`np.packbits` over the whole array)", "irm": "uint8: round(255 · value)",
-        "psm": "uint8: value = code · 3 / 255 − 1",
-    }  # fmt: skip
     rows = ["| feature | list | shape | stored as | unit | meaning |", "|---|---|---|---|---|---|"]
     for f in features:
         shape = "[" + ", ".join(f.axes) + "]" if f.axes else "1"
-        cells = (f"`{f.name}`", f.kind, shape, encodings[f.encoding], f.unit, f.meaning)
+        stored = f.encoding.description if f.encoding else "the values"
+        cells = (f"`{f.name}`", f.kind, shape, stored, f.unit, f.meaning)
         # A bar within a cell, as in |X|, would end it.
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"

@@ -13,7 +13,7 @@ import sys
 import numpy as np
 import pytest
 
-from pipeline import features, plan, schema
+from pipeline import features, ideal_masks, plan, schema
 from pipeline.corpora import mixture_list
 from pipeline.dataset import dataset, tfrecord, utterance_shards
 from pipeline.dataset import shards as shards_lib
@@ -95,9 +95,9 @@ def record(identity, sources, masks=schema.MASKS):
         "num_sources": count,
         "sources": sources,
         "log_magnitude": features.log_magnitude(mixture),
-        "ibm": features.ideal_binary_mask(np.abs(spectrograms))[:stored],
-        "irm": features.ideal_ratio_mask(np.abs(spectrograms))[:stored],
-        "psm": features.phase_sensitive_mask(spectrograms, mixture)[:stored],
+        "ibm": ideal_masks.binary(np.abs(spectrograms))[:stored],
+        "irm": ideal_masks.ratio(np.abs(spectrograms))[:stored],
+        "psm": ideal_masks.phase_sensitive(spectrograms, mixture)[:stored],
         "voice_activity": features.voice_activity(spectrograms),
     }
     return {f.name: values[f.name] for f in schema.mixture_features(masks)}

@@ -8,7 +8,7 @@ from typing import Any
 
 from absl import flags
 
-from pipeline import errors
+from pipeline import errors, schema
 from pipeline.dataset import dataset
 
 
@@ -77,7 +77,7 @@ class Config:
         enum_values=["pit", "fixed"],
     )  # fmt: skip
     target: str = _setting(
-        "psm", "enum", "Ideal mask that the loss mask learns.", enum_values=["ibm", "irm", "psm"]
+        "psm", "enum", "Ideal mask that the loss mask learns.", enum_values=list(schema.MASKS)
     )
     loss: str | None = _setting(
         None, "enum", "mask: squared error of masks; sisdr: negative SI-SDR of the voices; snr: "

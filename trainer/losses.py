@@ -11,7 +11,7 @@ from typing import Any
 from keras import ops
 
 from models import masks, permutation, spectral
-from pipeline import schema
+from pipeline import ideal_masks
 from trainer import metrics
 
 Tensor = Any
@@ -34,17 +34,14 @@ def decode_targets(codes: Tensor, target: str, num_sources: int) -> Tensor:
 
     Args:
         codes: uint8 `[batch, K, frame, bin]`, as `trainer.data.stored_windows` gives them.
-        target: `ibm`, `irm` or `psm`.
+        target: one of `schema.MASKS`.
         num_sources: voices.
 
     Returns:
         float32 `[batch, source, frame, bin]`.
     """
-    values = ops.cast(codes, "float32")
-    if target == "irm":
-        values = values / 255
-    elif target == "psm":
-        values = values * ((schema.PSM_MAX - schema.PSM_MIN) / 255) + schema.PSM_MIN
+    encoding = ideal_masks.MASKS[target].encoding
+    values = ops.cast(codes, "float32") * encoding.scale + encoding.offset
     return masks.complete(values, num_sources)
 
 

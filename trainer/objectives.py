@@ -115,6 +115,11 @@ class Mixtures:
         """Of the mixture, `[batch, frame, bin]`."""
         return spectral.magnitude(*self.spectrogram)
 
+    @functools.cached_property
+    def noise_magnitude(self) -> Tensor | None:
+        """Of the noise, `[batch, frame, bin]`; None where there is none."""
+        return None if self.noise is None else spectral.magnitude(*spectral.stft(self.noise))
+
     def log_magnitude(self, gain: Tensor | float = 1.0) -> Tensor:
         """Of the mixture times a gain `[batch]`, `[batch, frame, bin]`."""
         real, imaginary = self.spectrogram
@@ -122,14 +127,8 @@ class Mixtures:
         return spectral.log_magnitude(real * gain, imaginary * gain)
 
     def ideal_masks(self, target: str) -> Tensor:
-        """The masks `ibm`, `irm` or `psm` of all voices, `[batch, source, frame, bin]`."""
-        if target == "ibm":
-            return masks.ideal_binary(self.magnitudes)
-        if target == "irm":
-            noise = None if self.noise is None else spectral.magnitude(*spectral.stft(self.noise))
-            return masks.ideal_ratio(self.magnitudes, noise)
-        mixture = None if self.noise is None else self.spectrogram
-        return masks.phase_sensitive(*self.spectrograms, mixture)
+        """The masks of all voices, of one of the kinds in `schema.MASKS`."""
+        return masks.IDEAL[target](self)
 
 
 def within_reach(targets: Tensor, network: keras.Model) -> Tensor:

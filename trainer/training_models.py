@@ -18,7 +18,7 @@ class MaskLearner(keras.Model):
 
     Args:
         model: the separator, whose weights are trained.
-        target: the ideal mask to learn: `ibm`, `irm` or `psm`.
+        target: the ideal mask to learn, one of `schema.MASKS`.
         assignment: `fixed` or `pit`.
         replicas: devices that each take a part of the batch and add up their gradients
             (TensorFlow's MirroredStrategy); elsewhere 1.

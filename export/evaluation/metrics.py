@@ -236,7 +236,7 @@ def mask_accuracy(masks: np.ndarray, magnitudes: np.ndarray, mixture: np.ndarray
     counted = features.counted_bins(mixture, magnitudes)
     if not counted.any():
         return float("nan")
-    # A tie among masks goes to the first, as it does in `features.ideal_binary_mask`.
+    # A tie among masks goes to the first, as it does in `ideal_masks.binary`.
     agree = masks.argmax(axis=0) == magnitudes.argmax(axis=0)
     return float(100 * agree[counted].mean())
 

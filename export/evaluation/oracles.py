@@ -8,18 +8,18 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipeline import features, schema
+from pipeline import features, ideal_masks
 
 MIXTURE = "mixture"
 
 _MASKS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "oracle IBM": lambda voices, mixture: features.ideal_binary_mask(np.abs(voices)),
-    "oracle IRM": lambda voices, mixture: features.ideal_ratio_mask(np.abs(voices)),
+    "oracle IBM": lambda voices, mixture: ideal_masks.binary(np.abs(voices)),
+    "oracle IRM": lambda voices, mixture: ideal_masks.ratio(np.abs(voices)),
     "oracle PSM, 0 to 1": lambda voices, mixture: np.clip(
-        features.phase_sensitive_mask(voices, mixture), 0, 1
+        ideal_masks.phase_sensitive(voices, mixture), 0, 1
     ),
     "oracle PSM, −1 to 2": lambda voices, mixture: np.clip(
-        features.phase_sensitive_mask(voices, mixture), schema.PSM_MIN, schema.PSM_MAX
+        ideal_masks.phase_sensitive(voices, mixture), *ideal_masks.MASKS["psm"].range
     ),
 }
 ORACLES = tuple(_MASKS)
@@ -63,4 +63,4 @@ def shares(voices: np.ndarray) -> np.ndarray:
     Returns:
         float32 `[source, frame, bin]`.
     """
-    return features.ideal_ratio_mask(np.abs(features.stft(voices)))
+    return ideal_masks.ratio(np.abs(features.stft(voices)))

@@ -5,16 +5,18 @@ from typing import Any
 import keras
 from keras import ops
 
-from pipeline import schema
+from pipeline import ideal_masks
 
 Tensor = Any
+
+_PSM = ideal_masks.MASKS["psm"].range
 
 # What each activation can give, within the range of the masks that are stored.
 RANGES = {
     "sigmoid": (0.0, 1.0),
     "softmax": (0.0, 1.0),
-    "relu": (0.0, schema.PSM_MAX),
-    "linear": (schema.PSM_MIN, schema.PSM_MAX),
+    "relu": (0.0, _PSM[1]),
+    "linear": _PSM,
 }
 ACTIVATIONS = tuple(RANGES)
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline import features, inspection, plan, schema
+from pipeline import features, ideal_masks, inspection, plan, schema
 from pipeline.dataset import dataset, histogram, shards
 from pipeline.dataset import recordings as recordings_lib
 from pipeline.io import stored_json
@@ -240,14 +240,9 @@ def compute(sources: np.ndarray, masks: tuple[str, ...]) -> dict[str, Any]:
         "voice_activity": features.voice_activity(voices),
     }
     stored = slice(schema.num_stored_masks(num_sources))
-    if "ibm" in masks or "irm" in masks:
-        magnitudes = np.abs(voices)
-        if "ibm" in masks:
-            values["ibm"] = features.ideal_binary_mask(magnitudes)[stored]
-        if "irm" in masks:
-            values["irm"] = features.ideal_ratio_mask(magnitudes)[stored]
-    if "psm" in masks:
-        values["psm"] = features.phase_sensitive_mask(voices, mixture)[stored]
+    spectrograms = ideal_masks.Spectrograms(voices, mixture)
+    for name in masks:
+        values[name] = ideal_masks.MASKS[name].ideal(spectrograms)[stored]
     return values
 
 

@@ -16,7 +16,7 @@ import pytest
 from export import evaluate
 from export.evaluation import dataset_mixtures, oracles, report, results, scoring
 from export.separation import loading
-from pipeline import errors, features, schema
+from pipeline import errors, features, ideal_masks, schema
 from pipeline.dataset import dataset
 
 CHEAP = ("si_sdr", "mask_accuracy")
@@ -70,7 +70,7 @@ class TestResults:
         for mixture in mixtures(test_set)[:2]:
             spectra = features.stft(mixture.voices)
             whole = features.stft(mixture.waveform)
-            masked = whole * features.ideal_binary_mask(np.abs(spectra))
+            masked = whole * ideal_masks.binary(np.abs(spectra))
             ideal = features.inverse_stft(masked, mixture.waveform.size)
             estimates = {
                 "oracle IBM": ideal,

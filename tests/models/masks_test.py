@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models import masks
-from pipeline import features
+from pipeline import features, ideal_masks
 
 
 @pytest.fixture(params=[2, 3])
@@ -19,14 +19,14 @@ def spectrograms(request):
 
 def test_binary(spectrograms):
     found = np.asarray(masks.ideal_binary(np.abs(spectrograms)))
-    np.testing.assert_array_equal(found, features.ideal_binary_mask(np.abs(spectrograms)))
+    np.testing.assert_array_equal(found, ideal_masks.binary(np.abs(spectrograms)))
     assert (found[0, 5] == 1).all()
     assert (found[0, 7] == 1).all()
 
 
 def test_ratio(spectrograms):
     found = np.asarray(masks.ideal_ratio(np.abs(spectrograms)))
-    np.testing.assert_allclose(found, features.ideal_ratio_mask(np.abs(spectrograms)), atol=1e-6)
+    np.testing.assert_allclose(found, ideal_masks.ratio(np.abs(spectrograms)), atol=1e-6)
     np.testing.assert_allclose(found.sum(0), 1, atol=1e-6)
     np.testing.assert_allclose(found[:, 5], 1 / len(spectrograms), atol=1e-6)
 
@@ -38,10 +38,33 @@ def test_phase_sensitive(spectrograms):
     expected = (spectrograms[:, sounding] / mixture[sounding]).real
     np.testing.assert_allclose(found[:, sounding], expected, atol=1e-3, rtol=1e-3)
     np.testing.assert_allclose(
-        found[:, sounding], features.phase_sensitive_mask(spectrograms, mixture)[:, sounding],
+        found[:, sounding], ideal_masks.phase_sensitive(spectrograms, mixture)[:, sounding],
         atol=1e-3, rtol=1e-3,
     )  # fmt: skip
     np.testing.assert_allclose(found[:, 5], 1 / len(spectrograms))
+
+
+class Mixture:
+    """What a trainer's batch of one mixture without noise has."""
+
+    noise_magnitude = None
+
+    def __init__(self, spectrograms):
+        self.spectrograms = spectrograms.real[None], spectrograms.imag[None]
+        self.magnitudes = np.abs(spectrograms)[None]
+        self.spectrogram = tuple(part.sum(1) for part in self.spectrograms)
+
+
+def test_every_kind_is_on_both_sides(spectrograms):
+    assert masks.IDEAL.keys() == ideal_masks.MASKS.keys()
+    mixture = spectrograms.sum(0)
+    sounding = np.abs(mixture) > 1e-3
+    for name, mask in ideal_masks.MASKS.items():
+        found = np.asarray(masks.IDEAL[name](Mixture(spectrograms)))[0]
+        expected = mask.ideal(ideal_masks.Spectrograms(spectrograms, mixture))
+        np.testing.assert_allclose(
+            found[:, sounding], expected[:, sounding], atol=1e-3, rtol=1e-3, err_msg=name
+        )
 
 
 def test_of_noisy_mixtures_masks_are_of_what_is_heard(spectrograms):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from pipeline import features, schema
+from pipeline import features, ideal_masks, schema
 
 
 def noise(*shape, seed=0):
@@ -102,60 +102,6 @@ def test_log_magnitude():
     assert features.log_magnitude(values).dtype == np.float32
 
 
-# Bins: first larger, second larger, a tie, all zero.
-TWO = np.array([[[3, 1, 2, 0]], [[1, 3, 2, 0]]], np.float32)
-# Likewise for three voices; in the third bin the last two tie for the most.
-THREE = np.array([[[3, 1, 1, 0]], [[1, 3, 4, 0]], [[0, 0, 4, 0]]], np.float32)
-
-
-def test_binary_masks_by_hand():
-    np.testing.assert_array_equal(features.ideal_binary_mask(TWO), [[[1, 0, 1, 1]], [[0, 1, 0, 0]]])
-    np.testing.assert_array_equal(
-        features.ideal_binary_mask(THREE), [[[1, 0, 0, 1]], [[0, 1, 1, 0]], [[0, 0, 0, 0]]]
-    )
-
-
-def test_ratio_masks_by_hand():
-    np.testing.assert_allclose(
-        features.ideal_ratio_mask(TWO), [[[0.75, 0.25, 0.5, 0.5]], [[0.25, 0.75, 0.5, 0.5]]]
-    )
-    third = 1 / 3
-    np.testing.assert_allclose(
-        features.ideal_ratio_mask(THREE),
-        [[[0.75, 0.25, 1 / 9, third]], [[0.25, 0.75, 4 / 9, third]], [[0, 0, 4 / 9, third]]],
-        rtol=1e-6,
-    )
-
-
-def test_phase_sensitive_masks_by_hand():
-    # In phase; opposite phases; at right angles; a mixture of zero; silence.
-    first = np.array([[1, 3, 1, 1, 0]], np.complex64)
-    second = np.array([[1, -1, 1j, -1, 0]], np.complex64)
-    masks = features.phase_sensitive_mask(np.stack([first, second]), first + second)
-    np.testing.assert_allclose(masks[0], [[0.5, 1.5, 0.5, 0.5, 0.5]], atol=1e-6)
-    np.testing.assert_allclose(masks[1], [[0.5, -0.5, 0.5, 0.5, 0.5]], atol=1e-6)
-
-
-@pytest.mark.parametrize("num_sources", [2, 3, 4])
-def test_all_masks_add_up_to_one(num_sources):
-    sources = features.stft(noise(num_sources, 2000))
-    mixture = sources.sum(axis=0)
-    magnitudes = np.abs(sources)
-    binary = features.ideal_binary_mask(magnitudes)
-    assert binary.dtype == bool
-    np.testing.assert_array_equal(binary.sum(axis=0), 1)
-    np.testing.assert_array_equal(
-        np.take_along_axis(magnitudes, binary.argmax(axis=0)[np.newaxis], 0)[0],
-        magnitudes.max(axis=0),
-    )
-    ratio = features.ideal_ratio_mask(magnitudes)
-    phase = features.phase_sensitive_mask(sources, mixture)
-    assert ratio.dtype == phase.dtype == np.float32
-    np.testing.assert_allclose(ratio.sum(axis=0), 1, atol=1e-6)
-    np.testing.assert_allclose(phase.sum(axis=0), 1, atol=1e-3)
-    np.testing.assert_allclose(phase, (sources / mixture).real, rtol=1e-3, atol=1e-3)
-
-
 def test_voice_activity():
     frames = np.zeros((6, 129), np.complex64)
     # Power 1; just within 40 dB; just without; and 40 dB made of many small bins.
@@ -215,14 +161,14 @@ def test_a_real_mixture(recordings):
     spectrograms = features.stft(voices)
     for voice, spectrogram in zip(voices, spectrograms, strict=True):
         np.testing.assert_allclose(spectrogram, scipy_stft(voice), atol=1e-7)
-    masks = features.phase_sensitive_mask(spectrograms, spectrograms.sum(axis=0))
+    masks = ideal_masks.phase_sensitive(spectrograms, spectrograms.sum(axis=0))
     # The phase-sensitive mask is the best real mask: no other of these comes nearer.
     error = [
         np.sum(np.abs(spectrograms - mask * spectrograms.sum(axis=0)) ** 2)
         for mask in (
             masks,
-            features.ideal_ratio_mask(np.abs(spectrograms)),
-            features.ideal_binary_mask(np.abs(spectrograms)),
+            ideal_masks.ratio(np.abs(spectrograms)),
+            ideal_masks.binary(np.abs(spectrograms)),
         )
     ]
     assert error[0] < min(error[1:])

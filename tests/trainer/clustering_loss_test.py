@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from models import registry, separator
-from pipeline import features
+from pipeline import features, ideal_masks
 from trainer import clustering_loss, losses, objectives
 
 
@@ -79,12 +79,12 @@ def test_is_what_networks_with_embeddings_learn(name):
     frames = np.array([11, 6])
     loud = np.abs(whole) * (np.arange(11)[None, :] < frames[:, None])[..., None]
     loud = (loud >= 0.01 * loud.max(axis=(1, 2), keepdims=True)).astype("float32")
-    ideal = np.stack([features.ideal_binary_mask(np.abs(s)) for s in spectrograms])
+    ideal = np.stack([ideal_masks.binary(np.abs(s)) for s in spectrograms])
     gain = np.asarray(model.gain(sources.sum(axis=1)))
     normalised = model.normalise(features.log_magnitude(whole * gain[:, None, None]))
     expected = _of_all_pairs(np.asarray(network.embeddings(normalised)), ideal, loud)
     if name == "chimera":
-        targets = np.clip(features.phase_sensitive_mask(spectrograms.swapaxes(0, 1), whole), 0, 1)
+        targets = np.clip(ideal_masks.phase_sensitive(spectrograms.swapaxes(0, 1), whole), 0, 1)
         valid = (np.arange(11)[None] < frames[:, None]).astype("uint8")
         other, energy = losses.permutation_invariant(
             network(normalised), targets.swapaxes(0, 1).astype("float32"), np.abs(whole), valid

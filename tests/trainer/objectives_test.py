@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from models import registry, separator
-from pipeline import features, schema
+from pipeline import features, ideal_masks, schema
 from pipeline.dataset import dataset
 from trainer import losses, objectives
 from trainer.data import splits, validation_batches
@@ -64,16 +64,12 @@ def test_the_loss_on_masks_is_that_on_the_stored_ones(stored, target, fixed):
     rng = np.random.default_rng(0)
     network = registry.create("ffn", units=4)
     feature = next(f for f in schema.MIXTURE_FEATURES if f.name == target)
-    ideal = {"ibm": features.ideal_binary_mask, "irm": features.ideal_ratio_mask}
     objective = objectives.Objective("mask", target, fixed)
     for sources in stored[:2]:
         voices = sources.astype("float32") / schema.FULL_SCALE
         spectrograms = features.stft(voices)
         mixture = spectrograms.sum(axis=0)
-        if target == "psm":
-            masks = features.phase_sensitive_mask(spectrograms, mixture)
-        else:
-            masks = ideal[target](np.abs(spectrograms))
+        masks = ideal_masks.MASKS[target].ideal(ideal_masks.Spectrograms(spectrograms, mixture))
         sizes = {"K": 1, "T": mixture.shape[0], "F": mixture.shape[1]}
         decoded = feature.decode(feature.encode(masks[:1]), sizes)
         stored = decoded.astype("float32")

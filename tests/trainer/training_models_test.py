@@ -8,7 +8,7 @@ import pytest
 from fast_bss_eval import numpy as bss
 
 from models import registry, separator
-from pipeline import features, schema
+from pipeline import features, ideal_masks, schema
 from pipeline.dataset import dataset
 from trainer import objectives, training_models
 from trainer.data import splits, stored_windows, validation_batches
@@ -31,7 +31,7 @@ def _expected(model, sources, fixed):
     magnitudes, whole = np.abs(spectrograms), spectrograms.sum(axis=0)
     masks = np.asarray(model.masks(features.log_magnitude(whole)[None]))[0]
     # What a sigmoid can give.
-    ideal = np.clip(features.phase_sensitive_mask(spectrograms, whole), 0, 1)
+    ideal = np.clip(ideal_masks.phase_sensitive(spectrograms, whole), 0, 1)
     orders = [[0, 1]] if fixed else [[0, 1], [1, 0]]
     if fixed:
         error, weight = np.sum((masks[0] - ideal[0]) ** 2), ideal[0].size

@@ -193,14 +193,15 @@ def _decode(name: str, values: dict[str, tf.Tensor], num_sources: int) -> tf.Ten
         "F": schema.NUM_BINS,
     }
     shape = tf.stack([tf.cast(sizes[axis], tf.int64) for axis in feature.axes])
-    if feature.encoding == "bits":
+    encoding = feature.encoding
+    assert encoding is not None
+    if encoding.packed:
         codes = tf.io.decode_raw(values[name], tf.uint8)
         shifts = tf.constant([7, 6, 5, 4, 3, 2, 1, 0], tf.uint8)
         bits = tf.bitwise.right_shift(codes[:, tf.newaxis], shifts) & 1
         flat = tf.reshape(bits, [-1])[: tf.reduce_prod(shape)]
     else:
-        stored = {"int16": tf.int16, "float16": tf.float16}.get(str(feature.encoding), tf.uint8)
-        flat = tf.io.decode_raw(values[name], stored)
+        flat = tf.io.decode_raw(values[name], tf.as_dtype(encoding.dtype))
     array = tf.reshape(flat, shape)
     return tf.ensure_shape(
         array, [sizes[axis] if isinstance(sizes[axis], int) else None for axis in feature.axes]

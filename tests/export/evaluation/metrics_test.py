@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from export.evaluation import metrics, oracles
-from pipeline import errors, features
+from pipeline import errors, features, ideal_masks
 from pipeline.audio import decoding
 
 RATE = 8000
@@ -251,7 +251,7 @@ class TestMaskAccuracy:
         masks = np.array([[[0.9, 0.8, 1, 0]], [[0.1, 0.2, 0, 1]]], np.float32)
         np.testing.assert_allclose(metrics.mask_accuracy(masks, magnitudes, mixture), 50)
         np.testing.assert_allclose(metrics.mask_accuracy(masks[::-1], magnitudes, mixture), 50)
-        ideal = features.ideal_binary_mask(magnitudes)
+        ideal = ideal_masks.binary(magnitudes)
         np.testing.assert_allclose(metrics.mask_accuracy(ideal, magnitudes, mixture), 100)
 
     def test_three_voices_counted_by_hand(self):

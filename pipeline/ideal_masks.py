@@ -1,0 +1,122 @@
+"""The ideal masks: what each is called, its range, how it is stored, and its formula in NumPy.
+
+A new mask is a row of `MASKS` and, for mixtures that are made on the device, one of
+`models.masks.IDEAL`; a test holds the two against each other. The record, `--masks`, `--target`
+and the documentation follow. Axes are `[source, frame, bin]`; each kind adds up to one over the
+voices.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+from pipeline import encodings
+
+
+@dataclasses.dataclass(frozen=True)
+class Spectrograms:
+    """What masks are made of.
+
+    Attributes:
+        voices: complex64 `[source, frame, bin]`.
+        mixture: complex64 `[frame, bin]`, their sum.
+    """
+
+    voices: np.ndarray
+    mixture: np.ndarray
+
+    @functools.cached_property
+    def magnitudes(self) -> np.ndarray:
+        """Of the voices, float32 `[source, frame, bin]`."""
+        return np.abs(self.voices)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mask:
+    """One kind of mask.
+
+    Attributes:
+        name: in the record and in flags.
+        meaning: one line for the documentation.
+        encoding: how it is stored.
+        ideal: the masks of all voices.
+    """
+
+    name: str
+    meaning: str
+    encoding: encodings.Encoding
+    ideal: Callable[[Spectrograms], np.ndarray]
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Lowest and highest value that is stored."""
+        return self.encoding.range or (0.0, 1.0)
+
+
+def binary(magnitudes: np.ndarray) -> np.ndarray:
+    """Which voice is the loudest in each bin; a tie goes to the first.
+
+    Args:
+        magnitudes: float32 `[source, frame, bin]` of the voices.
+
+    Returns:
+        bool `[source, frame, bin]`, true for one voice in each bin.
+    """
+    if len(magnitudes) == 2:
+        first = magnitudes[0] >= magnitudes[1]
+        return np.stack([first, ~first])
+    sources = np.arange(len(magnitudes)).reshape(-1, 1, 1)
+    return np.argmax(magnitudes, axis=0)[np.newaxis] == sources
+
+
+def ratio(magnitudes: np.ndarray) -> np.ndarray:
+    """`|S_s| / sum_k |S_k|`, and 1 / S where all are zero.
+
+    Args:
+        magnitudes: float32 `[source, frame, bin]` of the voices.
+
+    Returns:
+        float32 `[source, frame, bin]`, which adds up to one over the voices.
+    """
+    total = magnitudes.sum(axis=0)
+    silent = total == 0
+    masks = magnitudes / np.where(silent, np.float32(1), total)
+    masks[:, silent] = 1 / len(magnitudes)
+    return masks
+
+
+def phase_sensitive(spectrograms: np.ndarray, mixture: np.ndarray) -> np.ndarray:
+    """`Re(S_s / X)` (Erdogan et al. 2015), and 1 / S where the mixture is zero.
+
+    Args:
+        spectrograms: complex64 `[source, frame, bin]` of the voices.
+        mixture: complex64 `[frame, bin]`, their sum.
+
+    Returns:
+        float32 `[source, frame, bin]`, not clipped, which adds up to one over the voices.
+    """
+    power = mixture.real**2 + mixture.imag**2
+    silent = power == 0
+    projection = spectrograms.real * mixture.real + spectrograms.imag * mixture.imag
+    masks = projection / np.where(silent, np.float32(1), power)
+    masks[:, silent] = 1 / len(spectrograms)
+    return masks
+
+
+MASKS = {
+    mask.name: mask
+    for mask in (
+        Mask("ibm", "ideal binary mask", encodings.BITS, lambda s: binary(s.magnitudes)),
+        Mask(
+            "irm", "ideal ratio mask", encodings.Encoding("irm", "uint8", (0.0, 1.0)),
+            lambda s: ratio(s.magnitudes),
+        ),
+        Mask(
+            "psm", "phase-sensitive mask, clipped to [-1, 2]",
+            encodings.Encoding("psm", "uint8", (-1.0, 2.0)),
+            lambda s: phase_sensitive(s.voices, s.mixture),
+        ),
+    )
+}  # fmt: skip
