@@ -10,9 +10,9 @@ from typing import Any
 def export(name: str, folder: str, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Writes the SavedModel of a network with random weights; nothing to tell."""
     from export import saved_model
-    from export.separation import loading
+    from export.outlets import keras_model
 
-    loading.import_keras()
+    keras_model.import_keras()
     from models import registry, separator
 
     whole = separator.wrap(

@@ -20,9 +20,9 @@ from absl import flags
 
 from benchmarks import children, fresh, measure
 from export import lite, onnx, pretrained, saved_model
-from export.outlets import conversion, model_info
+from export.outlets import conversion
 from export.separation import loading
-from pipeline import cli, errors
+from pipeline import cli, errors, file_names
 
 _MODELS = flags.DEFINE_multi_string("model", [], "As export.separate takes it; may be repeated.")
 _NETWORKS = flags.DEFINE_list("networks", [], "Names of networks.")
@@ -64,7 +64,7 @@ def _fresh(name: str, folder: str) -> str:
 def _outlets(path: str, folder: pathlib.Path, facts: dict) -> dict[str, str]:
     """The files of each outlet, by name, the SavedModel first."""
     folder.mkdir(parents=True)
-    separator = conversion.load_separator(path)
+    separator = conversion.separator_of(path)
     saved_model.write(separator, folder / "exported")
     found = {"SavedModel": str(folder / "exported")}
     for outlet, write, file in (
@@ -108,7 +108,7 @@ def _measure(name: str, file: str, facts: dict, references: dict[str, np.ndarray
 def _size(path: pathlib.Path) -> int:
     if path.is_file():
         return path.stat().st_size
-    return sum(p.stat().st_size for p in path.rglob("*") if p.name != model_info.FILE)
+    return sum(p.stat().st_size for p in path.rglob("*") if p.name != file_names.MODEL_INFO)
 
 
 def _run(what: str) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from absl import flags
 
 from benchmarks import measure
-from pipeline import cli, errors
+from pipeline import cli, errors, file_names
 
 _DATA = flags.DEFINE_string("data_dir", "demo/dataset", "A dataset.")
 _GOAL = flags.DEFINE_float("goal_db", 3.0, "SI-SDR improvement on the valid split, in dB.")
@@ -76,13 +76,13 @@ def _train(program: str, folder: pathlib.Path) -> list[tuple[float, float]]:
     try:
         while run.poll() is None and not (curve and curve[-1][1] >= _GOAL.value):
             time.sleep(0.5)
-            curve = _curve(folder / "log.csv")
+            curve = _curve(folder / file_names.TRAINING_LOG)
         # 0 is also the exit code of a run whose time is up.
         cli.require(not run.poll(), "the trainer failed; its last lines are above")
     finally:
         run.send_signal(signal.SIGTERM)
         run.wait()
-    return _curve(folder / "log.csv")
+    return _curve(folder / file_names.TRAINING_LOG)
 
 
 def _curve(path: pathlib.Path) -> list[tuple[float, float]]:

@@ -79,8 +79,9 @@ def _export(place: str) -> list[str]:
 def _cases(folder: str) -> list[tuple[str, int, str]]:
     """Name, hops in a call, and a few words, of each run of a model."""
     from export.outlets import model_info
+    from pipeline import file_names
 
-    text = pathlib.Path(folder, model_info.FILE).read_text(encoding="utf-8")
+    text = pathlib.Path(folder, file_names.MODEL_INFO).read_text(encoding="utf-8")
     info = model_info.ModelInfo.from_json(text)
     if info.stream is None:
         raise flags.Error(f"{folder} has no stream: it is not causal")

@@ -252,11 +252,10 @@ def _fingerprint(path: str) -> str:
     """SHA-256 of what is loaded from the path."""
     import hashlib
 
-    root = pathlib.Path(path)
-    if (root / "saved_model.pb").exists():
-        files = [root / "saved_model.pb", *sorted((root / "variables").glob("*"))]
-    else:
-        files = [root / "best.keras" if root.is_dir() else root]
+    from export.outlets import formats, keras_model
+
+    row = formats.of(path)
+    files = row.files(pathlib.Path(path)) if row else [keras_model.find(path)]
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.name.encode())

@@ -15,18 +15,15 @@ Before it gets its name, the file is run and held to the model. What LiteRT has 
 said in one line, and leaves no file.
 """
 
-import dataclasses
 import os
 import pathlib
-import tempfile
 from typing import Any
 
 from absl import flags
 
 from export import pretrained
-from export.outlets import conversion, model_info
-from export.separation import runtimes
-from pipeline import cli, errors
+from export.outlets import conversion, formats
+from pipeline import cli
 
 
 def write(
@@ -54,40 +51,8 @@ def write(
     if int8 or float16:
         allowed_db = conversion.COARSE_DB if int8 else conversion.HALF_DB
     return conversion.write(
-        separator, output, lambda: _convert(separator, int8, float16), allowed_db
+        formats.LITERT, separator, output, allowed_db, int8=int8, float16=float16
     )
-
-
-def _convert(separator: Any, int8: bool, float16: bool) -> tuple[bytes, model_info.ModelInfo]:
-    import tensorflow as tf
-
-    from export.outlets import signatures
-    from models import spectral
-    from models.layers import fused_lstm
-
-    info = signatures.describe(separator)
-    module = tf.Module()
-    module.weights = [variable.value for variable in separator.variables]
-    with tempfile.TemporaryDirectory() as folder:
-        # LiteRT has no inverse of the Fourier transform of real numbers, and loops are slow.
-        with spectral.transform(spectral.FORWARD), fused_lstm.in_blocks():
-            by_name = signatures.functions(separator, batch=1)
-            functions = {
-                name: by_name[name].get_concrete_function()
-                for name in (signatures.WAVEFORM, signatures.MASKS)
-                if name in by_name
-            }
-            tf.saved_model.save(module, folder, signatures=functions)
-        converter = tf.lite.TFLiteConverter.from_saved_model(
-            folder, signature_keys=sorted(functions)
-        )
-        if int8 or float16:
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if float16:
-            converter.target_spec.supported_types = [tf.float16]
-        data = converter.convert()
-    info = dataclasses.replace(info, signatures=tuple(sorted(functions)), stream=None)
-    return runtimes.with_info(data, info), info
 
 
 def _define_flags() -> None:
@@ -106,13 +71,12 @@ def main(arguments: list[str]) -> None:
     if arguments:
         raise flags.Error(f"unknown argument {arguments[0]!r}")
     output = pathlib.Path(flags.FLAGS.output)
-    if output.suffix != runtimes.LITE:
-        raise errors.UserError(f"{output}: the ending of LiteRT files is {runtimes.LITE}")
+    conversion.check_suffix(formats.LITERT, output)
     int8, float16 = flags.FLAGS.int8, flags.FLAGS.float16
     if int8 and float16:
         raise flags.Error("--int8 and --float16 exclude each other")
-    runtimes.require(runtimes.LITE)
-    separator = conversion.load_separator(pretrained.resolve(flags.FLAGS.model))
+    formats.LITERT.require_writers()
+    separator = conversion.separator_of(pretrained.resolve(flags.FLAGS.model))
     print(conversion.describe(output, write(separator, output, int8=int8, float16=float16)))
 
 

@@ -17,15 +17,20 @@ from typing import Any
 
 from absl import flags
 
-from export.outlets import model_info
-from export.separation import loading
-from pipeline import cli, errors
+from export.outlets import formats, keras_model, model_info
+from pipeline import cli, errors, file_names
 from pipeline.io import atomic
 
-LOG_FILE = "log.csv"
 # What an exported model consists of.
 _OURS = frozenset(
-    {"assets", "fingerprint.pb", LOG_FILE, "saved_model.pb", "variables", model_info.FILE}
+    {
+        "assets",
+        "fingerprint.pb",
+        file_names.MODEL_INFO,
+        file_names.SAVED_MODEL,
+        file_names.SAVED_VARIABLES,
+        file_names.TRAINING_LOG,
+    }
 )
 
 
@@ -52,32 +57,21 @@ def write(
     """
     target = pathlib.Path(output_dir).absolute()
     _check_target(target, overwrite)
-    loading.import_keras()
+    keras_model.import_keras()
     import tensorflow as tf
 
     from export.outlets import signatures
-    from models.layers import fused_lstm
 
     separator = signatures.in_float32(separator)
-    info = signatures.describe(separator)
-    module = tf.Module()
-    # The plain variables: a Keras layer as attribute would be saved with all its Python state.
-    module.weights = [variable.value for variable in separator.variables]
-    with fused_lstm.fusing(separator):
-        functions = {
-            name: function.get_concrete_function()
-            for name, function in signatures.functions(separator).items()
-        }
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with atomic.replacing(target) as temporary:
-            tf.saved_model.save(module, str(temporary), signatures=functions)
-            (temporary / model_info.FILE).write_text(info.to_json(), encoding="utf-8")
+            info = formats.SAVED_MODEL.converter(separator, temporary)
             if log is not None:
-                shutil.copyfile(log, temporary / LOG_FILE)
+                shutil.copyfile(log, temporary / file_names.TRAINING_LOG)
     except tf.errors.OpError as error:
         # TensorFlow has its own exceptions for what the file system refuses.
-        reason = (error.message or str(error)).splitlines()[0]
+        reason = errors.first_line(error)
         raise errors.UserError(f"{target} cannot be written: {reason}") from error
     return info
 
@@ -87,12 +81,12 @@ def _check_target(target: pathlib.Path, overwrite: bool) -> None:
         return
     if not target.exists():
         return
-    if not loading.is_saved_model(target):
+    if formats.of(target) is not formats.SAVED_MODEL:
         raise errors.UserError(f"{target} is there and is no exported model; choose another folder")
     if not overwrite:
         raise errors.UserError(f"{target} holds a model; --overwrite replaces it")
     others = sorted(path.name for path in target.iterdir() if path.name not in _OURS)
-    if others or not (target / model_info.FILE).exists():
+    if others or not (target / file_names.MODEL_INFO).exists():
         what = others[0] if others else "a model of another program"
         raise errors.UserError(
             f"{target} holds {what}, which --overwrite would remove; choose another folder"
@@ -115,10 +109,10 @@ def main(arguments: list[str]) -> None:
     target = pathlib.Path(flags.FLAGS.output_dir).absolute()
     _check_target(target, flags.FLAGS.overwrite)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    loading.keras_file(flags.FLAGS.model_dir)
-    loading.hide_gpus()
-    separator = loading.load_separator(flags.FLAGS.model_dir)
-    log = pathlib.Path(flags.FLAGS.model_dir) / LOG_FILE
+    keras_model.find(flags.FLAGS.model_dir)
+    keras_model.hide_gpus()
+    separator = keras_model.read(flags.FLAGS.model_dir)
+    log = pathlib.Path(flags.FLAGS.model_dir) / file_names.TRAINING_LOG
     info = write(
         separator,
         flags.FLAGS.output_dir,

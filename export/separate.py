@@ -51,6 +51,7 @@ import numpy as np
 from absl import flags
 
 from export import pretrained
+from export.outlets import formats
 from export.separation import activity as turns
 from export.separation import jobs, loading, long_audio, plots, rttm, stdio, summary
 from pipeline import cli, errors
@@ -338,7 +339,7 @@ def main(arguments: list[str]) -> int:
     # The LiteRT file has no stream.
     find = pretrained.resolve if options.stream else pretrained.quickest
     model_path = find(options.model)
-    if loading.is_saved_model(model_path):
+    if formats.of(model_path) is not None:
         # This process needs no Keras; else TensorFlow would import it, for two seconds.
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     if not options.stream or options["output_dir"].present:

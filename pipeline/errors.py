@@ -25,3 +25,9 @@ def explain_os_error(error: OSError) -> str:
         errno.EROFS: "; choose another folder",
     }.get(error.errno or 0, "")
     return f"{name}{what}{hint}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what a library's exception says, or the exception's name; not too long."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:200]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from export.outlets import formats, keras_model
 from export.separation import loading
 from pipeline import errors
 
@@ -86,9 +87,9 @@ def load(path: str | os.PathLike[str], name: str) -> loading.LoadedModel | None:
         raise errors.UserError(
             "scikit-learn is not installed: pip install voices-apart[evaluate]"
         ) from error
-    if loading.is_saved_model(path) or loading.is_portable(path):
+    if formats.of(path) is not None:
         return None
-    separator = loading.load_separator(path)
+    separator = keras_model.read(path)
     if not hasattr(separator.network, "embeddings"):
         return None
     from export.outlets import signatures

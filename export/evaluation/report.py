@@ -23,7 +23,7 @@ from export.evaluation import (
 )
 from export.evaluation.scoring import Row, Separation
 from export.separation import pictures
-from pipeline import features, version
+from pipeline import features, file_names, version
 
 _IMPROVEMENT = "si_sdr_improvement"
 _IDEAL = oracles.ORACLES[0]
@@ -59,7 +59,7 @@ def training_log(path: str) -> dict[str, list[float]]:
         Columns of `log.csv` by name, empty where there is none that can be read.
     """
     place = pathlib.Path(path)
-    file = (place if place.is_dir() else place.parent) / "log.csv"
+    file = (place if place.is_dir() else place.parent) / file_names.TRAINING_LOG
     try:
         with file.open(newline="", encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))

@@ -8,13 +8,18 @@ import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from export.outlets import model_info
-from export.separation import loading, runtimes
+from export.outlets import (
+    formats,
+    keras_model,
+    litert,
+    loaded_model,
+    model_info,
+    tensorflow_model,
+)
 from pipeline import errors
 from pipeline.io import atomic
 
@@ -44,64 +49,40 @@ class Written:
     difference_db: float
 
 
-def load_separator(path: str | os.PathLike[str]) -> Any:
+def separator_of(path: str | os.PathLike[str]) -> Any:
     """The Keras model of any model, a SavedModel included, computing in float32 on the CPU.
 
     Args:
         path: folder of `export.saved_model` or of a trainer, or `.keras` file.
 
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: there is none, or it is damaged, or it is of a runtime without Keras.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    keras = loading.import_keras()
-    loading.hide_gpus()
+    keras_model.import_keras()
+    keras_model.hide_gpus()
     from export.outlets import signatures
 
-    if not loading.is_saved_model(path):
-        return signatures.in_float32(loading.load_separator(path))
-    import tensorflow as tf
-
-    # These register what the settings name.
-    import models.registry  # noqa: F401
-    from models import separator as separator_lib
-
-    info = loading.load(path).info
-    try:
-        separator = separator_lib.wrap(
-            keras.saving.deserialize_keras_object(dict(info.network)),
-            mean=info.constants.get("mean", 0.0),
-            deviation=info.constants.get("deviation", 1.0),
-            active_level_db=info.constants["active_level_db"],
-            sample_rate=info.sample_rate,
-            num_sources=info.num_sources,
-        )
-        separator.build((None, None))
-        saved = tf.saved_model.load(os.fspath(path))
-        for variable, value in zip(separator.variables, saved.weights, strict=True):
-            variable.assign(value)
-    except Exception as error:  # Keras raises whatever its readers do.
-        raise errors.UserError(
-            f"{path}: its network cannot be built again ({_line(error)}); convert the trainer's "
-            f"folder or its {loading.BEST_FILE} instead"
-        ) from error
-    return separator
+    if formats.of(path) is formats.SAVED_MODEL:
+        return tensorflow_model.rebuild(pathlib.Path(path))
+    return signatures.in_float32(keras_model.read(path))
 
 
 def write(
+    row: formats.Format,
     separator: Any,
     output: str | os.PathLike[str],
-    convert: Callable[[], tuple[bytes, model_info.ModelInfo]],
     allowed_db: float = EXACT_DB,
+    **options: Any,
 ) -> Written:
     """Converts, holds the result to the separator, and writes the file.
 
     Args:
-        separator: of `load_separator`.
-        output: the file; its ending is one of `portable.SUFFIXES`, and it replaces one that is
-            there.
-        convert: gives the file's bytes and what they say of the model.
+        row: of the format.
+        separator: `models.separator.BaseSeparator`, in float32.
+        output: the file, which ends as the format's do, and replaces one that is there.
         allowed_db: by which the voices of noise may differ.
+        **options: of the format's converter.
 
     Raises:
         UserError: the network cannot be converted, or the result gives something else; the line
@@ -109,14 +90,13 @@ def write(
     """
     output = pathlib.Path(output)
     name = type(separator.network).__name__
-    runtimes.require(output.suffix)
+    row.require_writers()
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic.replacing(output) as draft:
         try:
-            with runtimes.quiet(1, 2):
-                data, info = convert()
-                draft.write_bytes(data)
-                difference = _difference_db(separator, runtimes.load(draft))
+            with litert.quiet(1, 2):
+                info = row.converter(separator, draft, **options)
+                difference = _difference_db(separator, row.load(draft))
         except (errors.UserError, OSError):
             raise
         except Exception as error:  # Converters and runtimes raise what they like.
@@ -125,7 +105,14 @@ def write(
             raise errors.UserError(
                 f"{name} cannot be converted: the result's voices differ by {difference:.0f} dB"
             )
-    return Written(info, len(data), difference)
+        num_bytes = draft.stat().st_size
+    return Written(info, num_bytes, difference)
+
+
+def check_suffix(row: formats.Format, output: pathlib.Path) -> None:
+    """Raises UserError where a file does not end as those of the format do."""
+    if output.suffix != row.suffix:
+        raise errors.UserError(f"{output}: the ending of {row.name} files is {row.suffix}")
 
 
 def describe(output: pathlib.Path, written: Written) -> str:
@@ -144,7 +131,7 @@ def difference_db(found: np.ndarray, expected: np.ndarray) -> float:
     return float(10 * np.log10((error + 1e-30) / (np.square(expected, dtype=float).sum() + 1e-30)))
 
 
-def _difference_db(separator: Any, model: loading.LoadedModel) -> float:
+def _difference_db(separator: Any, model: loaded_model.LoadedModel) -> float:
     random = np.random.default_rng(0)
     samples = round(_SECONDS * model.sample_rate)
     envelope = np.repeat(random.uniform(0, 0.3, -(-samples // 800)), 800)[:samples]
@@ -157,4 +144,4 @@ def _line(error: BaseException) -> str:
     unknown = {name for match in _UNKNOWN.findall(text) for name in match if name}
     if unknown:
         return f"there is no operation for {', '.join(sorted(unknown))}"
-    return (text.splitlines() or [type(error).__name__])[0][:200]
+    return errors.first_line(error)

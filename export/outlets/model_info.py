@@ -4,9 +4,8 @@ import dataclasses
 import json
 from typing import Any
 
-from pipeline import errors
+from pipeline import errors, file_names
 
-FILE = "voices_apart.json"
 FORMAT = 2
 
 
@@ -91,8 +90,8 @@ class ModelInfo:
             fields = json.loads(text)
             if fields["format"] > FORMAT:
                 raise errors.UserError(
-                    f"{FILE} has format {fields['format']}, this program reads up to {FORMAT}; "
-                    "install a newer voices-apart"
+                    f"{file_names.MODEL_INFO} has format {fields['format']}, this program reads "
+                    f"up to {FORMAT}; install a newer voices-apart"
                 )
             stream = fields.get("stream")
             info = cls(
@@ -108,6 +107,8 @@ class ModelInfo:
                 raise ValueError(f"num_sources is {info.num_sources!r}")
             return info
         except RecursionError as error:
-            raise errors.UserError(f"{FILE} is damaged (nested too deeply)") from error
+            raise errors.UserError(
+                f"{file_names.MODEL_INFO} is damaged (nested too deeply)"
+            ) from error
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise errors.UserError(f"{FILE} is damaged ({error})") from error
+            raise errors.UserError(f"{file_names.MODEL_INFO} is damaged ({error})") from error

@@ -3,14 +3,12 @@
 It holds the SavedModel, the same model as a LiteRT file, its card and its training log.
 """
 
-import importlib.util
 import pathlib
 
 from pipeline import errors
 
 DEFAULT = "two-voices-8khz"
 CARD_FILE = "README.md"
-LITE_FILE = "model.tflite"
 _HERE = pathlib.Path(__file__).resolve().parent
 
 
@@ -49,10 +47,7 @@ def resolve(model: str) -> str:
 
 
 def quickest(model: str) -> str:
-    """As `resolve`, but what separates soonest: a shipped model's LiteRT file, if LiteRT is here.
-
-    The voices are the SavedModel's to rounding. LiteRT starts in a fraction of a second, and
-    TensorFlow in several.
+    """As `resolve`, but what separates soonest (`export.outlets.formats.quickest`).
 
     Args:
         model: as for `resolve`.
@@ -60,7 +55,6 @@ def quickest(model: str) -> str:
     Raises:
         UserError: likewise.
     """
-    path = resolve(model)
-    lite = pathlib.Path(path).resolve() / LITE_FILE
-    shipped = lite.parent.parent == _HERE and lite.is_file()
-    return str(lite) if shipped and importlib.util.find_spec("ai_edge_litert") else path
+    from export.outlets import formats
+
+    return str(formats.quickest(resolve(model)))

@@ -21,9 +21,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from export import pretrained
 from export.separation import activity, loading
-from pipeline import version
+from pipeline import file_names, version
 
 FORMAT = 1
 
@@ -111,4 +110,4 @@ def _level(found: activity.Activity, voice: int) -> float | None:
 def _model_name(model: loading.LoadedModel) -> str:
     """The name by which `--model` finds it, without the folders above."""
     path = pathlib.Path(model.path)
-    return path.parent.name if path.name == pretrained.LITE_FILE else path.name
+    return path.parent.name if path.name == file_names.LITE_MODEL else path.name

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from export import pretrained
-from export.outlets import model_info
+from export.outlets import formats, keras_model
 from export.separation import loading
 from pipeline import errors
 
@@ -43,7 +43,7 @@ class Models:
     def need_keras(self) -> bool:
         """Whether one of them is what Keras has to load."""
         paths = [source for source in self._sources.values() if isinstance(source, str)]
-        return not all(loading.is_saved_model(path) or loading.is_portable(path) for path in paths)
+        return any(formats.of(path) is None for path in paths)
 
     def load(self, name: str) -> loading.LoadedModel:
         """The model of that name; waits for another thread that loads one.
@@ -92,16 +92,10 @@ def _title(name: str, source: Source) -> str:
     """Name, network, rate and voices, as far as they are known before it is loaded."""
     if isinstance(source, loading.LoadedModel):
         info = source.info
-    elif loading.is_saved_model(source):
-        file = pathlib.Path(source) / model_info.FILE
-        try:
-            info = model_info.ModelInfo.from_json(file.read_text(encoding="utf-8"))
-        except (errors.UserError, OSError, UnicodeDecodeError) as error:
-            raise errors.UserError(f"{source}: {error}; export the model again") from error
-    elif loading.is_portable(source):
-        # Small, and read in a moment.
-        info = loading.load(source).info
     else:
-        loading.keras_file(source)
-        return name
+        row = formats.of(source)
+        if row is None:
+            keras_model.find(source)
+            return name
+        info = row.read_info(pathlib.Path(source))
     return f"{name} · {info.name}, {info.num_sources} voices, {info.sample_rate / 1000:g} kHz"

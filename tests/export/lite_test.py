@@ -10,9 +10,9 @@ import pytest
 import soundfile
 
 from export import lite, onnx
-from export.outlets import conversion, model_info
-from export.separation import loading, runtimes
-from pipeline import errors
+from export.outlets import conversion, formats
+from export.separation import loading
+from pipeline import errors, file_names
 
 pytest.importorskip("ai_edge_litert")
 pytest.importorskip("onnxruntime")
@@ -32,7 +32,7 @@ for name in ("tensorflow", "keras", "apache_beam", "tf2onnx"):
 def files(saved, tmp_path_factory):
     """The small LSTM, as each command writes it."""
     folder = tmp_path_factory.mktemp("portable")
-    separator = conversion.load_separator(saved.saved_model)
+    separator = conversion.separator_of(saved.saved_model)
     for name, settings in (("float", {}), ("half", {"float16": True}), ("int8", {"int8": True})):
         lite.write(separator, folder / f"{name}.tflite", **settings)
     onnx.write(separator, folder / "model.onnx")
@@ -46,7 +46,7 @@ def test_gpus_are_hidden_before_anything_is_traced(saved, kind, monkeypatch):
 
     hidden = []
     monkeypatch.setattr(tf.config, "set_visible_devices", lambda *given: hidden.append(given))
-    conversion.load_separator(getattr(saved, kind))
+    conversion.separator_of(getattr(saved, kind))
     assert hidden == [([], "GPU")]
 
     def initialised(*_):
@@ -54,11 +54,11 @@ def test_gpus_are_hidden_before_anything_is_traced(saved, kind, monkeypatch):
 
     monkeypatch.setattr(tf.config, "set_visible_devices", initialised)
     with pytest.raises(errors.UserError, match="already used a GPU"):
-        conversion.load_separator(getattr(saved, kind))
+        conversion.separator_of(getattr(saved, kind))
 
 
 def test_a_saved_model_is_built_again(saved, speechlike):
-    found = conversion.load_separator(saved.saved_model)
+    found = conversion.separator_of(saved.saved_model)
     mixture = speechlike(RATE)[np.newaxis]
     np.testing.assert_array_equal(found(mixture), saved.separator(mixture))
 
@@ -120,7 +120,7 @@ def test_what_the_files_say_of_the_model(files, saved):
         assert info.stream is None
     # In the ways that the two formats have for it.
     with zipfile.ZipFile(files / "float.tflite") as archive:
-        assert archive.namelist() == [model_info.FILE]
+        assert archive.namelist() == [file_names.MODEL_INFO]
     model = onnx_library.load(files / "model.onnx")
     onnx_library.checker.check_model(model)
     assert {node.domain for node in model.graph.node} == {""}
@@ -163,7 +163,7 @@ class TestRefusals:
             assert "\n" not in str(caught.value)
             assert name in str(caught.value)
 
-    @pytest.mark.parametrize("suffix", runtimes.SUFFIXES)
+    @pytest.mark.parametrize("suffix", formats.SUFFIXES)
     def test_not_there(self, tmp_path, suffix):
         with pytest.raises(errors.UserError, match="no such model"):
             loading.load(tmp_path / f"nothing{suffix}")

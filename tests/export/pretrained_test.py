@@ -13,9 +13,9 @@ import soundfile
 from fast_bss_eval import numpy as bss
 
 from export import pretrained, separate
-from export.outlets import conversion, model_info
+from export.outlets import conversion
 from export.separation import loading
-from pipeline import errors, features
+from pipeline import errors, features, file_names
 from pipeline.audio import decoding
 
 MAX_BYTES = 25e6
@@ -29,8 +29,8 @@ def test_every_model_is_small_and_has_its_card_and_log():
         files = [file for file in folder.rglob("*") if file.is_file()]
         assert sum(file.stat().st_size for file in files) < MAX_BYTES
         names = {file.name for file in files}
-        assert {"saved_model.pb", model_info.FILE, pretrained.CARD_FILE, "log.csv"} <= names
-        assert pretrained.LITE_FILE in names
+        assert {"saved_model.pb", file_names.MODEL_INFO, pretrained.CARD_FILE, "log.csv"} <= names
+        assert file_names.LITE_MODEL in names
         assert name in (folder / pretrained.CARD_FILE).read_text(encoding="utf-8")
 
 
@@ -46,7 +46,7 @@ def test_names_and_paths(tmp_path):
 def test_its_two_files_give_the_same_voices(name, speechlike):
     pytest.importorskip("ai_edge_litert")
     saved = loading.load(pretrained.path(name))
-    lite = loading.load(pretrained.path(name) / pretrained.LITE_FILE)
+    lite = loading.load(pretrained.path(name) / file_names.LITE_MODEL)
     assert lite.info.network == saved.info.network
     assert lite.info.constants == saved.info.constants
     for mixture in (speechlike(3 * 8000), 0.03 * speechlike(1234), speechlike(30 * 8000)):
@@ -57,12 +57,12 @@ def test_its_two_files_give_the_same_voices(name, speechlike):
 
 def test_what_separates_soonest(tmp_path, monkeypatch):
     pytest.importorskip("ai_edge_litert")
-    quick = str(pretrained.path() / pretrained.LITE_FILE)
+    quick = str(pretrained.path() / file_names.LITE_MODEL)
     assert pretrained.quickest("") == quick
     assert pretrained.quickest(pretrained.DEFAULT) == quick
     assert pretrained.quickest(str(pretrained.path())) == quick
     # What is somebody's own is left alone, whatever lies in its folder.
-    (tmp_path / pretrained.LITE_FILE).touch()
+    (tmp_path / file_names.LITE_MODEL).touch()
     assert pretrained.quickest(str(tmp_path)) == str(tmp_path)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert pretrained.quickest("") == str(pretrained.path())

@@ -11,7 +11,7 @@ from export import saved_model
 from export.outlets import model_info
 from export.separation import loading
 from models import registry, separator
-from pipeline import errors
+from pipeline import errors, file_names
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_half_precision_is_exported_in_full(tmp_path, speechlike):
 
 
 def test_info_says_what_it_is(saved):
-    info = model_info.ModelInfo.from_json((saved.saved_model / model_info.FILE).read_text())
+    info = model_info.ModelInfo.from_json((saved.saved_model / file_names.MODEL_INFO).read_text())
     assert (info.name, info.sample_rate, info.num_sources) == ("lstm", 8000, 2)
     assert info.constants == {"mean": -3.5, "deviation": 0.8, "active_level_db": -26.0}
     assert info.network["config"]["units"] == 12
@@ -103,7 +103,7 @@ def test_info_says_what_it_is(saved):
     ],
 )
 def test_info_of_another_kind_is_refused(saved, change, word):
-    fields = json.loads((saved.saved_model / model_info.FILE).read_text())
+    fields = json.loads((saved.saved_model / file_names.MODEL_INFO).read_text())
     with pytest.raises(errors.UserError, match=word):
         model_info.ModelInfo.from_json(json.dumps({**fields, **change}))
 

@@ -7,10 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from pipeline import errors
-
-_BEST_FILE = "best.keras"
-_INFO_FILE = "voices_apart.json"
+from pipeline import errors, file_names
 
 
 def load(path: str, model: Any) -> None:
@@ -26,14 +23,14 @@ def load(path: str, model: Any) -> None:
         UserError: there is no such model, or it is of another network or size.
     """
     place = pathlib.Path(path)
-    if (place / _INFO_FILE).is_file():
+    if (place / file_names.MODEL_INFO).is_file():
         weights = _exported(place)
     else:
-        file = place / _BEST_FILE if place.is_dir() else place
+        file = place / file_names.BEST_MODEL if place.is_dir() else place
         if not file.is_file():
             raise errors.UserError(
-                f"--init_from={path}: no such run (with {_BEST_FILE}), .keras file or exported "
-                "model"
+                f"--init_from={path}: no such run (with {file_names.BEST_MODEL}), .keras file or "
+                "exported model"
             )
         try:
             weights = keras.saving.load_model(file, compile=False).network.get_weights()
@@ -61,10 +58,10 @@ def _exported(folder: pathlib.Path) -> list[np.ndarray]:
             "run or .keras file that it was made from"
         ) from error
     try:
-        info = json.loads((folder / _INFO_FILE).read_text(encoding="utf-8"))
+        info = json.loads((folder / file_names.MODEL_INFO).read_text(encoding="utf-8"))
         if not isinstance(info, dict):
-            raise ValueError(f"{_INFO_FILE} holds no facts")
-        reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
+            raise ValueError(f"{file_names.MODEL_INFO} holds no facts")
+        reader = tf.train.load_checkpoint(str(folder / file_names.SAVED_VARIABLES / "variables"))
         count = len([n for n in reader.get_variable_to_shape_map() if n.startswith("weights/")])
         variables = [
             reader.get_tensor(f"weights/{i}/.ATTRIBUTES/VARIABLE_VALUE") for i in range(count)

@@ -23,14 +23,21 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pipeline import errors, schema, version
+from pipeline import errors, file_names, schema, version
 from pipeline.dataset import dataset
 from pipeline.io import atomic, file_lock
 from trainer import config as config_lib
 
 _WEIGHTS = r"epoch-\d{5,}\.weights\.h5"
 # What this process's predecessors may have left half written.
-_OURS = re.compile(rf"config\.json|best\.keras|log\.csv|curves\.png|state\.json|{_WEIGHTS}")
+_NAMES = (
+    file_names.RUN_CONFIG,
+    file_names.BEST_MODEL,
+    file_names.TRAINING_LOG,
+    file_names.CURVES,
+    file_names.RUN_STATE,
+)
+_OURS = re.compile("|".join([*map(re.escape, _NAMES), _WEIGHTS]))
 
 
 @dataclasses.dataclass
@@ -66,9 +73,9 @@ class RunFolder:
 
     def __init__(self, path: str) -> None:
         self.path = pathlib.Path(path)
-        self.best = self.path / "best.keras"
+        self.best = self.path / file_names.BEST_MODEL
         self.last = self.path / "last"
-        self.curves = self.path / "curves.png"
+        self.curves = self.path / file_names.CURVES
         self.tensorboard = self.path / "tensorboard"
 
     @contextlib.contextmanager
@@ -108,7 +115,7 @@ class RunFolder:
             UserError: another run is there; the message names what differs.
         """
         facts = dataset_facts(info)
-        path = self.path / "config.json"
+        path = self.path / file_names.RUN_CONFIG
         if path.exists():
             before = self._read_stored(path)
             # A start that failed before its first epoch has left nothing worth keeping.
@@ -136,7 +143,7 @@ class RunFolder:
         Raises:
             UserError: they are damaged.
         """
-        path = self.path / "config.json"
+        path = self.path / file_names.RUN_CONFIG
         return self._read_stored(path)[0] if path.exists() else None
 
     def _read_stored(self, path: pathlib.Path) -> tuple[config_lib.Config, dict[str, Any]]:
@@ -175,7 +182,7 @@ class RunFolder:
 
     def has_state(self) -> bool:
         """Whether a run has ended an epoch here."""
-        return (self.last / "state.json").exists()
+        return (self.last / file_names.RUN_STATE).exists()
 
     def read_state(self) -> State:
         """Where the run is; the start where nothing was kept yet.
@@ -183,7 +190,7 @@ class RunFolder:
         Raises:
             UserError: the state is damaged.
         """
-        path = self.last / "state.json"
+        path = self.last / file_names.RUN_STATE
         if not path.exists():
             return State()
         try:
@@ -213,7 +220,7 @@ class RunFolder:
         with atomic.replacing(self.last / state.weights, durable=True) as temporary:
             save_weights(temporary)
         text = json.dumps(dataclasses.asdict(state), indent=1) + "\n"
-        atomic.write_text(self.last / "state.json", text, durable=True)
+        atomic.write_text(self.last / file_names.RUN_STATE, text, durable=True)
         if before and before != state.weights:
             (self.last / before).unlink(missing_ok=True)
         self._write_log(state.history)
@@ -224,7 +231,7 @@ class RunFolder:
         writer = csv.DictWriter(text, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
-        atomic.write_text(self.path / "log.csv", text.getvalue(), durable=True)
+        atomic.write_text(self.path / file_names.TRAINING_LOG, text.getvalue(), durable=True)
 
 
 def dataset_facts(info: dataset.DatasetInfo) -> dict[str, Any]:

@@ -12,10 +12,10 @@ import pytest
 import tensorflow as tf
 
 from export import saved_model
-from export.outlets import model_info
+from export.outlets import keras_model, model_info
 from export.separation import loading, stream
 from models import registry, separator
-from pipeline import errors
+from pipeline import errors, file_names
 from pipeline.audio import decoding
 
 RATE = 8000
@@ -110,7 +110,7 @@ def test_voices_come_when_they_are_due(case):
 
 
 def test_the_model_in_memory_gives_the_same(case):
-    model = loading.from_separator(case.own)
+    model = keras_model.loaded(case.own)
     found = run(stream.Stream(model, gain_db=GAIN_DB), [case.mixture])
     np.testing.assert_allclose(found, case.voices, atol=1e-5)
 
@@ -167,7 +167,7 @@ class TestErrors:
 
     def test_models_of_before_there_were_streams(self, saved, tmp_path):
         """Format 1 has no `stream`; it is read as ever."""
-        fields = json.loads((saved.saved_model / model_info.FILE).read_text())
+        fields = json.loads((saved.saved_model / file_names.MODEL_INFO).read_text())
         assert fields["format"] == 2
         del fields["stream"]
         fields |= {"format": 1, "signatures": ["masks", "serving_default"]}
@@ -180,12 +180,12 @@ class TestErrors:
          {"hop": 1, "delay": 1, "state": {"a": {"shape": 1, "dtype": "int32"}}}],
     )  # fmt: skip
     def test_damaged_facts(self, saved, stream_facts):
-        fields = json.loads((saved.saved_model / model_info.FILE).read_text())
+        fields = json.loads((saved.saved_model / file_names.MODEL_INFO).read_text())
         with pytest.raises(errors.UserError, match="damaged"):
             model_info.ModelInfo.from_json(json.dumps({**fields, "stream": stream_facts}))
 
     def test_facts_survive_json(self, saved):
-        text = (saved.saved_model / model_info.FILE).read_text()
+        text = (saved.saved_model / file_names.MODEL_INFO).read_text()
         assert model_info.ModelInfo.from_json(text).to_json() == text
 
     def test_samples(self, saved):

@@ -1,0 +1,118 @@
+"""The outlet ONNX: an `.onnx` file, run by ONNX Runtime and many others.
+
+What `voices_apart.json` says of a SavedModel is among the file's metadata.
+"""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+from export.outlets import loaded_model, model_info
+from pipeline import errors, file_names
+from pipeline.io import cores
+
+# Of 2023: what is older than a year is what runtimes have.
+OPSET = 18
+_KEY = pathlib.PurePath(file_names.MODEL_INFO).stem
+
+
+def load(path: pathlib.Path, onnxruntime: Any) -> loaded_model.LoadedModel:
+    """The model in such a file.
+
+    Args:
+        path: of the file.
+        onnxruntime: the module.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = cores.available_cores()
+    # Errors alone: what is more is for those who develop it.
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # Of its own kinds, which derive from Exception alone.
+        raise errors.UserError(
+            f"{path} is damaged ({errors.first_line(error)}); export the model again"
+        ) from error
+    text = session.get_modelmeta().custom_metadata_map.get(_KEY)
+    if text is None:
+        raise errors.UserError(
+            f"{path} is damaged, or no file of export.onnx: it has no {file_names.MODEL_INFO} "
+            "within"
+        )
+    try:
+        info = model_info.ModelInfo.from_json(text)
+    except errors.UserError as error:
+        raise errors.UserError(f"{path}: {error}; export the model again") from error
+    return loaded_model.LoadedModel(
+        info,
+        str(path),
+        loaded_model.of_any_length(
+            lambda waveform: session.run(["sources"], {"waveform": waveform})[0]
+        ),
+    )
+
+
+def convert(separator: Any, path: pathlib.Path) -> model_info.ModelInfo:
+    """Writes a separator as such a file.
+
+    Args:
+        separator: `models.separator.BaseSeparator`, in float32.
+        path: of the file.
+
+    Raises:
+        ValueError: the network has an operation that ONNX has not.
+    """
+    import tensorflow as tf
+    from onnx import defs
+    from tf2onnx import optimizer, tf_loader, tfonnx
+
+    from export.outlets import signatures
+    from models import spectral
+
+    info = dataclasses.replace(
+        signatures.describe(separator), signatures=(signatures.WAVEFORM,), stream=None
+    )
+    # tf2onnx has no Fourier transform whose real and imaginary parts are taken.
+    with spectral.transform(spectral.PRODUCTS):
+        traced = signatures.functions(separator)[signatures.WAVEFORM].get_concrete_function()
+    inputs = [tensor.name for tensor in traced.inputs if tensor.dtype != tf.resource]
+    outputs = [tensor.name for tensor in traced.outputs]
+    frozen = tf_loader.from_function(traced, inputs, outputs)
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(frozen, name="")
+        converted = tfonnx.process_tf_graph(
+            graph,
+            opset=OPSET,
+            input_names=inputs,
+            output_names=outputs,
+            tensors_to_rename={inputs[0]: "waveform", outputs[0]: "sources"},
+            custom_op_handlers={"SelectV2": (_where, [])},
+        )
+    # Runtimes have optimisers of their own. Of tf2onnx's, that which joins reshapes goes wrong
+    # where one's shape is asked for.
+    chosen = {
+        "fold_constants": optimizer.ConstFoldOptimizer,
+        "loop_optimizer": optimizer.LoopOptimizer,
+        "merge_duplication": optimizer.MergeDuplicatedNodesOptimizer,
+        "remove_identity": optimizer.IdentityOptimizer,
+    }
+    converted = optimizer.optimize_graph(converted, catch_errors=False, optimizers=chosen)
+    model = converted.make_model(info.name)
+    # It leaves in what it does not know.
+    unknown = {node.op_type for node in model.graph.node if not defs.has(node.op_type)}
+    if unknown:
+        raise ValueError(f"there is no operation for {', '.join(sorted(unknown))}")
+    model.metadata_props.add(key=_KEY, value=info.to_json())
+    path.write_bytes(model.SerializeToString())
+    return info
+
+
+def _where(context: Any, node: Any, name: str, arguments: list[Any]) -> Any:
+    """A choice; tf2onnx adds products with 0 and 1 up, which makes infinity not-a-number."""
+    node.type = "Where"
+    return node

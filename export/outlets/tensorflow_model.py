@@ -1,0 +1,140 @@
+"""The outlet SavedModel: a folder that TensorFlow loads, without Keras."""
+
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from export.outlets import loaded_model, model_info
+from pipeline import errors, file_names
+
+
+def is_here(path: pathlib.Path) -> bool:
+    """Whether the path is such a folder, or was meant to be."""
+    return any((path / name).is_file() for name in (file_names.SAVED_MODEL, file_names.MODEL_INFO))
+
+
+def files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Those that decide what the model gives."""
+    return [
+        folder / file_names.SAVED_MODEL,
+        *sorted((folder / file_names.SAVED_VARIABLES).glob("*")),
+    ]
+
+
+def read_info(folder: pathlib.Path) -> model_info.ModelInfo:
+    """The facts beside the model.
+
+    Raises:
+        UserError: there are none, or they are damaged.
+    """
+    file = folder / file_names.MODEL_INFO
+    if not file.is_file():
+        raise errors.UserError(
+            f"{folder} is a SavedModel, but not one of export.saved_model: it has no "
+            f"{file_names.MODEL_INFO}"
+        )
+    try:
+        return model_info.ModelInfo.from_json(file.read_text(encoding="utf-8"))
+    except (errors.UserError, OSError, UnicodeDecodeError) as error:
+        raise errors.UserError(f"{folder}: {error}; export the model again") from error
+
+
+def load(folder: pathlib.Path, tf: Any) -> loaded_model.LoadedModel:
+    """The model in such a folder.
+
+    Args:
+        folder: of `export.saved_model`.
+        tf: the module `tensorflow`.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    info = read_info(folder)
+    try:
+        module = tf.saved_model.load(str(folder))
+        separate = module.signatures["serving_default"]
+        masks = module.signatures["masks"] if "masks" in info.signatures else None
+        stream = module.signatures["stream"] if "stream" in info.signatures else None
+    except Exception as error:  # OSError, ValueError, KeyError, and all of tf.errors.
+        raise errors.UserError(
+            f"{folder} is damaged ({errors.first_line(error)}); export the model again"
+        ) from error
+
+    # The module has to live as long as its signatures: they do not keep its variables alive.
+    def run(function: Any, name: str, values: np.ndarray, output: str, _: Any = module) -> Any:
+        return function(**{name: tf.constant(values)})[output].numpy()
+
+    def step(inputs: dict[str, Any], _: Any = module) -> dict[str, Any]:
+        assert stream is not None
+        return stream(**{name: tf.convert_to_tensor(value) for name, value in inputs.items()})
+
+    return loaded_model.LoadedModel(
+        info,
+        str(folder),
+        lambda waveform: run(separate, "waveform", waveform, "sources"),
+        None if masks is None else lambda values: run(masks, "log_magnitude", values, "masks"),
+        None if stream is None else step,
+    )
+
+
+def convert(separator: Any, folder: pathlib.Path) -> model_info.ModelInfo:
+    """Writes a separator as such a folder.
+
+    Args:
+        separator: `models.separator.BaseSeparator`, in float32.
+        folder: to make.
+    """
+    import tensorflow as tf
+
+    from export.outlets import signatures
+    from models.layers import fused_lstm
+
+    info = signatures.describe(separator)
+    module = tf.Module()
+    # The plain variables: a Keras layer as attribute would be saved with all its Python state.
+    module.weights = [variable.value for variable in separator.variables]
+    with fused_lstm.fusing(separator):
+        functions = {
+            name: function.get_concrete_function()
+            for name, function in signatures.functions(separator).items()
+        }
+    tf.saved_model.save(module, str(folder), signatures=functions)
+    (folder / file_names.MODEL_INFO).write_text(info.to_json(), encoding="utf-8")
+    return info
+
+
+def rebuild(folder: pathlib.Path) -> Any:
+    """The Keras model that such a folder was made from, in float32.
+
+    Raises:
+        UserError: the folder is damaged, or of a network that is not here.
+    """
+    import keras
+    import tensorflow as tf
+
+    # These register what the settings name.
+    import models.registry  # noqa: F401
+    from models import separator as separator_lib
+
+    info = read_info(folder)
+    try:
+        separator = separator_lib.wrap(
+            keras.saving.deserialize_keras_object(dict(info.network)),
+            mean=info.constants.get("mean", 0.0),
+            deviation=info.constants.get("deviation", 1.0),
+            active_level_db=info.constants["active_level_db"],
+            sample_rate=info.sample_rate,
+            num_sources=info.num_sources,
+        )
+        separator.build((None, None))
+        saved = tf.saved_model.load(os.fspath(folder))
+        for variable, value in zip(separator.variables, saved.weights, strict=True):
+            variable.assign(value)
+    except Exception as error:  # Keras raises whatever its readers do.
+        raise errors.UserError(
+            f"{folder}: its network cannot be built again ({errors.first_line(error)}); convert "
+            f"the trainer's folder or its {file_names.BEST_MODEL} instead"
+        ) from error
+    return separator
