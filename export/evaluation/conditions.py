@@ -100,7 +100,7 @@ class Source:
         """
         if self.condition == "turns":
             return self._conversations()
-        stored = dataset_mixtures.read(self.path, self.info, self.split, self.limit)
+        stored = self._stored(self.limit)
         if self.condition == CLEAN:
             return stored
         if self.condition == "solo":
@@ -109,12 +109,18 @@ class Source:
         change = _with_noise if self.condition == "noise" else _in_room
         return (change(mixture, self.surroundings) for mixture in stored)
 
+    def _stored(self, limit: int | None = None) -> Iterator[Mixture]:
+        """The mixtures as they are stored; at most `limit`."""
+        if isinstance(self.info, librimix.Info):
+            return librimix.read(self.info, limit)
+        return dataset_mixtures.read(self.path, self.info, self.split, limit)
+
     @functools.cached_property
     def _pairs(self) -> dict[tuple[str, ...], Mixture]:
         """The first mixtures of which no two have the same speakers."""
         most = min(MAX_CONVERSATIONS, self.limit or MAX_CONVERSATIONS)
         found: dict[tuple[str, ...], Mixture] = {}
-        for mixture in dataset_mixtures.read(self.path, self.info, self.split):
+        for mixture in self._stored():
             found.setdefault(tuple(sorted(mixture.speakers)), mixture)
             if len(found) == most:
                 break
@@ -124,7 +130,7 @@ class Source:
         wanted = {speaker for pair in self._pairs for speaker in pair}
         utterances: dict[str, dict[str, np.ndarray]] = {speaker: {} for speaker in wanted}
         # An utterance is cut to the other's length in one mixture, and less so in another.
-        for mixture in dataset_mixtures.read(self.path, self.info, self.split):
+        for mixture in self._stored():
             for speaker, name, voice in zip(
                 mixture.speakers, mixture.utterances, mixture.sources, strict=True
             ):

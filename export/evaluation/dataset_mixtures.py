@@ -90,18 +90,13 @@ def read(
 
     Args:
         data_dir: the dataset's folder.
-        info: what `pipeline.dataset.dataset` read from it, or `export.evaluation.librimix`.
+        info: what `pipeline.dataset.dataset` read from it.
         split: that the dataset has.
         limit: how many at most; None for all.
 
     Raises:
         DatasetError: a shard is missing or damaged.
     """
-    from export.evaluation import librimix
-
-    if isinstance(info, librimix.Info):
-        yield from librimix.read(info, limit)
-        return
     needed = [f for f in schema.mixture_features(()) if f.name != "voice_activity"]
     left = info.splits[split].mixtures if limit is None else limit
     for shard in info.splits[split].shards:
