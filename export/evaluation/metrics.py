@@ -49,10 +49,10 @@ METRICS = {
         Metric("pesq", "PESQ", "", "pesq", 2),
         Metric("mask_accuracy", "mask accuracy", "%", "", 1),
         # Of conversations and of one person alone; see `export.evaluation.turn_taking`.
-        Metric("overlap_si_sdr", "SI-SDR where several talk", "dB", "fast_bss_eval", 1),
-        Metric("wrong_output", "alone, in the wrong output", "%", "", 1),
-        Metric("wrong_level", "level of the wrong output", "dB", "", 1),
-        Metric("weaker_level", "level of the weaker output", "dB", "", 1),
+        Metric("overlap_si_sdr", "overlap: SI-SDR", "dB", "fast_bss_eval", 1),
+        Metric("wrong_output", "alone: wrong output", "%", "", 1),
+        Metric("wrong_level", "alone: level of wrong output", "dB", "", 1),
+        Metric("weaker_level", "solo: weaker output", "dB", "", 1),
     )
 }
 # Those of which the improvement over the mixture is a figure as well.

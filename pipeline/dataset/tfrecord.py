@@ -10,6 +10,7 @@ https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 import functools
 import hashlib
 import io
+import itertools
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
@@ -62,16 +63,39 @@ def bytes_offset(record: bytes, name: str) -> int:
     Raises:
         KeyError: there is no such feature.
     """
-    # Example.features, then each entry of its map: a key, and a Feature that holds a list. All of
-    # it is made of fields with a length.
-    ((_, start, stop),) = _fields(record, 0, len(record))
-    for _, *entry in _fields(record, start, stop):
-        (_, begin, end), (_, *feature) = _fields(record, *entry)
-        if record[begin:end] == name.encode():
-            ((_, *values),) = _fields(record, *feature)
-            ((_, offset, _),) = _fields(record, *values)
-            return offset
-    raise KeyError(name)
+    return spans(record)[name][0]
+
+
+def spans(record: bytes) -> dict[str, tuple[int, int]]:
+    """Where each feature's values lie: begin and end, by name; without copying them.
+
+    They are a byte string (of several, the first), or numbers in a row as protocol buffers pack
+    them. Features without a value are left out.
+
+    Args:
+        record: a serialised `tf.train.Example`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = {}
+    try:
+        # Example.features, then each entry of its map: a key, and a Feature that holds a list. All
+        # of it is made of fields with a length.
+        for _, *features in _fields(record, 0, len(record)):
+            for _, *entry in _fields(record, *features):
+                (_, begin, end), (_, *feature) = _fields(record, *entry)
+                for _, *values in _fields(record, *feature):
+                    for _, start, stop in itertools.islice(_fields(record, *values), 1):
+                        found[record[begin:end].decode()] = start, stop
+    except (IndexError, ValueError) as error:
+        raise ValueError(f"no tf.train.Example: {error}") from error
+    return found
+
+
+def integer(record: bytes, span: tuple[int, int]) -> int:
+    """The first of the numbers at a place that `spans` gives; none of them is negative."""
+    return _varint(record, span[0])[0]
 
 
 class Writer:

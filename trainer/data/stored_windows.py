@@ -15,7 +15,8 @@ import keras
 import tensorflow as tf
 
 from pipeline import schema
-from trainer.data import splits
+from pipeline.io import storage
+from trainer.data import mapped_windows, splits
 
 _FEATURES = {feature.name: feature for feature in schema.MIXTURE_FEATURES}
 _SIZES = ("num_samples", "num_frames")
@@ -82,7 +83,11 @@ def windows(
         )
 
     batches_per_pass = math.ceil(split.num_windows(frames) / batch_size)
-    files = _pieces(split)
+    mapped = None
+    if not cache and split.pieces is None and not storage.is_remote(split.folder):
+        # Numbers take the way of windows, which are read when they are in a batch.
+        mapped = mapped_windows.MappedShards(split, features, frames)
+    files = _pieces(split) if mapped is None else _numbers(mapped)
     kept = cut(files).cache() if cache else None
 
     def one_pass(number: tf.Tensor) -> tf.data.Dataset:
@@ -92,14 +97,22 @@ def windows(
         own = number + tf.constant(seed * 1_000_003, tf.int64)
         source = kept
         if source is None:
-            source = cut(files.shuffle(files.cardinality(), seed=own))
+            shuffled = files.shuffle(files.cardinality(), seed=own)
+            source = cut(shuffled) if mapped is None else _number(mapped, shuffled)
         # What is cached lies in memory anyway: then everything is shuffled.
         held = max(shuffle_buffer, batches_per_pass * batch_size) if cache else shuffle_buffer
-        return (
+        batches = (
             source.repeat()
             .take(batches_per_pass * batch_size)
             .shuffle(held, seed=own)
             .batch(batch_size, drop_remainder=True, num_parallel_calls=tf.data.AUTOTUNE)
+        )
+        if mapped is None:
+            return batches
+        return batches.map(
+            lambda numbers: _load(mapped, features, frames, numbers),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
         )
 
     first_pass, offset = divmod(first_batch, batches_per_pass)
@@ -173,6 +186,47 @@ def _read_piece(path: tf.Tensor, offset: tf.Tensor, records: tf.Tensor) -> tf.da
     )
     spec = tf.TensorSpec([], tf.string)
     return tf.data.experimental.from_variant(variant, spec).take(records)
+
+
+def _numbers(mapped: mapped_windows.MappedShards) -> tf.data.Dataset:
+    """Number of each shard, and of its records."""
+    records = tf.constant(mapped.records, tf.int64)
+    return tf.data.Dataset.from_tensor_slices(records).enumerate()
+
+
+def _number(mapped: mapped_windows.MappedShards, shards: tf.data.Dataset) -> tf.data.Dataset:
+    """Shard, record and number in it of each window, int64 `[3]`, in the order of `windows`."""
+
+    def chunk(shard: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        counts = tf.numpy_function(mapped.counts, [shard, number], tf.int64)
+        return tf.ensure_shape(counts, [None])
+
+    def records(shard: tf.Tensor, count: tf.Tensor) -> tf.data.Dataset:
+        chunks = tf.data.Dataset.range(-(-count // mapped_windows.CHUNK))
+        counts = chunks.map(lambda number: chunk(shard, number)).unbatch().enumerate()
+        return counts.map(lambda record, windows: (shard, record, windows))
+
+    def of_record(shard: tf.Tensor, record: tf.Tensor, windows: tf.Tensor) -> tf.Tensor:
+        return tf.stack(
+            [tf.fill([windows], shard), tf.fill([windows], record), tf.range(windows)], 1
+        )
+
+    # In the order of `_interleave`, by one thread: numbers are not worth more.
+    interleaved = shards.interleave(records, cycle_length=_PARALLEL_SHARDS)
+    return interleaved.map(of_record).unbatch()
+
+
+def _load(
+    mapped: mapped_windows.MappedShards, names: Sequence[str], frames: int, numbers: tf.Tensor
+) -> dict[str, tf.Tensor]:
+    """A batch of windows by their numbers, int64 `[batch, 3]`."""
+    dtypes = [tf.as_dtype(mapped_windows.dtype(name)) for name in names]
+    arrays = tf.numpy_function(mapped.batch, [numbers], [*dtypes, tf.uint8])
+    shapes = [*(mapped.shape(name) for name in names), [frames]]
+    return {
+        name: tf.ensure_shape(array, [numbers.shape[0], *shape])
+        for name, array, shape in zip([*names, "frame_mask"], arrays, shapes, strict=True)
+    }
 
 
 def _parse(record: tf.Tensor, names: Sequence[str]) -> dict[str, tf.Tensor]:

@@ -1,5 +1,6 @@
 """Batches against the records themselves, read with TensorFlow's parser and NumPy."""
 
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -110,6 +111,33 @@ def test_three_voices_store_all_masks(tmp_path, make_dataset):
     np.testing.assert_allclose(targets.sum(axis=1)[valid], 1, atol=0.01)
 
 
+@pytest.mark.parametrize(
+    ("names", "frames"), [(("log_magnitude", "psm"), 50), (("sources", "ibm"), 37), (("irm",), 400)]
+)
+@pytest.mark.parametrize("num_sources", [2, 3])
+def test_mapped_files_give_what_tensorflows_reader_gives(
+    make_dataset, tmp_path, names, frames, num_sources
+):
+    """The same windows in the same order, wherever it starts, on several passes."""
+    make_dataset(tmp_path, {"train": 9}, num_sources=num_sources)
+    split = _split(tmp_path)
+    pieces = [
+        splits.Piece(path, 0, shard.records)
+        for path, shard in zip(split.paths, split.shards, strict=True)
+    ]
+    by_tensorflow = dataclasses.replace(split, pieces=tuple(pieces))
+    settings = {"frames": frames, "batch_size": 5, "first_batch": 3, "seed": 2, "shuffle_buffer": 7}
+    steps = 3 * -(-split.num_windows(frames) // 5)
+    found, expected = (
+        _take(stored_windows.windows(of, names, **settings), steps) for of in (split, by_tensorflow)
+    )
+    for one, other in zip(found, expected, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert one[name].dtype == other[name].dtype
+            np.testing.assert_array_equal(one[name], other[name])
+
+
 @pytest.mark.parametrize("cache", [False, True])
 def test_order_is_a_function_of_seed_and_pass(small_dataset, cache):
     split = _split(small_dataset)
@@ -163,8 +191,12 @@ def test_names_the_damaged_record(small_dataset, tmp_path):
     _damage(path, sum(records[:2]) + 2 * 16 + records[2] // 2)
     split = _split(folder)
     split.check_sizes()
-    with pytest.raises(tf.errors.DataLossError):
-        _take(stored_windows.windows(split, ("log_magnitude",), frames=FRAMES, batch_size=4), 99)
+    for cache, error in ((True, tf.errors.DataLossError), (False, tf.errors.InvalidArgumentError)):
+        batches = stored_windows.windows(
+            split, ("log_magnitude",), frames=FRAMES, batch_size=4, cache=cache
+        )
+        with pytest.raises(error):
+            _take(batches, 99)
     message = r"train-00001-of-00002.tfrecord is damaged at record 2 of 5 \(from 0\)"
     with pytest.raises(splits.DamagedShardError, match=message):
         stored_windows.find_damage(split, ("log_magnitude",))

@@ -1,0 +1,200 @@
+"""Windows of local shards, copied from the mapped files straight into batches.
+
+TensorFlow's reader checks the sums of whole records by slow code, in every pass, and copies what
+is wanted of them six times on its way into a batch. Here each record is checked and walked through
+once, when it is first asked for; from then on it is known where in the file each array lies.
+"""
+
+import math
+import mmap
+import threading
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO, cast
+
+import numpy as np
+
+from pipeline import schema
+from pipeline.dataset import tfrecord
+from pipeline.io import storage
+from trainer.data import splits
+
+_FEATURES = {feature.name: feature for feature in schema.MIXTURE_FEATURES}
+# Records that are looked up in one call.
+CHUNK = 8
+# What is kept of a record beside the places of its arrays.
+_SIZES = ("num_samples", "num_frames")
+
+
+class MappedShards:
+    """The shards of a split.
+
+    Args:
+        split: what to read, whole local shards.
+        names: of the record's arrays that are wanted.
+        frames: frames of a window; samples of a window are 64 times as many.
+
+    Attributes:
+        records: of each shard that holds any, in the order of `split.paths`.
+    """
+
+    def __init__(self, split: splits.Split, names: Sequence[str], frames: int) -> None:
+        self._names = tuple(names)
+        self._frames = frames
+        self._num_sources = split.info.num_sources
+        found = [shard for shard in split.shards if shard.records]
+        self.records = [shard.records for shard in found]
+        paths = [storage.join(split.folder, shard.name) for shard in found]
+        self._layouts = [_Layout(name, frames, self._num_sources) for name in self._names]
+        self._shards = [_Shard(path, self._names) for path in paths]
+
+    def counts(self, shard: np.ndarray, chunk: np.ndarray) -> np.ndarray:
+        """Windows of each record of a chunk, int64 `[record]`.
+
+        Args:
+            shard: its number, int64.
+            chunk: its number in the shard; `CHUNK` records make one.
+
+        Raises:
+            ValueError: a record is damaged; says which.
+        """
+        first = int(chunk) * CHUNK
+        last = min(first + CHUNK, self.records[int(shard)])
+        return -(-self._shards[int(shard)].rows(first, last)[:, 1] // self._frames)
+
+    def batch(self, windows: np.ndarray) -> list[np.ndarray]:
+        """The arrays of a batch.
+
+        Args:
+            windows: shard, record and number in the record of each, int64 `[batch, 3]`.
+
+        Returns:
+            `[batch, ...]` of each name, as stored (bits as 0 and 1), filled with zeros at the end,
+            then the mask of valid frames, uint8 `[batch, frame]`.
+        """
+        made = [np.zeros((len(windows), *self.shape(name)), dtype(name)) for name in self._names]
+        mask = np.zeros((len(windows), self._frames), np.uint8)
+        for number, (shard, record, window) in enumerate(windows.tolist()):
+            num_samples, num_frames, *places = self._shards[shard].row(record)
+            start = window * self._frames
+            mask[number, : num_frames - start] = 1
+            lengths = {"N": num_samples, "T": num_frames}
+            for layout, place, batch in zip(self._layouts, places, made, strict=True):
+                layout.cut(self._shards[shard].data, place, lengths, start, batch[number])
+        return [*made, mask]
+
+    def shape(self, name: str) -> list[int]:
+        """Of one window of a feature."""
+        lengths = {"N": self._frames * schema.HOP, "T": self._frames}
+        sizes = {**_fixed_sizes(self._num_sources), **lengths}
+        return [sizes[axis] for axis in _FEATURES[name].axes]
+
+
+class _Layout:
+    """How a feature's array lies in its bytes: rows before the axis of time, values after it.
+
+    Args:
+        name: of the feature.
+        frames: of a window.
+        num_sources: voices.
+    """
+
+    def __init__(self, name: str, frames: int, num_sources: int) -> None:
+        feature, sizes = _FEATURES[name], _fixed_sizes(num_sources)
+        place = next(i for i, letter in enumerate(feature.axes) if letter in "TN")
+        self._axis = feature.axes[place]
+        self._step = schema.HOP if self._axis == "N" else 1
+        self._frames = frames
+        self._rows = math.prod(sizes[axis] for axis in feature.axes[:place])
+        self._width = math.prod(sizes[axis] for axis in feature.axes[place + 1 :])
+        assert feature.encoding is not None
+        self._bits = feature.encoding.packed
+        self._dtype = dtype(name)
+
+    def cut(
+        self, data: np.ndarray, place: int, lengths: dict[str, int], start: int, window: np.ndarray
+    ) -> None:
+        """Copies what a window has of a feature.
+
+        Args:
+            data: the shard's bytes.
+            place: at which the array begins.
+            lengths: samples and frames of the mixture.
+            start: the window's first frame.
+            window: filled from its beginning on.
+        """
+        length, first = lengths[self._axis], start * self._step
+        count = max(min(self._frames * self._step, length - first), 0) * self._width
+        flat = window.reshape(self._rows, -1)
+        for row in range(self._rows):
+            begin = (row * length + first) * self._width
+            if self._bits:
+                held = data[place + begin // 8 : place + (begin + count + 7) // 8]
+                flat[row, :count] = np.unpackbits(held)[begin % 8 : begin % 8 + count]
+            else:
+                size = self._dtype.itemsize
+                held = data[place + begin * size : place + (begin + count) * size]
+                flat[row, :count] = held.view(self._dtype)
+
+
+class _Shard:
+    """One shard: its bytes, and what is known of its records so far.
+
+    Args:
+        path: of the file.
+        names: of the arrays whose places are wanted.
+    """
+
+    def __init__(self, path: str, names: Sequence[str]) -> None:
+        self._path, self._names = path, names
+        self._lock = threading.Lock()
+        self._rows = np.zeros((0, len(_SIZES) + len(names)), np.int64)
+        self._known = 0
+        self._records: Iterator[tuple[int, bytes]] | None = None
+        self.data = np.zeros(0, np.uint8)
+
+    def row(self, record: int) -> list[int]:
+        """Sizes (`num_samples`, `num_frames`) and places of the arrays of a record."""
+        if record >= self._known:
+            self.rows(record, record + 1)
+        return self._rows[record].tolist()
+
+    def rows(self, first: int, last: int) -> np.ndarray:
+        """Those of several records, int64 `[record, column]`."""
+        if last > self._known:
+            with self._lock:
+                while last > self._known:
+                    self._read_one()
+        return self._rows[first:last]
+
+    def _read_one(self) -> None:
+        if self._records is None:
+            with open(self._path, "rb") as file:
+                # It stays mapped when the file is closed.
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self.data = np.frombuffer(mapped, np.uint8)
+            self._records = tfrecord.read(cast(BinaryIO, mapped))
+        try:
+            offset, record = next(self._records)
+            spans = tfrecord.spans(record)
+            sizes = [tfrecord.integer(record, spans[name]) for name in _SIZES]
+            places = [offset + spans[name][0] for name in self._names]
+        except (ValueError, KeyError, IndexError, StopIteration) as error:
+            raise ValueError(f"{self._path} is damaged at record {self._known}: {error}") from error
+        if self._known == len(self._rows):
+            grown = np.zeros((max(64, 2 * len(self._rows)), self._rows.shape[1]), np.int64)
+            grown[: self._known] = self._rows
+            self._rows = grown
+        self._rows[self._known] = sizes + places
+        self._known += 1
+
+
+def _fixed_sizes(num_sources: int) -> dict[str, int]:
+    """Of the axes that are as long in every mixture."""
+    return {"S": num_sources, "K": schema.num_stored_masks(num_sources), "F": schema.NUM_BINS}
+
+
+def dtype(name: str) -> np.dtype:
+    """Of a feature as it is stored; bits as uint8."""
+    encoding = _FEATURES[name].encoding
+    assert encoding is not None
+    return np.dtype(encoding.dtype).newbyteorder("<")
