@@ -108,6 +108,15 @@ class TemporalConvolution(keras.Model):
             x = block(x, training=training)
         return self._masks(x)[:, :, :frames]
 
+    def parts(self) -> dict[str, keras.layers.Layer]:
+        """Its layers, by names that networks of other sizes have in common.
+
+        A block that is new gives back what it gets, so that a network with more blocks that has
+        the weights of one with fewer does what that does.
+        """
+        blocks = {block.name: block for block in self.blocks}
+        return {"entry": self.entry, **blocks, "norm": self.norm, "mask_head": self.mask_head}
+
     @property
     def frames_per_step(self) -> int:
         """`step` takes multiples of so many frames."""

@@ -178,7 +178,7 @@ class Config:
     )  # fmt: skip
     init_from: str = _setting(
         "", "string", "Start from the weights of this run, .keras file or exported model of the "
-        "same network.",
+        "same network; a tcn may have more blocks, which change nothing at first.",
     )  # fmt: skip
     patience: int = _setting(
         10, "integer", "Stop after so many epochs in which validation did not improve; 0: never.",

@@ -45,10 +45,33 @@ def test_a_run_a_keras_file_and_an_exported_model(tmp_path, name):
         assert model.mean == -4.0  # The new dataset's.
 
 
+@pytest.mark.parametrize("exported", [False, True])
+def test_a_larger_network_does_at_first_what_the_smaller_did(tmp_path, capsys, exported):
+    source = _separator(seed=1)
+    if exported:
+        saved_model.write(source, tmp_path / "small")
+    else:
+        source.save(tmp_path / "small.keras")
+    network = registry.create("tcn", **{**NETWORKS["tcn"], "num_layers": 3, "repeats": 2})
+    model = separator.wrap(
+        network, mean=-3.0, deviation=0.9, active_level_db=-26.0, sample_rate=8000, num_sources=2
+    )
+    model.build(None)
+    path = str(tmp_path / ("small" if exported else "small.keras"))
+    initial_weights.load(path, model)
+    assert capsys.readouterr().out == (
+        f"--init_from={path} lacks block_0_2, block_1_0, block_1_1, block_1_2: initial values "
+        "there\n"
+    )
+    waveform = np.random.default_rng(0).normal(size=(1, 3000)).astype("float32")
+    np.testing.assert_allclose(model(waveform), source(waveform), atol=1e-5)
+
+
 def test_refusals_name_the_flag_and_the_reason(tmp_path):
     model = _separator()
     before = model.get_weights()
     _separator(units=16).save(tmp_path / "larger.keras")
+    _separator(repeats=2).save(tmp_path / "deeper.keras")
     _separator("blstm").save(tmp_path / "another.keras")
     (tmp_path / "damaged.keras").write_bytes(b"PK nothing")
     keras.Sequential([keras.layers.Dense(2)]).save(tmp_path / "no_separator.keras")
@@ -57,6 +80,7 @@ def test_refusals_name_the_flag_and_the_reason(tmp_path):
         "nowhere": "no such run",
         "empty": "no such run",
         "larger.keras": "has another size",
+        "deeper.keras": "has another size",
         "another.keras": "is another network",
         "damaged.keras": "damaged or no separator",
         "no_separator.keras": "damaged or no separator",
