@@ -12,7 +12,7 @@ import keras
 from keras import ops
 
 from models import streaming
-from models.layers import heads
+from models.layers import fused_convolution, heads
 from pipeline import schema
 
 Tensor = Any
@@ -166,7 +166,7 @@ class TemporalConvolution(keras.Model):
 
 # The class keeps its name, after which the weights in files are named.
 @keras.saving.register_keras_serializable("voices_apart", "TemporalConvolutionBlock")
-class Block(keras.layers.Layer):
+class Block(fused_convolution.FusedBlock):
     """Normalisation, a wider layer, a dilated convolution of each channel, and back; added.
 
     Args:
@@ -194,7 +194,8 @@ class Block(keras.layers.Layer):
         causal: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # The fast way takes weights in float32.
+        super().__init__(**{"autocast": False, **kwargs})
         self.width = width
         self.units = units
         self.kernel = kernel
@@ -202,7 +203,9 @@ class Block(keras.layers.Layer):
         self.dropout = dropout
         self.causal = causal
         policy = self.dtype_policy
-        self.norm = keras.layers.LayerNormalization(dtype="float32", autocast=False)
+        self.norm = keras.layers.LayerNormalization(
+            epsilon=fused_convolution.EPSILON, dtype="float32", autocast=False
+        )
         self.widen = keras.layers.Dense(units, "silu", dtype=policy)
         self.convolve = keras.layers.DepthwiseConv1D(
             kernel,
@@ -222,6 +225,8 @@ class Block(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        if self.takes_the_fast_way(training):
+            return inputs + self.drop(self._fast(inputs), training=training)
         x = ops.cast(self.norm(ops.cast(inputs, "float32")), self.compute_dtype)
         x = self.widen(x)
         if self.causal:
@@ -229,6 +234,18 @@ class Block(keras.layers.Layer):
             x = ops.pad(x, [(0, 0), ((self.kernel - 1) * self.dilation, 0), (0, 0)])
         x = self.narrow(self.convolve(x))
         return inputs + self.drop(x, training=training)
+
+    def _fast(self, inputs: Tensor) -> Tensor:
+        norm, widen, convolve, narrow = self.norm, self.widen, self.convolve, self.narrow
+        return fused_convolution.convolution(
+            inputs,
+            (norm.gamma.value, norm.beta.value),
+            (widen.kernel.value, widen.bias.value),
+            (convolve.kernel.value[..., 0], convolve.bias.value),
+            (narrow.kernel.value, narrow.bias.value),
+            self.dilation,
+            self.causal,
+        )
 
     @property
     def reach(self) -> int:

@@ -8,7 +8,7 @@ import sys
 import keras
 
 from models import registry, separator
-from models.layers import fused_lstm
+from models.layers import fused_convolution, fused_lstm
 from pipeline.dataset import dataset
 from trainer import config as config_lib
 from trainer import objectives, optimizer, training_models
@@ -162,7 +162,8 @@ def _objective(config: config_lib.Config) -> objectives.Objective:
 
 def _compile(model: keras.Model, config: config_lib.Config, steps: int) -> None:
     jit = "auto" if keras.backend.backend() == "jax" else config.jit_compile
-    fused_lstm.set_fused(model, not (jit or devices.has_gpu()))
+    for layers in (fused_lstm, fused_convolution):
+        layers.set_fused(model, not (jit or devices.has_gpu()))
     model.compile(optimizer.make(config, steps, model.trainable_variables), jit_compile=jit)
 
 
