@@ -1,12 +1,13 @@
 """One checkpoint, and every place that its voices come from: they are the same voices.
 
-Trainer, SavedModel, chunked command, evaluator, stream, LiteRT, ONNX and the page. A network that
-is added later joins by a line in `NETWORKS`; what cannot go somewhere is listed in `REFUSED`.
+Trainer, SavedModel, chunked command, evaluator, stream, LiteRT, ONNX and the page. Every network of
+`models.registry` and every format of `export.outlets.formats` is here by its entry there. `ROWS`
+makes networks small and says where they may differ by more; what cannot go somewhere is listed in
+`REFUSED`.
 """
 
 import csv
 import dataclasses
-import importlib.util
 import pathlib
 import time
 
@@ -14,12 +15,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from export import evaluate, lite, onnx, saved_model, separate
+from export import evaluate, saved_model, separate
 from export.evaluation import dataset_mixtures
 from export.evaluation import metrics as export_metrics
-from export.outlets import conversion
+from export.outlets import conversion, formats
 from export.separation import loading, stream
 from export.serving import model_catalog, work
+from models import registry
+from pipeline import errors
 from pipeline.dataset import dataset
 
 RATE = 8000
@@ -41,7 +44,7 @@ class Row:
         slow: its graphs are large, and half a minute goes into making them.
     """
 
-    settings: dict[str, object]
+    settings: dict[str, object] = dataclasses.field(default_factory=dict)
     chunks_db: float = -15.0
     figure_db: float = 0.01
     slow: bool = False
@@ -49,7 +52,7 @@ class Row:
 
 # Networks with attention over time have few frames here: what a minute in one piece costs them
 # grows with their square.
-NETWORKS = {
+ROWS = {
     "ffn": Row({"units": 16, "num_layers": 1}, chunks_db=-20),
     "lstm": Row({"units": 16, "num_layers": 1}),
     "blstm": Row({"units": 16, "num_layers": 1}, slow=True),
@@ -98,7 +101,7 @@ EXACT_DB = -60.0
 # What cannot go where, and why.
 _HEARS_THE_FUTURE = "a stream has none"
 REFUSED = {
-    ("sepreformer", "lite"): "its attention is a loop over blocks, of which LiteRT has no lists",
+    ("sepreformer", "LiteRT"): "its attention is a loop over blocks, of which LiteRT has no lists",
     ("sepreformer", "stream"): _HEARS_THE_FUTURE,
     ("tf_locoformer", "stream"): _HEARS_THE_FUTURE,
     ("ffn", "stream"): _HEARS_THE_FUTURE,
@@ -107,6 +110,10 @@ REFUSED = {
     ("chimera", "stream"): _HEARS_THE_FUTURE,
     ("conv_tasnet", "stream"): _HEARS_THE_FUTURE,
 }
+
+
+# What has no row has its default settings, which take long.
+NETWORKS = {name: ROWS.get(name, Row(slow=True)) for name in registry.names()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +138,7 @@ class Ways:
 def ways(request, tmp_path_factory):
     import keras
 
-    from models import registry, separator
+    from models import separator
 
     row = NETWORKS[request.param]
     folder = tmp_path_factory.mktemp(request.param)
@@ -156,6 +163,10 @@ def ways(request, tmp_path_factory):
     exported = folder / "exported"
     saved_model.write(model, exported)
     return Ways(request.param, model, folder / "run", exported, loading.load(exported), row)
+
+
+def test_rows_are_of_networks_that_there_are():
+    assert set(ROWS) | {name for name, _ in REFUSED} <= set(registry.names())
 
 
 def test_trainer_and_evaluator_agree_to_a_hundredth_of_a_db(ways, small_dataset, tmp_path):
@@ -220,15 +231,17 @@ def test_every_outlet_gives_the_same_voices(ways, small_dataset, tmp_path, recor
         "SavedModel": ways.loaded.separate,
         "page": lambda mixture: page(ways.loaded, mixture[0], tmp_path)[np.newaxis],
     }
-    for name, write, ending, runtime in (
-        ("lite", lite.write, "tflite", "ai_edge_litert"),
-        ("onnx", onnx.write, "onnx", "onnxruntime"),
-    ):
-        if importlib.util.find_spec(runtime) is None:
-            print(f"{name} is left out: {runtime} is not installed")
-        elif (ways.name, name) not in REFUSED:
-            write(ways.separator, tmp_path / f"model.{ending}")
-            outlets[name] = loading.load(tmp_path / f"model.{ending}").separate
+    for row in formats.FORMATS:
+        if not row.is_installed:
+            print(f"{row.name} is left out: {row.runtime} is not installed")
+        elif row.suffix:
+            file = tmp_path / f"model{row.suffix}"
+            if (ways.name, row.name) in REFUSED:
+                with pytest.raises(errors.UserError, match="cannot be converted"):
+                    conversion.write(row, ways.separator, file)
+                continue
+            conversion.write(row, ways.separator, file)
+            outlets[row.name] = loading.load(file).separate
     for name, run in outlets.items():
         differences = [
             conversion.difference_db(run(mixture[np.newaxis])[0], voices)
