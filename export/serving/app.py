@@ -5,7 +5,7 @@
     POST   /recordings?name&model  the bytes of a recording, as they are
     POST   /example?model          the example instead
     GET    /recordings/KEY         the result, a piece of HTML
-    GET    /recordings/KEY/FILE    a voice, the recording, or a picture
+    GET    /recordings/KEY/FILE    a voice, the recording, the turns (RTTM, JSON), or a picture
     DELETE /recordings/KEY         removes it
     DELETE /recordings             removes all of them
 
@@ -22,7 +22,7 @@ import jinja2
 import uvicorn
 from starlette import applications, exceptions, middleware, requests, responses, routing
 
-from export.serving import example_audio, guard, model_catalog, sessions, work
+from export.serving import example_audio, guard, model_catalog, recording, sessions, work
 from pipeline import errors, version
 
 _TEMPLATES = pathlib.Path(__file__).resolve().parent.parent / "templates"
@@ -113,7 +113,7 @@ class Page:
         except errors.UserError as error:
             raise exceptions.HTTPException(503, str(error)) from error
 
-    def _recording(self, request: requests.Request) -> work.Recording:
+    def _recording(self, request: requests.Request) -> recording.Recording:
         session = self.sessions.find(self._token(request))
         one = session.recordings.get(request.path_params["key"]) if session else None
         if one is None:
@@ -159,9 +159,10 @@ class Page:
                     "key": one.key,
                     "name": one.name,
                     "state": one.state,
+                    "stage": one.stage,
                     "step": one.step,
                     "fraction": one.fraction,
-                    "ahead": self.queue.ahead(one) if one.state == work.WAITING else 0,
+                    "ahead": self.queue.ahead(one) if one.state == recording.WAITING else 0,
                     "message": one.message,
                 }
                 for one in (session.recordings.values() if session else ())
@@ -186,11 +187,11 @@ class Page:
     async def example(self, request: requests.Request) -> responses.Response:
         """Takes the example as if it had been sent."""
         with self._arriving(request, example_audio.NAME) as one:
-            await anyio.to_thread.run_sync(example_audio.write, one.source)
+            await anyio.to_thread.run_sync(example_audio.write, one.source, self.limits.seconds)
         return self._take(request, one)
 
     @contextlib.contextmanager
-    def _arriving(self, request: requests.Request, name: str) -> Iterator[work.Recording]:
+    def _arriving(self, request: requests.Request, name: str) -> Iterator[recording.Recording]:
         """A recording that is on its way, which is counted; it goes again where it does not come.
 
         Raises:
@@ -206,7 +207,7 @@ class Page:
         finally:
             self._coming -= 1
 
-    def _begin(self, request: requests.Request, name: str) -> work.Recording:
+    def _begin(self, request: requests.Request, name: str) -> recording.Recording:
         self._session(request)
         model = request.query_params.get("model") or self.models.default
         if model not in self.models.titles:
@@ -219,9 +220,9 @@ class Page:
                 f"the recordings here take {self._keep_bytes / 1e9:g} GB, as much as they may; "
                 "remove one, or try again later",
             )
-        return work.Recording(self.sessions.folder, name, model)
+        return recording.Recording(self.sessions.folder, name, model)
 
-    def _take(self, request: requests.Request, one: work.Recording) -> responses.Response:
+    def _take(self, request: requests.Request, one: recording.Recording) -> responses.Response:
         """Puts what has come into the session and the queue, unless both have changed since."""
         try:
             session = self._session(request)
@@ -243,8 +244,8 @@ class Page:
         most = self.limits.num_bytes
         too_large = exceptions.HTTPException(
             413,
-            f"larger than {most / 1e6:g} MB, which is what this page takes; python -m "
-            "export.separate takes files of any size",
+            f"larger than {most / 1e6:g} MB, which is what this page takes; voices-apart "
+            "separate takes files of any size",
         )
         length = request.headers.get("content-length", "")
         if length.isdecimal() and int(length) > most:
@@ -271,7 +272,7 @@ class Page:
     async def result(self, request: requests.Request) -> responses.Response:
         """The tiles of a recording that is done."""
         one = self._recording(request)
-        if one.state != work.DONE:
+        if one.state != recording.DONE:
             raise exceptions.HTTPException(404, "not separated yet")
         template = self._environment.get_template("serve_result.html.j2")
         return responses.HTMLResponse(template.render(one.view))
@@ -280,7 +281,7 @@ class Page:
         """A file of a recording, by the name under which it is listed."""
         one = self._recording(request)
         file = one.files.get(request.path_params["file"])
-        if file is None or one.state != work.DONE:
+        if file is None or one.state != recording.DONE:
             raise exceptions.HTTPException(404, "no such file")
         return responses.FileResponse(
             file.path,
@@ -332,7 +333,7 @@ def create(page: Page, names: Collection[str]) -> applications.Starlette:
         routes=[
             routing.Route("/", page.index),
             asset("text/css", "report.css", "serve.css"),
-            asset("text/javascript", "players.js", "serve.js"),
+            asset("text/javascript", "players.js", "serve_microphone.js", "serve.js"),
             asset("image/svg+xml", "brand.svg"),
             routing.Route("/example", page.example, methods=["POST"]),
             routing.Route("/recordings", page.listing),

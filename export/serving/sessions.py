@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 
-from export.serving import work
+from export.serving import recording
 from pipeline import errors
 
 RECORDINGS = 4
@@ -42,7 +42,7 @@ class Session:
     def __init__(self, token: str, now: float) -> None:
         """Starts with no recordings."""
         self.token = token
-        self.recordings: dict[str, work.Recording] = {}
+        self.recordings: dict[str, recording.Recording] = {}
         self.last_seen = now
 
     def make_room(self) -> None:

@@ -1,14 +1,7 @@
-"""A recording on its way to its voices, and the thread that brings it there.
-
-What a client says never becomes a path: every file lies under a name of ours in a folder of ours,
-and is asked for by a key of `Recording.files`.
-"""
+"""A recording on its way to its voices, and the threads that bring it there."""
 
 import concurrent.futures
 import dataclasses
-import pathlib
-import secrets
-import shutil
 import threading
 import time
 from typing import Any, BinaryIO, cast
@@ -17,13 +10,11 @@ import numpy as np
 from absl import logging
 
 from export import separate
-from export.evaluation import charts, oracles
-from export.separation import jobs, loading, pictures
-from export.serving import model_catalog
+from export.separation import jobs, loading
+from export.serving import model_catalog, recording, view
 from pipeline import cli, errors
 from pipeline.audio import decoding
 
-WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
 # Two channels at 192 kHz, or eight at 48: what a small file can unfold to is bounded by this, too.
 _MAX_VALUES_PER_SECOND = 384_000
 _MAX_CHANNELS = 8
@@ -44,99 +35,6 @@ class Limits:
     num_bytes: int
     seconds: float
     header_seconds: float = 5.0
-
-
-@dataclasses.dataclass(frozen=True)
-class File:
-    """Something that can be fetched: where it lies, what it is, and how the client calls it."""
-
-    path: pathlib.Path
-    media_type: str
-    name: str
-
-
-class Recording:
-    """One recording of one client.
-
-    Attributes:
-        key: names it in addresses; not to be guessed.
-        folder: holds all its files.
-        name: the client's, for the client's eyes alone.
-        model: name of the one that separates.
-        state: `waiting`, `running`, `done` or `failed`.
-        step: what is being done, in words.
-        fraction: of the separation, or None where it is not known.
-        message: what a person has to know of the outcome.
-        files: what can be fetched, by the last part of its address.
-        view: what the template of the result shows.
-    """
-
-    def __init__(self, home: pathlib.Path, name: str, model: str) -> None:
-        """Makes the folder, within `home`."""
-        self.key = secrets.token_urlsafe(18)
-        self.folder = home / self.key
-        self.folder.mkdir(mode=0o700)
-        self.name = clean_name(name)
-        self.model = model
-        self.state = WAITING
-        self.step = "waiting"
-        self.fraction: float | None = None
-        self.message = ""
-        self.files: dict[str, File] = {}
-        self.view: dict[str, Any] = {}
-        self._lock = threading.Lock()
-        self._discarded = self._in_work = False
-
-    @property
-    def source(self) -> pathlib.Path:
-        """Where the client's bytes lie."""
-        return self.folder / "source"
-
-    @property
-    def active(self) -> bool:
-        """Whether something is still to be done."""
-        return self.state in (WAITING, RUNNING)
-
-    @property
-    def discarded(self) -> bool:
-        """Whether nobody wants it any more."""
-        return self._discarded
-
-    def discard(self) -> None:
-        """Removes its files: now, or as soon as the thread that works on it has noticed."""
-        with self._lock:
-            self._discarded = True
-            in_work = self._in_work
-        if not in_work:
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-    def begin(self) -> bool:
-        """Says that a thread works on it from now on; false where nobody wants it any more."""
-        with self._lock:
-            self._in_work = not self._discarded
-            return self._in_work
-
-    def end(self) -> None:
-        """Says that no thread works on it from now on."""
-        with self._lock:
-            self._in_work = False
-            discarded = self._discarded
-        if discarded:
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-    def explain(self, error: errors.UserError | OSError) -> str:
-        """The error for the client, who is told nothing of the paths on this machine."""
-        text = errors.explain_os_error(error) if isinstance(error, OSError) else str(error)
-        for path in (self.source, self.folder):
-            text = text.replace(f"{path}: ", "").replace(f"{path}/", "")
-        return text.replace(str(self.folder), self.name)
-
-
-def clean_name(name: str) -> str:
-    """A file's name as it can be shown: the last part of a path, without what no name needs."""
-    last = name.replace("\\", "/").rpartition("/")[2]
-    shown = "".join(c for c in last if c.isprintable()).strip().lstrip(".")
-    return shown[:120] or "recording"
 
 
 class _TimedFile:
@@ -164,7 +62,7 @@ class _TimedFile:
         return getattr(self._file, name)
 
 
-def check(one: Recording, limits: Limits) -> None:
+def check(one: recording.Recording, limits: Limits) -> None:
     """Reads the headers of a recording that has come, for as long as that may take.
 
     Raises:
@@ -179,11 +77,11 @@ def check(one: Recording, limits: Limits) -> None:
                 raise
             raise errors.UserError(
                 f"its headers take more than {limits.header_seconds:g} seconds to read, which this "
-                "page does not wait; python -m export.separate does"
+                "page does not wait; voices-apart separate does"
             ) from error
 
 
-def _check_headers(one: Recording, file: BinaryIO, limits: Limits) -> None:
+def _check_headers(one: recording.Recording, file: BinaryIO, limits: Limits) -> None:
     try:
         with decoding.Reader(file) as reader:
             values = reader.rate * reader.num_channels
@@ -191,8 +89,8 @@ def _check_headers(one: Recording, file: BinaryIO, limits: Limits) -> None:
                 raise errors.UserError(
                     f"{reader.num_channels} channels of {reader.rate} samples a second are more "
                     f"than this page takes (up to {_MAX_CHANNELS} channels, and "
-                    f"{_MAX_VALUES_PER_SECOND:,} samples a second in all); python -m "
-                    "export.separate takes more"
+                    f"{_MAX_VALUES_PER_SECOND:,} samples a second in all); voices-apart "
+                    "separate takes more"
                 )
             if reader.num_samples is not None:
                 _check_seconds(reader.num_samples / reader.rate, limits)
@@ -204,7 +102,7 @@ def _check_seconds(seconds: float, limits: Limits) -> None:
     if seconds > limits.seconds + _SPARE_SECONDS:
         raise errors.UserError(
             f"longer than {limits.seconds / 60:g} minutes, which is what this page takes; cut it, "
-            "or use python -m export.separate, which takes recordings of any length"
+            "or use voices-apart separate, which takes recordings of any length"
         )
 
 
@@ -227,7 +125,7 @@ class Queue:
         self._room = at_once + waiting
         self._pool = concurrent.futures.ThreadPoolExecutor(at_once, "separation")
         self._lock = threading.Lock()
-        self._recordings: list[Recording] = []
+        self._recordings: list[recording.Recording] = []
         self._futures: set[concurrent.futures.Future[None]] = set()
 
     def warm_up(self) -> None:
@@ -247,13 +145,13 @@ class Queue:
         with self._lock:
             return sum(not one.discarded for one in self._recordings) >= self._room
 
-    def submit(self, one: Recording) -> None:
+    def submit(self, one: recording.Recording) -> None:
         """Takes a recording, in its turn."""
         with self._lock:
             self._recordings.append(one)
         self._submit(self._run, one)
 
-    def ahead(self, one: Recording) -> int:
+    def ahead(self, one: recording.Recording) -> int:
         """How many are waiting or being separated that came before it."""
         with self._lock:
             place = self._recordings.index(one) if one in self._recordings else 0
@@ -285,7 +183,7 @@ class Queue:
         with self._lock:
             self._futures.discard(future)
 
-    def _run(self, one: Recording) -> None:
+    def _run(self, one: recording.Recording) -> None:
         try:
             if one.begin():
                 self._work(one)
@@ -294,49 +192,44 @@ class Queue:
                 self._recordings.remove(one)
             one.end()
 
-    def _work(self, one: Recording) -> None:
-        one.state = RUNNING
+    def _work(self, one: recording.Recording) -> None:
+        one.state = recording.RUNNING
         try:
-            one.step = "loading the model"
+            one.begin_stage("reading")
+            seconds = _read(one, self._limits)
+            one.begin_stage("loading", "loading the model")
             model = self._models.load(one.model)
-            one.step = "separating"
-            _separate(one, model, self._models.titles[one.model], self._limits)
-            one.state = DONE
-        except _DiscardedError:
-            one.state = FAILED
+            _separate(one, model, seconds)
+            one.view["model"] = self._models.titles[one.model]
+            one.view["kilohertz"] = model.sample_rate / 2000
+            one.state = recording.DONE
+        except recording.DiscardedError:
+            one.state = recording.FAILED
         except (errors.UserError, OSError) as error:
-            one.message, one.state = one.explain(error), FAILED
+            one.message, one.state = one.explain(error), recording.FAILED
         except Exception as error:  # A model that somebody else trained raises what it likes.
             if not one.discarded:
                 logging.exception("separation failed")
             one.message = f"the model {one.model} failed ({type(error).__name__})"
-            one.state = FAILED
-
-
-class _DiscardedError(Exception):
-    """Nobody wants the recording any more."""
+            one.state = recording.FAILED
 
 
 class _Watch:
     """Follows a separation: how far it is, whether it may go on, and what was heard."""
 
-    def __init__(self, one: Recording, rate: int, total: float | None, limits: Limits) -> None:
-        self._one, self._rate, self._total, self._limits = one, rate, total, limits
+    def __init__(self, one: recording.Recording, rate: int, total: float) -> None:
+        self._one, self._rate, self._total = one, rate, total
         self._num_samples = 0
         self._mixture: list[np.ndarray] = []
         self._voices: list[np.ndarray] = []
 
     def __call__(self, mixture: np.ndarray, voices: np.ndarray) -> None:
         """Takes `[sample, channel]` and `[source, sample, channel]`."""
-        if self._one.discarded:
-            raise _DiscardedError
+        self._one.go_on()
         self._num_samples += len(mixture)
-        seconds = self._num_samples / self._rate
-        _check_seconds(seconds, self._limits)
-        self._one.step = f"separating, {seconds:.0f} s done"
-        if self._total:
-            self._one.step = f"separating, {min(seconds, self._total):.0f} of {self._total:.0f} s"
-            self._one.fraction = min(seconds / self._total, 1.0)
+        seconds = min(self._num_samples / self._rate, self._total)
+        self._one.step = f"separating, {seconds:.0f} of {self._total:.0f} s"
+        self._one.fraction = seconds / self._total
         self._mixture.append(mixture.mean(axis=1))
         self._voices.append(voices.mean(axis=2))
 
@@ -345,101 +238,33 @@ class _Watch:
         return np.concatenate(self._mixture), np.concatenate(self._voices, axis=1)
 
 
-def _separate(one: Recording, model: loading.LoadedModel, title: str, limits: Limits) -> None:
-    with decoding.Reader(one.source) as reader:
-        rate, channels = reader.rate, reader.num_channels
-        total = None if reader.num_samples is None else reader.num_samples / rate
-    watch = _Watch(one, model.sample_rate, total, limits)
-    job = jobs.Job(one.source, one.folder / "out")
-    done = separate.separate_file(job, model, listeners=[watch])
-    one.step, one.fraction = "drawing", None
-    _write_mixture(one)
-    stem = pathlib.PurePosixPath(one.name).stem
-    for index, path in enumerate(done.files):
-        name = jobs.Job(one.source, pathlib.Path(stem)).voice(index).name
-        one.files[f"voice{index + 1}.wav"] = File(path, "audio/wav", name)
-    one.view = {
-        "key": one.key,
-        "title": one.name,
-        "note": done.note,
-        "seconds": done.seconds,
-        "rate": rate,
-        "channels": channels,
-        "model": title,
-        "kilohertz": model.sample_rate / 2000,
-        **_draw(one, *watch.heard()),
-    }
+def _read(one: recording.Recording, limits: Limits) -> float:
+    """Writes the recording as every browser plays it, whatever it came as; returns its seconds.
 
-
-def _write_mixture(one: Recording) -> None:
-    """The recording as every browser plays it, whatever it came as."""
+    A header need not tell the length, and need not be believed: this finds it out.
+    """
     path = one.folder / "mixture.wav"
+    taken = 0
     with (
-        decoding.Reader(one.source, verify=False) as reader,
+        decoding.Reader(one.source) as reader,
         decoding.Writer(
             path, reader.rate, reader.num_channels, num_samples=reader.num_samples
         ) as writer,
     ):
         for block in reader.blocks():
-            if one.discarded:
-                raise _DiscardedError
+            one.go_on()
+            taken += len(block)
+            _check_seconds(taken / reader.rate, limits)
             writer.write(np.clip(block, -1, 1))
-    stem = pathlib.PurePosixPath(one.name).stem
-    one.files["mixture.wav"] = File(path, "audio/wav", f"{stem}.wav")
+            if reader.num_samples:
+                one.fraction = taken / reader.num_samples
+        return taken / reader.rate
 
 
-def _draw(one: Recording, mixture: np.ndarray, voices: np.ndarray) -> dict[str, Any]:
-    """Draws a recording and its voices: what the template's tiles need."""
-    peak = max(pictures.peak(mixture), 1e-7)
-    full = max(float(np.abs(mixture).max()), float(np.abs(voices).max()))
-
-    def add(name: str, png: bytes) -> str:
-        path = one.folder / name
-        path.write_bytes(png)
-        one.files[name] = File(path, "image/png", name)
-        return f"recordings/{one.key}/{name}"
-
-    def tile(file: str, title: str, signal: np.ndarray, about: str, voice: int = 0) -> dict:
-        return {
-            "title": title,
-            "voice": voice,
-            "note": "",
-            "picture": add(f"{file}.png", pictures.spectrogram_png(signal, peak)),
-            "alt": f"Spectrogram of {about}, brighter where louder",
-            "wave": charts.waveform(signal, full, f"Waveform of {about}"),
-            "sound": f"recordings/{one.key}/{file}.wav",
-            "label": f"Play {about}",
-            "file": one.files[f"{file}.wav"].name,
-            "bytes": one.files[f"{file}.wav"].path.stat().st_size,
-        }
-
-    tiles = [
-        tile(f"voice{s + 1}", f"voice {s + 1}", voice, f"voice {s + 1} of {one.name}", s + 1)
-        for s, voice in enumerate(voices)
-    ]
-    shares = oracles.shares(voices)
-    masks = [
-        {
-            "title": "all voices",
-            "voice": 0,
-            "note": "hue: whose; brighter where louder",
-            "picture": add("who.png", pictures.assignment_png(shares, mixture, peak)),
-            "alt": f"Which voice each bin of {one.name} is given to, a colour a voice, "
-            "brighter where louder",
-        }
-    ]
-    masks += [
-        {
-            "title": f"voice {s + 1}",
-            "voice": s + 1,
-            "note": f"{100 * float(share.mean()):.0f} % of all",
-            "picture": add(f"mask{s + 1}.png", pictures.share_png(share)),
-            "alt": f"Share of each bin of {one.name} that voice {s + 1} is given, dark for none",
-        }
-        for s, share in enumerate(shares)
-    ]
-    return {
-        "mixture": tile("mixture", "recording", mixture, one.name),
-        "voices": tiles,
-        "masks": masks,
-    }
+def _separate(one: recording.Recording, model: loading.LoadedModel, seconds: float) -> None:
+    one.begin_stage("separating")
+    watch = _Watch(one, model.sample_rate, seconds)
+    job = jobs.Job(one.source, one.folder / "out")
+    done = separate.separate_file(job, model, listeners=[watch])
+    one.begin_stage("drawing")
+    view.complete(one, done, *watch.heard())

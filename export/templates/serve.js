@@ -47,7 +47,20 @@ function task(name, cancel) {
   return article;
 }
 
-function show(article, text, fraction) {
+// Marks what is done, and what is being done.
+function mark(article, stage) {
+  let past = true;
+  for (const item of article.querySelectorAll(".stages li")) {
+    const current = item.dataset.stage === stage;
+    if (current) past = false;
+    item.className = past ? "past" : "";
+    if (current) item.setAttribute("aria-current", "step");
+    else item.removeAttribute("aria-current");
+  }
+}
+
+function show(article, text, fraction, stage = "sending") {
+  mark(article, stage);
   article.querySelector(".step").textContent = text;
   const bar = article.querySelector("progress");
   if (fraction === null) bar.removeAttribute("value");
@@ -60,6 +73,7 @@ function fail(article, text, key) {
   line.className = "problem";
   line.textContent = text;
   article.querySelector("progress")?.remove();
+  article.querySelector(".stages")?.remove();
   const button = article.querySelector("button");
   const dismiss = button.cloneNode();
   dismiss.textContent = "Dismiss";
@@ -86,7 +100,7 @@ function send(file) {
   place(article);
   const most = Number(start.dataset.maxBytes);
   if (file.size > most) {
-    fail(article, `larger than ${most / 1e6} MB, which is what this page takes; python -m export.separate takes files of any size`);
+    fail(article, `larger than ${most / 1e6} MB, which is what this page takes; voices-apart separate takes files of any size`);
     return;
   }
   show(article, "sending", 0);
@@ -118,7 +132,7 @@ function follow(article, key) {
     ask("DELETE", `recordings/${key}`).catch(() => {});
   });
   article.replaceWith(own);
-  show(own, "waiting", null);
+  show(own, "waiting", null, "waiting");
   articles.set(key, { element: own, done: false });
   poll();
 }
@@ -139,8 +153,20 @@ async function finish(key) {
   kept.element.replaceWith(article);
   kept.element = article;
   equipPlayers(article);
+  equipTurns(article);
   if (focused) article.querySelector("audio").focus();
   say(`${article.querySelector("h2").firstChild.textContent.trim()} is separated`);
+}
+
+// A turn plays in the recording, from where it begins.
+function equipTurns(article) {
+  const audio = article.querySelector("audio");
+  for (const button of article.querySelectorAll(".turn")) {
+    button.addEventListener("click", () => {
+      audio.currentTime = Number(button.dataset.start);
+      audio.play();
+    });
+  }
 }
 
 async function poll() {
@@ -171,7 +197,7 @@ async function poll() {
       } else {
         active = true;
         const waiting = one.state === "waiting" && one.ahead;
-        show(kept.element, waiting ? `waiting, ${one.ahead} before it` : one.step, one.fraction);
+        show(kept.element, waiting ? `waiting, ${one.ahead} before it` : one.step, one.fraction, one.stage);
       }
     }
     for (const key of before) {
@@ -190,7 +216,7 @@ async function poll() {
       if (kept.done) continue;
       if (again) {
         active = true;
-        show(kept.element, "the page's server does not answer; trying again", null);
+        show(kept.element, "the page's server does not answer; trying again", null, "");
       } else {
         kept.done = true;
         fail(kept.element, problem instanceof TypeError ? "the page's server has ended" : problem.message, key);
@@ -246,4 +272,5 @@ addEventListener("drop", (event) => {
   for (const file of event.dataTransfer.files) send(file);
 });
 
+equipRecorder(send);
 poll();

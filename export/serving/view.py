@@ -1,0 +1,132 @@
+"""What the page shows of a recording whose voices were found, and the files that it offers."""
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from export import separate
+from export.evaluation import charts, oracles
+from export.separation import activity, jobs, pictures, rttm
+from export.serving import lanes, recording
+
+
+def complete(
+    one: recording.Recording, done: separate.Separated, mixture: np.ndarray, voices: np.ndarray
+) -> None:
+    """Fills in `files` and `view`.
+
+    Args:
+        one: the recording; `mixture.wav` lies in its folder.
+        done: what came of it.
+        mixture: float32 `[sample]`, as the model heard it.
+        voices: float32 `[source, sample]`, likewise.
+
+    Raises:
+        OSError: the disk does not take the files.
+    """
+    stem = pathlib.PurePosixPath(one.name).stem
+    # What it would be called if the client had separated it by the command.
+    named = jobs.Job(one.source, pathlib.Path(stem))
+    one.files["mixture.wav"] = recording.File(
+        one.folder / "mixture.wav", "audio/wav", f"{stem}.wav"
+    )
+    for index in range(len(voices)):
+        one.files[f"voice{index + 1}.wav"] = recording.File(
+            done.files[index], "audio/wav", named.voice(index).name
+        )
+    told = {**done.summary, "recording": one.name}
+    told["voices"] = [
+        {**voice, "file": named.voice(index).name} for index, voice in enumerate(told["voices"])
+    ]
+    texts = {
+        "turns.rttm": (rttm.text(done.activity, stem), named.rttm.name, "text/plain"),
+        "turns.json": (json.dumps(told, indent=2) + "\n", named.summary.name, "application/json"),
+    }
+    for key, (text, name, media_type) in texts.items():
+        path = one.folder / key
+        path.write_text(text, encoding="utf-8")
+        one.files[key] = recording.File(path, media_type, name)
+    one.view = {
+        "key": one.key,
+        "title": one.name,
+        "notes": done.notes,
+        "seconds": done.seconds,
+        "rate": done.rate,
+        "channels": done.num_channels,
+        "told": told,
+        "turns": [
+            {**turn, "clock": lanes.clock(turn["start"]), "until": lanes.clock(turn["end"])}
+            for turn in told["turns"]
+        ],
+        "offered": [
+            {
+                "sound": f"recordings/{one.key}/{key}",
+                "file": one.files[key].name,
+                "bytes": one.files[key].path.stat().st_size,
+            }
+            for key in texts
+        ],
+        **_draw(one, done.activity, mixture, voices),
+    }
+
+
+def _draw(
+    one: recording.Recording, found: activity.Activity, mixture: np.ndarray, voices: np.ndarray
+) -> dict[str, Any]:
+    """Draws a recording and its voices: what the template's tiles need."""
+    peak = max(pictures.peak(mixture), 1e-7)
+    full = max(float(np.abs(mixture).max()), float(np.abs(voices).max()))
+
+    def add(name: str, png: bytes) -> str:
+        path = one.folder / name
+        path.write_bytes(png)
+        one.files[name] = recording.File(path, "image/png", name)
+        return f"recordings/{one.key}/{name}"
+
+    def tile(file: str, title: str, signal: np.ndarray, about: str, voice: int = 0) -> dict:
+        return {
+            "title": title,
+            "voice": voice,
+            "note": "",
+            "picture": add(f"{file}.png", pictures.spectrogram_png(signal, peak)),
+            "alt": f"Spectrogram of {about}, brighter where louder",
+            "lanes": lanes.svg(found, range(len(voices)) if not voice else [voice - 1]),
+            "wave": charts.waveform(signal, full, f"Waveform of {about}"),
+            "sound": f"recordings/{one.key}/{file}.wav",
+            "label": f"Play {about}",
+            "file": one.files[f"{file}.wav"].name,
+            "bytes": one.files[f"{file}.wav"].path.stat().st_size,
+        }
+
+    tiles = [
+        tile(f"voice{s + 1}", f"voice {s + 1}", voice, f"voice {s + 1} of {one.name}", s + 1)
+        for s, voice in enumerate(voices)
+    ]
+    shares = oracles.shares(voices)
+    masks = [
+        {
+            "title": "all voices",
+            "voice": 0,
+            "note": "hue: whose; brighter where louder",
+            "picture": add("who.png", pictures.assignment_png(shares, mixture, peak)),
+            "alt": f"Which voice each bin of {one.name} is given to, a colour a voice, "
+            "brighter where louder",
+        }
+    ]
+    masks += [
+        {
+            "title": f"voice {s + 1}",
+            "voice": s + 1,
+            "note": f"{100 * float(share.mean()):.0f} % of all",
+            "picture": add(f"mask{s + 1}.png", pictures.share_png(share)),
+            "alt": f"Share of each bin of {one.name} that voice {s + 1} is given, dark for none",
+        }
+        for s, share in enumerate(shares)
+    ]
+    return {
+        "mixture": tile("mixture", "recording", mixture, one.name),
+        "voices": tiles,
+        "masks": masks,
+    }
