@@ -8,7 +8,6 @@ sentences. The same flags give the same files, on any number of processes.
 
 import concurrent.futures
 import dataclasses
-import json
 import multiprocessing
 import os
 import pathlib
@@ -19,7 +18,7 @@ from absl import flags, logging
 from pipeline import cli, errors, version
 from pipeline.audio import sphere
 from pipeline.corpora import harvard
-from pipeline.io import atomic, cores
+from pipeline.io import atomic, cores, stored_json
 
 SETTINGS_FILE = "voices.json"
 # What a corpus consists of.
@@ -48,10 +47,6 @@ class Settings:
     seed: int
     espeak_version: str
     version: str = version.VERSION
-
-    def to_json(self) -> str:
-        """The text of the file."""
-        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
 
 
 def sentences(split: str) -> tuple[str, ...]:
@@ -100,8 +95,12 @@ def write(
     with atomic.replacing(output) as corpus:
         corpus.mkdir()
         _write_speakers(corpus, settings, num_workers)
-        (corpus / SETTINGS_FILE).write_text(settings.to_json(), encoding="utf-8")
+        (corpus / SETTINGS_FILE).write_text(_text(settings), encoding="utf-8")
     return True
+
+
+def _text(settings: Settings) -> str:
+    return stored_json.dumps(settings, indent=2)
 
 
 def _is_there(output: pathlib.Path, settings: Settings, overwrite: bool) -> bool:
@@ -118,7 +117,7 @@ def _is_there(output: pathlib.Path, settings: Settings, overwrite: bool) -> bool
             f"{output} holds something else than a corpus of this command; "
             "choose another --output_dir"
         )
-    if marker.read_text(encoding="utf-8") == settings.to_json():
+    if marker.read_text(encoding="utf-8") == _text(settings):
         return True
     if not overwrite:
         raise errors.UserError(

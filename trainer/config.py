@@ -10,6 +10,7 @@ from absl import flags
 
 from pipeline import errors, schema
 from pipeline.dataset import dataset
+from pipeline.io import stored_json
 
 
 class SettingsError(errors.UserError):
@@ -239,8 +240,7 @@ class Config:
 
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON has them."""
-        values = dataclasses.asdict(self)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        return json.loads(stored_json.dumps(self))
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Config":
@@ -248,15 +248,13 @@ class Config:
 
         Raises:
             UserError: a setting that this version does not know.
+            ValueError: one is not of its type; names it.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(values.keys() - known)
         if unknown:
             raise errors.UserError(f"settings that this version does not know: {unknown}")
-        given: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-        }
-        return cls(**given)
+        return stored_json.convert(values, cls)
 
     def differences(self, other: "Config") -> list[str]:
         """What must be the same for a run to go on, and is not: `name: this → other`."""

@@ -5,7 +5,6 @@ that belong to a model: in a ZIP archive at its end.
 """
 
 import contextlib
-import dataclasses
 import io
 import os
 import pathlib
@@ -15,6 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from export.outlets import loaded_model, model_info
@@ -121,7 +121,7 @@ def convert(
         if float16:
             converter.target_spec.supported_types = [tf.float16]
         data = converter.convert()
-    info = dataclasses.replace(info, signatures=tuple(sorted(functions)), stream=None)
+    info = msgspec.structs.replace(info, signatures=tuple(sorted(functions)), stream=None)
     path.write_bytes(_with_info(data, info))
     return info
 

@@ -1,24 +1,25 @@
 """What stands beside an exported model: `voices_apart.json`."""
 
 import dataclasses
-import json
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from pipeline import errors, file_names
+from pipeline.io import stored_json
 
 FORMAT = 2
+Positive = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 
 
-@dataclasses.dataclass(frozen=True)
-class Tensor:
+class Tensor(stored_json.Stored, frozen=True):
     """A tensor by its shape and the name of its dtype."""
 
     shape: tuple[int, ...]
     dtype: str
 
 
-@dataclasses.dataclass(frozen=True)
-class StreamInfo:
+class StreamInfo(stored_json.Stored, frozen=True):
     """What a program needs to know to use the signature `stream`.
 
     Attributes:
@@ -27,27 +28,12 @@ class StreamInfo:
         state: its further inputs, which are also outputs; before the first call all are zeros.
     """
 
-    hop: int
-    delay: int
+    hop: Positive
+    delay: Positive
     state: dict[str, Tensor]
 
-    @classmethod
-    def from_fields(cls, fields: dict[str, Any]) -> "StreamInfo":
-        """The info from what JSON has of it."""
-        state = {
-            name: Tensor(tuple(tensor["shape"]), tensor["dtype"])
-            for name, tensor in fields["state"].items()
-        }
-        info = cls(**{**fields, "state": state})
-        for name in ("hop", "delay"):
-            value = getattr(info, name)
-            if not (isinstance(value, int) and value > 0):
-                raise ValueError(f"the stream's {name} is {value!r}")
-        return info
 
-
-@dataclasses.dataclass(frozen=True)
-class ModelInfo:
+class ModelInfo(stored_json.Stored, frozen=True):
     """What a program needs to know of a model before it runs it.
 
     Attributes:
@@ -65,8 +51,8 @@ class ModelInfo:
     """
 
     name: str
-    sample_rate: int
-    num_sources: int
+    sample_rate: Positive
+    num_sources: Positive
     constants: dict[str, float]
     network: dict[str, Any]
     num_parameters: int
@@ -77,7 +63,7 @@ class ModelInfo:
 
     def to_json(self) -> str:
         """The text of the file."""
-        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
+        return stored_json.dumps(self, indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> "ModelInfo":
@@ -87,28 +73,19 @@ class ModelInfo:
             UserError: it is not such a text, or of a later format.
         """
         try:
-            fields = json.loads(text)
-            if fields["format"] > FORMAT:
+            version = stored_json.loads(text, _Format).format
+            if version > FORMAT:
                 raise errors.UserError(
-                    f"{file_names.MODEL_INFO} has format {fields['format']}, this program reads "
-                    f"up to {FORMAT}; install a newer voices-apart"
+                    f"{file_names.MODEL_INFO} has format {version}, this program reads up to "
+                    f"{FORMAT}; install a newer voices-apart"
                 )
-            stream = fields.get("stream")
-            info = cls(
-                **{
-                    **fields,
-                    "signatures": tuple(fields["signatures"]),
-                    "stream": None if stream is None else StreamInfo.from_fields(stream),
-                }
-            )
-            if not (isinstance(info.sample_rate, int) and info.sample_rate > 0):
-                raise ValueError(f"sample_rate is {info.sample_rate!r}")
-            if not (isinstance(info.num_sources, int) and info.num_sources > 0):
-                raise ValueError(f"num_sources is {info.num_sources!r}")
-            return info
-        except RecursionError as error:
-            raise errors.UserError(
-                f"{file_names.MODEL_INFO} is damaged (nested too deeply)"
-            ) from error
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            return stored_json.loads(text, cls)
+        except ValueError as error:
             raise errors.UserError(f"{file_names.MODEL_INFO} is damaged ({error})") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class _Format:
+    """The part of the file that every format has."""
+
+    format: stored_json.Integer

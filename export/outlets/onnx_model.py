@@ -3,9 +3,10 @@
 What `voices_apart.json` says of a SavedModel is among the file's metadata.
 """
 
-import dataclasses
 import pathlib
 from typing import Any
+
+import msgspec
 
 from export.outlets import loaded_model, model_info
 from pipeline import errors, file_names
@@ -74,7 +75,7 @@ def convert(separator: Any, path: pathlib.Path) -> model_info.ModelInfo:
     from export.outlets import signatures
     from models import spectral
 
-    info = dataclasses.replace(
+    info = msgspec.structs.replace(
         signatures.describe(separator), signatures=(signatures.WAVEFORM,), stream=None
     )
     # tf2onnx has no Fourier transform whose real and imaginary parts are taken.

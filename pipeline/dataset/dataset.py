@@ -34,8 +34,7 @@ class DatasetError(errors.UserError):
     """A folder is no dataset, or not the one that is needed."""
 
 
-@dataclasses.dataclass(frozen=True)
-class ShardInfo:
+class ShardInfo(stored_json.Stored, frozen=True):
     """One shard: file name, number of records, of bytes, and the SHA-256 of the file."""
 
     name: str
@@ -44,8 +43,7 @@ class ShardInfo:
     sha256: str
 
 
-@dataclasses.dataclass(frozen=True)
-class SplitInfo:
+class SplitInfo(stored_json.Stored, frozen=True):
     """One split: mixtures, speakers, seconds of mixture, spectrogram frames, and its shards."""
 
     mixtures: stored_json.Count
@@ -55,8 +53,7 @@ class SplitInfo:
     shards: tuple[ShardInfo, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class UtterancesInfo:
+class UtterancesInfo(stored_json.Stored, frozen=True):
     """The clean utterances of the train split.
 
     Attributes:
@@ -74,8 +71,7 @@ class UtterancesInfo:
     plan_digest: str
 
 
-@dataclasses.dataclass(frozen=True)
-class DatasetInfo:
+class DatasetInfo(stored_json.Stored, frozen=True):
     """What `dataset_info.json` holds.
 
     Attributes:
@@ -104,7 +100,7 @@ class DatasetInfo:
     plan_digest: str
     versions: dict[str, str]
     created: str
-    counts: dict[str, stored_json.Count] = dataclasses.field(default_factory=dict)
+    counts: dict[str, stored_json.Count] = msgspec.field(default_factory=dict)
     utterances: UtterancesInfo | None = None
 
     @property

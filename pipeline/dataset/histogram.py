@@ -4,7 +4,6 @@ A histogram counts how often each of the 65,536 codes came. Counts are integers,
 up exactly in any order; mean and deviation are then rational numbers, rounded once.
 """
 
-import dataclasses
 import fractions
 import math
 from typing import Annotated
@@ -12,11 +11,12 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
+from pipeline.io import stored_json
+
 NUM_CODES = 2**16
 
 
-@dataclasses.dataclass(frozen=True)
-class Codes:
+class Codes(stored_json.Stored, frozen=True):
     """A histogram for JSON: the codes that came, and how often each."""
 
     codes: tuple[Annotated[int, msgspec.Meta(ge=0, lt=NUM_CODES)], ...]

@@ -16,8 +16,7 @@ from pipeline.io import stored_json
 MIN_ACTIVE_SECONDS = 0.5
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Sidecar(shards.Sidecar):
+class Sidecar(shards.Sidecar, frozen=True, kw_only=True):
     """What the JSON beside a shard of mixtures holds.
 
     Attributes:

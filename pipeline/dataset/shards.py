@@ -18,13 +18,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, ClassVar, Generic, TypeVar
 
+import msgspec
+
 from pipeline import errors, schema, version
 from pipeline.dataset import dataset, tfrecord
 from pipeline.io import atomic, storage, stored_json
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Sidecar:
+class Sidecar(stored_json.Stored, frozen=True, kw_only=True):
     """What the JSON beside any shard holds.
 
     Attributes:
@@ -36,7 +37,7 @@ class Sidecar:
 
     shard: dataset.ShardInfo
     plan_digest: str
-    versions: dict[str, str] = dataclasses.field(default_factory=lambda: version.versions())
+    versions: dict[str, str] = msgspec.field(default_factory=lambda: version.versions())
     schema_version: stored_json.Integer = schema.SCHEMA_VERSION
 
     def __post_init__(self) -> None:

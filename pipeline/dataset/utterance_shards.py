@@ -44,8 +44,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     active_level_db: float
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Sidecar(shards.Sidecar):
+class Sidecar(shards.Sidecar, frozen=True, kw_only=True):
     """What the JSON beside a shard of utterances holds: entries of the index too, in order."""
 
     utterances: tuple[Entry, ...]

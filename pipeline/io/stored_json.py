@@ -1,7 +1,8 @@
 """JSON in files that may have been damaged since they were written, by msgspec.
 
-What a file holds is a dataclass (or a `msgspec.Struct`), whose fields declare their types and
-bounds; whatever does not fit them is refused with the name of the field.
+What a file holds is a `Stored`, whose fields declare their types and bounds; whatever does not fit
+them, and what they do not know, is refused with the name of the field. Dataclasses serve as well,
+and pass over what they do not know.
 """
 
 from typing import Annotated, Any, TypeVar
@@ -15,8 +16,12 @@ Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
+class Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a file holds, or a part of it; `msgspec.structs.replace` gives a changed copy."""
+
+
 def loads(text: str | bytes, kind: type[_Kind]) -> _Kind:
-    """What a text holds. Fields that `kind` does not know are passed over.
+    """What a text holds.
 
     Raises:
         ValueError: it is no JSON, or not of this kind; one line names the field.

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import dataclasses
 import json
 import os
 import signal
@@ -10,6 +9,7 @@ import subprocess
 import sys
 from concurrent.futures.process import BrokenProcessPool
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -118,7 +118,7 @@ class TestResults:
         loud = np.abs(spectrum) > np.abs(spectrum).max() / 100
         level = features.active_level_db(mixture.waveform)
         for trained in (-26.0, -40.0):
-            info = dataclasses.replace(
+            info = msgspec.structs.replace(
                 bands.info,
                 constants={"active_level_db": trained},
                 signatures=("masks", "serving_default"),

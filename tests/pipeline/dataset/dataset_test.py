@@ -1,6 +1,5 @@
 """The dataset's folder: what is read, what is refused, and a lock that dies with its process."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -8,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 
+import msgspec
 import pytest
 
 from pipeline import job_settings, schema
@@ -74,7 +74,7 @@ def test_what_is_no_dataset_is_refused_with_advice(tmp_path):
 
 def test_utterances_are_described_and_may_be_absent(tmp_path):
     shards = (dataset.ShardInfo("train-00000-of-00001.tfrecord", 3, 9, "ef"),)
-    info = dataclasses.replace(
+    info = msgspec.structs.replace(
         INFO, utterances=dataset.UtterancesInfo(3, 2, 4.5, shards, plan_digest="01")
     )
     (tmp_path / "utterances").mkdir()
@@ -98,7 +98,7 @@ def test_a_damaged_info_is_named(tmp_path, text):
 
 
 def test_another_version_of_the_schema_is_refused(tmp_path):
-    finish(tmp_path, dataclasses.replace(INFO, schema_version=99))
+    finish(tmp_path, msgspec.structs.replace(INFO, schema_version=99))
     with pytest.raises(dataset.DatasetError, match="schema version 99"):
         dataset.read(str(tmp_path))
 

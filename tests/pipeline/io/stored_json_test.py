@@ -1,15 +1,14 @@
 """What a damaged JSON file may hold, and what of it is refused."""
 
-import dataclasses
 import json
 
+import msgspec
 import pytest
 
 from pipeline.io import stored_json
 
 
-@dataclasses.dataclass(frozen=True)
-class Something:
+class Something(stored_json.Stored, frozen=True):
     count: stored_json.Count
     mean: float | None
     names: dict[str, stored_json.Integer]
@@ -33,7 +32,7 @@ def test_only_an_object_is_read(text):
 @pytest.mark.parametrize("indent", [None, 2])
 def test_what_was_written_is_read(indent):
     text = stored_json.dumps(GOOD, indent=indent)
-    assert json.loads(text) == dataclasses.asdict(GOOD) | {"parts": ["x"]}
+    assert json.loads(text) == msgspec.structs.asdict(GOOD) | {"parts": ["x"]}
     assert list(json.loads(text)) == sorted(json.loads(text))
     assert stored_json.loads(text, Something) == GOOD
     # JSON does not tell 2.0 from 2 in every language.
@@ -46,14 +45,14 @@ def test_what_was_written_is_read(indent):
         {"count": "3"}, {"count": True}, {"count": 3.5}, {"count": None}, {"count": 2**64},
         {"count": -1}, {"mean": "x"}, {"mean": 10**400},
         {"names": {"a": "b"}}, {"names": [1]}, {"names": {"b": 2**63}},
-        {"parts": [1]}, {"parts": "x"},
+        {"parts": [1]}, {"parts": "x"}, {"surprise": 1},
     ],
     ids=str,
 )  # fmt: skip
 def test_others_are_named(change):
     (name,) = change
-    text = json.dumps(dataclasses.asdict(GOOD) | change)
-    with pytest.raises(ValueError, match=rf"^{name}") as caught:
+    text = json.dumps(msgspec.structs.asdict(GOOD) | change)
+    with pytest.raises(ValueError, match=name) as caught:
         stored_json.loads(text, Something)
     assert len(str(caught.value)) < 100
     assert "\n" not in str(caught.value)

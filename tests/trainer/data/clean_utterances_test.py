@@ -1,9 +1,9 @@
 """Utterances as they are mapped, against the records as TensorFlow parses them."""
 
-import dataclasses
 import pathlib
 import shutil
 
+import msgspec
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -105,7 +105,7 @@ def _index(folder):
 
 
 def test_a_dataset_without_utterances_says_how_to_make_them(copy):
-    info = dataclasses.replace(dataset.read(str(copy)), utterances=None)
+    info = msgspec.structs.replace(dataset.read(str(copy)), utterances=None)
     with pytest.raises(errors.UserError, match=r"no clean utterances .*--utterances, .*or train"):
         clean_utterances.read(str(copy), info)
     _index(copy).unlink()
