@@ -57,8 +57,7 @@ class Set:
         return sorted(part for part in parts if part not in (self.mixed, _NOISE))
 
 
-@dataclasses.dataclass(frozen=True)
-class Info(dataset.DatasetInfo):
+class Info(dataset.DatasetInfo, frozen=True):
     """A set of mixtures told in a dataset's terms; `plan_digest` is of names, sizes and rate."""
 
     set: Set | None = None
