@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from absl import flags
+from absl import flags, logging
 
 from pipeline import errors, schema
 from pipeline.dataset import dataset
@@ -69,7 +69,7 @@ class Config:
         "sigmoid learns psm clipped to [0, 1], linear all of it.",
         enum_values=["sigmoid", "linear", "relu", "softmax"],
     )  # fmt: skip
-    network: tuple[str, ...] = _setting(
+    model_arg: tuple[str, ...] = _setting(
         (), "multi_string", "Any other argument of the network, as NAME=VALUE; may be repeated."
     )
     assignment: str = _setting(
@@ -224,6 +224,9 @@ class Config:
             flags.Error: a number is none.
         """
         given = {field.name: getattr(values, field.name) for field in dataclasses.fields(cls)}
+        if values.network:
+            logging.warning("--network is now --model_arg; the old name will be removed")
+            given["model_arg"] = [*given["model_arg"], *values.network]
         for name, value in given.items():
             # Of what is no number, absl finds that it is out of no bounds.
             if isinstance(value, float) and not math.isfinite(value):
@@ -250,6 +253,9 @@ class Config:
             UserError: a setting that this version does not know.
             ValueError: one is not of its type; names it.
         """
+        if "network" in values:  # The name of `model_arg` until version 0.1.
+            values = {"model_arg": values["network"], **values}
+            del values["network"]
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(values.keys() - known)
         if unknown:
@@ -269,7 +275,7 @@ class Config:
         """What the network's constructor is given, less the number of outputs.
 
         Raises:
-            SettingsError: `--network` is not NAME=VALUE, or names what is not set by it.
+            SettingsError: `--model_arg` is not NAME=VALUE, or names what is not set by it.
         """
         named: dict[str, Any] = {
             "units": self.units,
@@ -278,12 +284,12 @@ class Config:
             "head": self.head,
         }
         settings = {name: value for name, value in named.items() if value is not None}
-        for item in self.network:
+        for item in self.model_arg:
             name, equals, text = item.partition("=")
             if not equals or not name:
-                raise SettingsError(f"--network={item} is not NAME=VALUE")
+                raise SettingsError(f"--model_arg={item} is not NAME=VALUE")
             if name in _NOT_OF_THE_NETWORK:
-                raise SettingsError(f"--network={item}: {_NOT_OF_THE_NETWORK[name]}")
+                raise SettingsError(f"--model_arg={item}: {_NOT_OF_THE_NETWORK[name]}")
             try:
                 settings[name] = json.loads(text)
             except json.JSONDecodeError:
@@ -399,3 +405,6 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
             flag_values=values,
             **field.metadata["limits"],
         )
+    flags.DEFINE_multi_string(
+        "network", [], help="The old name of --model_arg.", flag_values=values
+    )

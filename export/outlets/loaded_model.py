@@ -97,7 +97,7 @@ class LoadedModel:
             raise errors.UserError(
                 f"{self.path}: this network ({self.name}) hears what comes later and cannot follow "
                 "a stream; train with --model=lstm, or causally with --model=tcn or "
-                "--model=conv_tasnet and --network=causal=true"
+                "--model=conv_tasnet and --model_arg=causal=true"
                 + (" (or export it again: an older version did)" if self.info.format < 2 else "")
             )
         tensors = self.info.stream.state.items()

@@ -25,8 +25,8 @@ def test_flags_give_settings_and_defaults_agree():
         "--nocache",
         "--mixed_precision",
         "--target=irm",
-        "--network=a=1",
-        "--network=b=x",
+        "--model_arg=a=1",
+        "--model_arg=b=x",
     )
     assert given == config.Config(
         model="ffn",
@@ -34,8 +34,17 @@ def test_flags_give_settings_and_defaults_agree():
         clip_norm=0.5,
         mixed_precision=True,
         target="irm",
-        network=("a=1", "b=x"),
+        model_arg=("a=1", "b=x"),
     )
+
+
+def test_the_old_name_of_model_arg_still_works(caplog):
+    given = _parse("--network=a=1", "--model_arg=b=x")
+    assert given.model_arg == ("b=x", "a=1")
+    assert "--network is now --model_arg" in caplog.text
+    stored = given.to_json()
+    stored["network"] = stored.pop("model_arg")
+    assert config.Config.from_json(stored) == given
 
 
 def test_lists_of_numbers_and_of_files():
@@ -68,7 +77,7 @@ def test_flags_out_of_range_are_errors(flag):
 
 
 def test_json_and_back():
-    settings = config.Config(units=7, network=("a=1",), steps_per_epoch=5)
+    settings = config.Config(units=7, model_arg=("a=1",), steps_per_epoch=5)
     assert config.Config.from_json(json.loads(json.dumps(settings.to_json()))) == settings
     older = settings.to_json()
     del older["shuffle_buffer"]
@@ -86,7 +95,9 @@ def test_differences_are_those_that_change_the_model():
 
 
 def test_network_settings():
-    settings = config.Config(layers=3, head="linear", network=("width=5", "causal=true", "kind=x"))
+    settings = config.Config(
+        layers=3, head="linear", model_arg=("width=5", "causal=true", "kind=x")
+    )
     assert settings.network_settings() == {
         "num_layers": 3,
         "head": "linear",
@@ -94,11 +105,11 @@ def test_network_settings():
         "causal": True,
         "kind": "x",
     }
-    with pytest.raises(errors.UserError, match="--network=width is not NAME=VALUE"):
-        config.Config(network=("width",)).network_settings()
+    with pytest.raises(errors.UserError, match="--model_arg=width is not NAME=VALUE"):
+        config.Config(model_arg=("width",)).network_settings()
     for name in ("name", "dtype", "num_outputs", "num_bins"):
-        with pytest.raises(config.SettingsError, match=f"--network={name}=7: "):
-            config.Config(network=(f"{name}=7",)).network_settings()
+        with pytest.raises(config.SettingsError, match=f"--model_arg={name}=7: "):
+            config.Config(model_arg=(f"{name}=7",)).network_settings()
 
 
 def _info(**changes):
@@ -130,7 +141,7 @@ def test_check_holds_the_settings_against_the_dataset():
         config.Config(assignment="fixed").check(three)
     with pytest.raises(errors.UserError, match="fixed is for --loss=mask, not sisdr"):
         config.Config(assignment="fixed", loss="sisdr").check(_info())
-    for one_mask in ({"head": "softmax"}, {"network": ("head=softmax",)}):
+    for one_mask in ({"head": "softmax"}, {"model_arg": ("head=softmax",)}):
         with pytest.raises(errors.UserError, match="would always make 1"):
             config.Config(assignment="fixed", **one_mask).check(_info())
 

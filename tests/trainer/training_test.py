@@ -103,7 +103,7 @@ def test_refusals_leave_nothing_behind(small_dataset, make_dataset, tmp_path):
         (_config(tmp_path / "test_only"), r"has no train split \(only test\)"),
         (_config(tmp_path / "irm"), "stores the masks irm, not psm"),
         (_config(small_dataset, model="unheard"), "unknown network 'unheard'"),
-        (_config(small_dataset, network=("depth=3",)), "ffn has no setting 'depth'"),
+        (_config(small_dataset, model_arg=("depth=3",)), "ffn has no setting 'depth'"),
     ):
         with pytest.raises(errors.UserError, match=message):
             training.train(settings, run)

@@ -182,7 +182,7 @@ class TestRun:
             run()
 
     def test_a_model_that_hears_what_comes_later(self, run):
-        with pytest.raises(errors.UserError, match=r"two-voices-8khz.*--network=causal=true"):
+        with pytest.raises(errors.UserError, match=r"two-voices-8khz.*--model_arg=causal=true"):
             run(b"1234", model=pretrained.path())
 
 
