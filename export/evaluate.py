@@ -69,6 +69,7 @@ def evaluate(
     """
     from export.evaluation import aggregates, metrics, report, results, scoring
     from export.evaluation import conditions as conditions_lib
+    from export.evaluation import examples as examples_lib
 
     names = _chosen_metrics(metric_names)
     absent = metrics.missing_libraries(names)
@@ -151,7 +152,11 @@ def evaluate(
         },
     }
     shown = [
-        example for d in datasets for example in _examples(d, loaded, rows_of[d.name], examples)
+        example
+        for d in datasets
+        for example in examples_lib.choose(
+            d, list(loaded), rows_of[d.name], examples, lambda mixture: _separate(loaded, mixture)
+        )
     ]
     curves = {name: report.training_log(model.path) for name, model in loaded.items()}
     page = report.render(summary, rows_of, shown, curves, audio=audio)
@@ -309,58 +314,6 @@ def _heard(model: Any, mixture: Any) -> Any:
     if trained is None or not np.isfinite(level):
         return mixture.log_magnitude
     return mixture.log_magnitude + np.float32((trained - level) / 20)
-
-
-def _examples(
-    data: Any,
-    models: dict[str, Any],
-    rows: Sequence[dict],
-    count: int,
-) -> Iterator[Any]:
-    """The best, the middle and the worst mixtures of the best model, read and separated again."""
-    import numpy as np
-
-    from export.evaluation import oracles, report
-
-    if not data.has_si_sdr:
-        return
-
-    def improvement(row: dict) -> float:
-        return row["si_sdr_improvement"]
-
-    by_system: dict[str, list[dict]] = {}
-    for row in rows:
-        if row["si_sdr_improvement"] is not None:
-            by_system.setdefault(row["system"], []).append(row)
-    candidates = [by_system[name] for name in models if name in by_system] or [
-        by_system.get(oracles.ORACLES[0], [])
-    ]
-    leading = max(candidates, key=lambda own: np.mean([improvement(row) for row in own]))
-    ranked = sorted(leading, key=improvement, reverse=True)
-    wanted: dict[str, str] = {}
-    middle = max((len(ranked) - count) // 2, 0)
-    for kind, chosen in (
-        ("best", ranked[:count]),
-        ("median", ranked[middle : middle + count]),
-        ("worst", ranked[-count:][::-1] if count else []),
-    ):
-        for row in chosen:
-            wanted.setdefault(row["mixture_id"], kind)
-    if not wanted:
-        return
-    found = {}
-    for mixture in data.read():
-        if mixture.id in wanted:
-            found[mixture.id] = report.Example(
-                dataset=data.name,
-                kind=wanted[mixture.id],
-                mixture=mixture,
-                rows={row["system"]: row for row in rows if row["mixture_id"] == mixture.id},
-                separations=_separate(models, mixture),
-            )
-            if len(found) == len(wanted):
-                break
-    yield from (found[mixture_id] for mixture_id in wanted)
 
 
 def _progress(done: Iterable[Any], total: int, initial: int) -> Iterable[Any]:

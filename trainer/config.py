@@ -204,7 +204,8 @@ class Config:
         free=True,
     )  # fmt: skip
     shuffle_buffer: int = _setting(
-        4096, "integer", "Static mixing: windows that are held for shuffling; 39 KB each.",
+        4096, "integer", "Static mixing: windows that are held for shuffling; 39 KB each where "
+        "the dataset is in a store or damaged, nothing elsewhere.",
         lower_bound=1,
     )  # fmt: skip
     skip_corrupt: bool = _setting(

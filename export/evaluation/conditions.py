@@ -217,7 +217,7 @@ def _generator(what: str, mixture_id: str) -> np.random.Generator:
 
 def _with_noise(mixture: Mixture, surroundings: acoustics.Surroundings) -> Mixture:
     random = _generator("noise", mixture.id)
-    noise = surroundings.noise(random, mixture.waveform, NOISE_SNR_DB)
+    noise = surroundings.noise(random, mixture.voices.sum(axis=0), NOISE_SNR_DB)
     return _stored(mixture, mixture.voices, noise)
 
 

@@ -62,7 +62,8 @@ def windows(
         batch_size: windows in a batch.
         first_batch: where to start.
         seed: of the order.
-        shuffle_buffer: windows that are held for shuffling, 39 KB each with one mask.
+        shuffle_buffer: windows that are held for shuffling; of whole local shards their numbers
+            alone, otherwise 39 KB each with one mask.
         cache: keep all windows in memory after the first pass.
 
     Returns:
