@@ -35,11 +35,11 @@ $(BIN)/python:
 
 $(VENV)/.installed: setup.py constraints.txt | $(BIN)/python
 	@$(if $(NOTE),echo '$(NOTE)')
-	$(PIP_INSTALL) --editable '.[$(EXTRAS)demo,serve,lite,stoi,completion]'
+	$(PIP_INSTALL) --editable '.[$(EXTRAS)av,demo,serve,lite,stoi,completion]'
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.installed
-	$(PIP_INSTALL) --editable '.[$(EXTRAS)demo,serve,lite,stoi,completion,test,lint,docs]'
+	$(PIP_INSTALL) --editable '.[$(EXTRAS)av,demo,serve,lite,stoi,completion,test,lint,docs]'
 	@# pesq has no wheel: where there is no compiler, that one metric stays not-a-number.
 	@if command -v cc >/dev/null; then \
 	  $(PIP_INSTALL) pesq; \
@@ -83,7 +83,7 @@ benchmark: $(VENV)/.tests alternatives  ## All of docs/speed.md, beside PyTorch,
 alternatives: .venv-alternatives/.installed  ## What benchmarks compare with, in .venv-alternatives (6 GB)
 
 $(VENV)/.fuzz: $(VENV)/.installed
-	$(PIP_INSTALL) --editable '.[$(EXTRAS)demo,fuzz]'
+	$(PIP_INSTALL) --editable '.[$(EXTRAS)av,demo,fuzz]'
 	@touch $@
 
 fuzz: $(VENV)/.fuzz  ## The readers against damaged input, SECONDS=60 each
@@ -114,7 +114,7 @@ format: $(VENV)/.tests  ## Mends what can be mended by a machine
 # The newest TensorFlow, without tensorflow-io: what most GPU machines have.
 .venv-latest/.tests: setup.py constraints-latest.txt
 	$(PYTHON) -m venv .venv-latest
-	.venv-latest/bin/pip install --quiet --constraint constraints-latest.txt --editable '.[demo]' \
+	.venv-latest/bin/pip install --quiet --constraint constraints-latest.txt --editable '.[av,demo]' \
 	  pytest pytest-timeout pytest-xdist mir_eval pystoi
 	@touch $@
 

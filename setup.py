@@ -16,6 +16,8 @@ EXTRAS = {
     "gpu": ["tensorflow[and-cuda]"],
     # eSpeak NG speaks the embedded corpus; the library is GPL-3.0, so it is asked for by name.
     "demo": ["espeakng-loader"],
+    # FFmpeg's libraries inside: what libsndfile cannot decode (m4a, mp4, WebM, …).
+    "av": ["av>=16"],
     "serve": ["starlette>=0.46", "uvicorn>=0.30"],
     # Shells ask it for commands and flags: eval "$(register-python-argcomplete voices-apart)".
     "completion": ["argcomplete>=3"],

@@ -55,7 +55,7 @@ from export.outlets import formats
 from export.separation import activity as turns
 from export.separation import jobs, loading, long_audio, plots, rttm, stdio, summary
 from pipeline import cli, errors
-from pipeline.audio import containers, decoding
+from pipeline.audio import decoding, limits
 
 # Codings whose samples have more than 16 bits.
 _FINE_SUBTYPES = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_20", "ALAC_24", "ALAC_32")
@@ -124,7 +124,7 @@ def separate(
             f"{samples.dtype} of shape {samples.shape}"
         )
     columns = np.atleast_2d(samples.T).T.astype(np.float32)
-    containers.check_rate_and_channels(rate, columns.shape[1])
+    limits.check_rate_and_channels(rate, columns.shape[1])
     if not np.isfinite(columns).all():
         raise errors.UserError("the recording holds samples that are NaN or infinite")
     if not isinstance(model, loading.LoadedModel):

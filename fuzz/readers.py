@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from pipeline import errors, schema
-from pipeline.audio import containers, decoding
+from pipeline.audio import decoding, limits
 from pipeline.corpora import corpus, mixture_list
 from pipeline.dataset import dataset, mixture_shards, tfrecord, utterance_shards
 from pipeline.io import stored_json
@@ -30,7 +30,7 @@ def recording(data: bytes) -> None:
         assert samples.size
         assert samples.dtype == np.float32
         assert np.isfinite(samples).all()
-        assert containers.MIN_RATE <= rate <= containers.MAX_RATE
+        assert limits.MIN_RATE <= rate <= limits.MAX_RATE
 
 
 def sphere(data: bytes) -> None:

@@ -16,7 +16,7 @@ from absl import flags
 
 from export.separation import loading, stream, wav_stream
 from pipeline import cli, errors, schema
-from pipeline.audio import containers, decoding
+from pipeline.audio import decoding, limits
 
 # A level so far from the trained one is worth a word.
 _FAR_DB = 6.0
@@ -43,11 +43,11 @@ def define_flags() -> None:
     )  # fmt: skip
     flags.DEFINE_integer(
         "rate", None, "--stream: of raw samples, in Hz (default: the model's)",
-        lower_bound=containers.MIN_RATE, upper_bound=containers.MAX_RATE,
+        lower_bound=limits.MIN_RATE, upper_bound=limits.MAX_RATE,
     )  # fmt: skip
     flags.DEFINE_integer(
         "channels", 1, "--stream: of raw samples; of a WAV, what its header must say",
-        lower_bound=1, upper_bound=containers.MAX_CHANNELS,
+        lower_bound=1, upper_bound=limits.MAX_CHANNELS,
     )  # fmt: skip
     flags.DEFINE_float(
         "block_ms", 16.0, "--stream: what the model is handed at a time, to the nearest whole hop "

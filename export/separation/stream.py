@@ -17,7 +17,7 @@ import soxr
 from export import pretrained
 from export.separation import loading
 from pipeline import errors
-from pipeline.audio import containers
+from pipeline.audio import limits
 
 _QUALITY = "HQ"
 # More model samples than the resamplers' rounding loses.
@@ -70,7 +70,7 @@ class Stream:
         assert model.info.stream is not None
         hop, self._lag = model.info.stream.hop, model.info.stream.delay
         self.rate = model.sample_rate if rate is None else rate
-        containers.check_rate_and_channels(self.rate, 1)
+        limits.check_rate_and_channels(self.rate, 1)
         self.delay = -(-self._lag * self.rate // model.sample_rate)
         self.block = hop * max(1, round(block_seconds * model.sample_rate / hop))
         self._gain_db = gain_db

@@ -1,4 +1,4 @@
-"""From bytes to samples and back: SPHERE, RIFF, FLAC, OGG and what else libsndfile reads.
+"""From bytes to samples and back: WAV, FLAC, OGG, MP3, SPHERE, m4a, WebM and many more.
 
 What a file is, its first bytes say, never its name. Samples are float32, full scale 1, and
 `[sample]` or `[sample, channel]`. Recordings of hours are read and written by blocks (`Reader`,
@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from pipeline.audio import containers
+from pipeline.audio import compressed, containers, flac, limits, recognition, views
 from pipeline.io import atomic
 
 # Bounds for one recording: a header can promise more than any machine holds.
@@ -29,7 +29,7 @@ _BLOCK = 2**18
 _QUALITY = "HQ"
 SUBTYPES = ("PCM_16", "FLOAT")
 
-AudioError = containers.AudioError
+AudioError = limits.AudioError
 
 
 class _ForwardFile(soundfile.SoundFile):
@@ -42,11 +42,15 @@ class _ForwardFile(soundfile.SoundFile):
 class Reader:
     """A recording, read block by block in bounded memory.
 
+    libsndfile decodes it where it does so right, FFmpeg's libraries (`compressed`) else.
+
     Attributes:
         rate: in Hz.
         num_channels: of the recording.
         num_samples: per channel as the header promises, or None where it does not say.
-        subtype: libsndfile's name of the samples' coding (`PCM_16`, `FLOAT`, `VORBIS`, …).
+        subtype: libsndfile's name of the samples' coding (`PCM_16`, `FLOAT`, `VORBIS`, …), or
+            FFmpeg's of the codec.
+        notes: what a person has to know of how it was read, such as an open length.
     """
 
     def __init__(self, source: str | os.PathLike[str] | BinaryIO, verify: bool = True) -> None:
@@ -58,6 +62,7 @@ class Reader:
 
         Raises:
             AudioError: it is not a recording that can be read; names the file if it has a path.
+            MissingDecoderError: it needs what is not installed; likewise.
             OSError: the file cannot be opened.
         """
         self._name = ""
@@ -67,33 +72,53 @@ class Reader:
             self._owned = True
         else:
             self._file, self._owned = source, False
+        self._part: _Plain | compressed.Source | None = None
         try:
-            self._open(verify)
+            with self._named("cannot be decoded"):
+                self._open(verify)
         except BaseException:
             self.close()
             raise
 
     def _open(self, verify: bool) -> None:
-        self._sound: soundfile.SoundFile | None = None
+        self._container = containers.check(self._file)
+        self.notes = list(self._container.notes)
+        self._checksum = None
+        if self._container.kind == "flac" and verify:
+            checksum = flac.Checksum(self._container.head)
+            self._checksum = checksum if checksum.known else None
+        part = self._part = self._open_part(0)
+        self.rate, self.num_channels, self.subtype = part.rate, part.num_channels, part.subtype
+        self.notes += part.notes
+        one = len(self._container.parts) == 1
+        self.num_samples = part.num_samples if one else None
+        if self.num_samples is not None:
+            self._check_length(self.num_samples)
+
+    def _open_part(self, index: int) -> "_Plain | compressed.Source":
+        part, kind = self._container.parts[index], self._container.kind
+        size = self._file.seek(0, os.SEEK_END)
+        self._file.seek(0)
+        file = self._file
+        if part.patches or (part.start, part.stop) != (0, size):
+            file = views.View(  # type: ignore[assignment]
+                self._file, part.start, part.stop, part.patches
+            )
+        if part.decoder == containers.LIBSNDFILE:
+            try:
+                return _Plain(file, part.num_samples)
+            except soundfile.LibsndfileError as error:
+                # Codings that libsndfile has no decoder for, in containers that it reads.
+                if "unsupported" not in str(error):
+                    raise
         try:
-            kind = containers.check(self._file)
-            self._checksum = containers.FlacChecksum(self._file) if kind == "flac" else None
-            if self._checksum is not None and not (verify and self._checksum.known):
-                self._checksum = None
-            self._sound = _ForwardFile(self._file)
-            self.rate = int(self._sound.samplerate)
-            self.num_channels = int(self._sound.channels)
-            self.subtype = str(self._sound.subtype)
-            containers.check_rate_and_channels(self.rate, self.num_channels)
-            frames = int(self._sound.frames)
-            # A FLAC encoder that writes into a pipe leaves the number open.
-            self.num_samples = None if frames >= 2**62 else frames
-            if self.num_samples is not None:
-                self._check_length(self.num_samples)
-        except AudioError as error:
-            raise AudioError(f"{self._name}{error}") from error
-        except soundfile.LibsndfileError as error:
-            raise AudioError(f"{self._name}cannot be decoded: {_plain(error)}") from error
+            return compressed.Source(file, kind)
+        except (AudioError, limits.MissingDecoderError):
+            if kind:
+                raise
+            # It was a try, since nothing shows that it is audio at all.
+            reason = recognition.describe(self._container.head)
+            raise AudioError(f"not audio: {reason}") from None
 
     def _check_length(self, num_samples: int) -> None:
         if num_samples > MAX_SECONDS * self.rate:
@@ -102,28 +127,32 @@ class Reader:
                 f"of {MAX_SECONDS // 3600}"
             )
 
+    @contextlib.contextmanager
+    def _named(self, what: str) -> Iterator[None]:
+        """Errors name the file."""
+        try:
+            yield
+        except (AudioError, limits.MissingDecoderError) as error:
+            raise type(error)(f"{self._name}{error}") from error
+        except soundfile.LibsndfileError as error:
+            raise AudioError(f"{self._name}{what}: {_plain(error)}") from error
+
     def blocks(self, num_samples: int = _BLOCK) -> Iterator[np.ndarray]:
         """The recording from its first sample to its last.
 
         Args:
-            num_samples: most samples in one block.
+            num_samples: in each block but the last.
 
         Yields:
             Float32 `[sample, channel]`.
 
         Raises:
-            AudioError: it cannot be decoded, is shorter than its header promises, or holds NaN or
+            AudioError: it cannot be decoded, is not as long as its header promises, or holds NaN or
                 infinite samples. What came before must then not be taken for the whole.
         """
-        assert self._sound is not None, "the reader is closed"
         done = 0
-        try:
-            while self.num_samples is None or done < self.num_samples:
-                left = num_samples if self.num_samples is None else self.num_samples - done
-                size = min(num_samples, left)
-                block = self._sound.read(size, dtype="float32", always_2d=True)
-                if not len(block):
-                    break
+        with self._named("cut short or damaged"):
+            for block in self._decoded(num_samples):
                 if not np.isfinite(block).all():
                     raise AudioError("holds samples that are NaN or infinite")
                 done += len(block)
@@ -131,22 +160,25 @@ class Reader:
                 if self._checksum is not None:
                     self._checksum.update(block)
                 yield block
-            if self.num_samples is not None and done < self.num_samples:
-                raise AudioError(
-                    f"cut short: its header promises {self.num_samples} samples, {done} are there"
-                )
             if self._checksum is not None:
                 self._checksum.check()
-        except AudioError as error:
-            raise AudioError(f"{self._name}{error}") from error
-        except soundfile.LibsndfileError as error:
-            raise AudioError(f"{self._name}cut short or damaged: {_plain(error)}") from error
+
+    def _decoded(self, num_samples: int) -> Iterator[np.ndarray]:
+        for index, place in enumerate(self._container.parts):
+            part = self._part
+            assert part is not None, "the reader is closed"
+            if index:
+                part.close()
+                part = self._part = self._open_part(index)
+            if (part.rate, part.num_channels) != (self.rate, self.num_channels):
+                raise limits.two_recordings(place.start)
+            yield from part.blocks(num_samples)
 
     def close(self) -> None:
         """Closes the file, where the reader opened it."""
-        if self._sound is not None:
-            self._sound.close()
-            self._sound = None
+        if self._part is not None:
+            self._part.close()
+            self._part = None
         if self._owned:
             self._file.close()
 
@@ -155,6 +187,41 @@ class Reader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class _Plain:
+    """What libsndfile decodes; the same attributes and methods as `compressed.Source`."""
+
+    def __init__(self, file: BinaryIO, promised: int | None) -> None:
+        """Opens the file; `promised` samples are those of a header that libsndfile does not see."""
+        self._sound = _ForwardFile(file)
+        self.rate, self.num_channels = int(self._sound.samplerate), int(self._sound.channels)
+        self.subtype = str(self._sound.subtype)
+        limits.check_rate_and_channels(self.rate, self.num_channels)
+        frames = int(self._sound.frames)
+        # A FLAC encoder that writes into a pipe leaves the number open.
+        self.num_samples = promised or (None if frames >= 2**62 else frames)
+        self.notes: list[str] = []
+
+    def blocks(self, num_samples: int) -> Iterator[np.ndarray]:
+        """Float32 `[sample, channel]`, `num_samples` at a time; once."""
+        done, promised = 0, self.num_samples
+        while True:
+            # One more than there should be: whether more follow is to be known.
+            left = num_samples if promised is None else max(promised - done, 0) + 1
+            block = self._sound.read(min(num_samples, left), dtype="float32", always_2d=True)
+            if not len(block):
+                break
+            done += len(block)
+            yield block
+        if promised is not None and done < promised:
+            raise AudioError(f"cut short: its header promises {promised} samples, {done} are there")
+        if promised is not None and done > promised:
+            raise AudioError(f"its header promises {promised} samples, but {done} follow it")
+
+    def close(self) -> None:
+        """Lets go of the file, which stays open."""
+        self._sound.close()
 
 
 def decode_channels(data: bytes, *, verify: bool = True) -> tuple[np.ndarray, int]:

@@ -1,11 +1,17 @@
 """Recordings as on TIMIT's disc: NIST SPHERE, a text header of 1,024 bytes, then the samples.
 
-Reading them is `pipeline.audio.decoding`'s.
+Decoding them is libsndfile's; it writes SPHERE, too, but without the fields of TIMIT's header.
 """
+
+import re
+from typing import BinaryIO
 
 import numpy as np
 
+from pipeline.audio import limits
+
 _HEADER_BYTES = 1024
+_CODINGS = ("pcm", "linear", "ulaw", "mu-law", "pculaw", "alaw", "a-law", "pcalaw")
 
 
 def encode(samples: np.ndarray, rate: int, utterance_id: str, database_id: str) -> bytes:
@@ -45,3 +51,76 @@ def encode(samples: np.ndarray, rate: int, utterance_id: str, database_id: str) 
     if len(header) != _HEADER_BYTES:
         raise ValueError(f"{utterance_id!r} and {database_id!r} do not fit a SPHERE header")
     return header + samples.astype("<i2").tobytes()
+
+
+def check(file: BinaryIO, size: int) -> dict[int, bytes]:
+    """Whether the header of a SPHERE file can be read and fits what follows.
+
+    libsndfile reads the header likewise, but it takes two lengths that differ for no fault, and
+    whole numbers that are written as reals for none at all.
+
+    Args:
+        file: binary, seekable.
+        size: of the file, in bytes.
+
+    Returns:
+        What is to be read at which position of the header instead of what is there.
+
+    Raises:
+        AudioError: the header is damaged, promises more or less than there is, or names a coding
+            that libsndfile does not decode.
+    """
+    file.seek(0)
+    match = re.fullmatch(rb"NIST_1A\n\s*(\d+)\s*\n", file.read(16))
+    if match is None:
+        raise limits.AudioError("its SPHERE header is damaged")
+    header_bytes = int(match[1])
+    header, end, _ = file.read(max(min(header_bytes, size) - 16, 0)).partition(b"end_head")
+    if not end:
+        raise limits.AudioError("cut short within its SPHERE header")
+    fields: dict[str, str] = {}
+    for line in header.decode("latin-1").split("\n"):
+        words = line.split(maxsplit=2)
+        if len(words) > 1:
+            # libsndfile takes the first of two.
+            fields.setdefault(words[0], words[2].strip() if len(words) > 2 else "")
+    coding = fields.get("sample_coding", "pcm").lower()
+    if "shorten" in coding or "wavpack" in coding or "shortpack" in coding:
+        packer = coding.partition("embedded-")[2] or coding
+        raise limits.AudioError(f"compressed with {_short(packer)}; convert it with sph2pipe first")
+    if coding not in _CODINGS:
+        raise limits.AudioError(
+            f"its SPHERE header names a coding {_short(coding)} that is not known"
+        )
+    count = _number(fields, "sample_count")
+    channels = _number(fields, "channel_count", "1")
+    width = _number(fields, "sample_n_bytes", "1" if "law" in coding else "2")
+    limits.check_rate_and_channels(_number(fields, "sample_rate"), channels)
+    if width not in (1, 2, 3, 4):
+        raise limits.AudioError(f"its SPHERE header promises samples of {width} bytes")
+    order = fields.get("sample_byte_format")
+    digits = "0123"[:width]
+    if width > 1 and order is not None and order not in (digits, digits[::-1]):
+        raise limits.AudioError(
+            f"its SPHERE header names an order of bytes {_short(order)}, not {digits}"
+        )
+    limits.compare(count * channels * width, size - header_bytes, channels * width)
+    return {
+        16 + found.start(): found[1] + b" -i " + found[2] + b" " * len(found[3])
+        for found in re.finditer(rb"(?m)^(\w+) -r (\d+)(\.0*)\s*?$", header)
+    }
+
+
+def _number(fields: dict[str, str], name: str, default: str | None = None) -> int:
+    text = fields.get(name, default)
+    if text is None:
+        raise limits.AudioError(f"its SPHERE header is damaged: it has no {name}")
+    # Rates may be written as reals, counts as 1.2e5 hardly; 18 digits are more than a disk holds.
+    match = re.fullmatch(r"(-?[0-9]{1,18})(\.[0-9]*)?", text)
+    if match is None:
+        raise limits.AudioError(f"its SPHERE header is damaged: {name} is {_short(text)}")
+    return int(match[1])
+
+
+def _short(text: str) -> str:
+    return ascii(text if len(text) <= 40 else text[:37] + "...")

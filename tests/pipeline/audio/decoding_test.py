@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from scipy.io import wavfile
 
-from pipeline.audio import containers, decoding
+from pipeline.audio import decoding, limits, ogg
 
 RATE = 16000
 
@@ -201,7 +201,7 @@ LIES = {
     "riff promises fewer": (with_data_bytes(FEW_SAMPLES, 100), "promises 100 bytes .* 8000"),
     "riff promises none": (with_data_bytes(FEW_SAMPLES, 0), "promises 0 bytes"),
     "flac promises more": (with_flac_count(WHOLE["flac"], 30000), "30000 samples, 20000 are there"),
-    "flac promises fewer": (with_flac_count(WHOLE["flac"], 100), "checksum"),
+    "flac promises fewer": (with_flac_count(WHOLE["flac"], 100), "promises 100 .* 20000"),
     "flac promises years": (with_flac_count(WHOLE["flac"], 2**36 - 1), "hours"),
     "no sphere rate": (sphere(signal(), drop=["sample_rate"]), "damaged: it has no sample_rate"),
     "sphere at 0 Hz": (sphere(signal(), sample_rate=0), "0 samples a second"),
@@ -237,8 +237,8 @@ def test_shorten_says_what_to_do():
     [
         (b"", "empty: it has no bytes"),
         (bytes(5000), "begins with zeros"),
-        (b"<!DOCTYPE html><html>" * 50, "not audio .*<!DOCTYP"),
-        (b"RIFF\x10\0\0\0AVI LIST" * 9, "not a WAVE"),
+        (b"<!DOCTYPE html><html>" * 50, "not audio: .* an HTML page"),
+        (b"RIFF\x10\0\0\0WXYZLIST" * 9, "not a WAVE"),
         (encode("WAV", samples=np.zeros((0, 1))), "no samples"),
         (encode("FLAC")[:42], "4000 samples, 0 are there"),
         (sphere(np.zeros((0, 1))), "no samples"),
@@ -294,7 +294,7 @@ def test_random_damage_raises_nothing_else(kind, capfd):
             continue
         assert len(samples)
         assert np.isfinite(samples).all()
-        assert containers.MIN_RATE <= rate <= containers.MAX_RATE
+        assert limits.MIN_RATE <= rate <= limits.MAX_RATE
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -306,7 +306,7 @@ def test_ogg_checksum_is_the_one_of_the_rfc():
         register ^= byte << 24
         for _ in range(8):
             register = (register << 1 ^ (0x04C11DB7 if register >> 31 else 0)) & 0xFFFFFFFF
-    assert containers._ogg_crc(page) == register
+    assert ogg.crc(page) == register
 
 
 def test_the_level_of_a_tone_survives_resampling():

@@ -1,0 +1,246 @@
+"""What libsndfile cannot decode, decoded by FFmpeg's libraries through PyAV (the extra `av`).
+
+The file is handed over as bytes, never by its name, and only demuxers that read one file are
+allowed: no network, no playlist, no script that names other files. PyAV is imported when the first
+such recording comes.
+"""
+
+import types
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from pipeline.audio import limits
+
+INSTALL = "pip install 'voices-apart[av]' (or pip install av)"
+# FFmpeg's demuxers of single files; its playlists (hls, dash, concat, …), devices, pictures and
+# raw samples are not among them.
+_DEMUXERS = (
+    "aa,aac,aax,ac3,act,aiff,amr,amrnb,amrwb,ape,asf,au,avi,bonk,caf,dsf,dss,dts,dtshd,dv,eac3,flac,"
+    "flv,gxf,iff,ircam,ivf,loas,matroska,mlp,mmf,mov,mp3,mpc,mpc8,mpeg,mpegts,mxf,nut,ogg,oma,osq,"
+    "qcp,rm,shn,tak,truehd,tta,voc,w64,wav,wsd,wtv,wv,xwma"
+)
+# These are found by what may be chance in other bytes; where nothing else shows what a file is,
+# they are not tried.
+_BY_CHANCE = ("aac", "ac3", "dts", "dv", "eac3", "loas", "mlp", "mp3", "mpeg", "mpegts", "truehd")
+# Their headers promise a length that was not guessed by FFmpeg from the rate of bytes.
+_TIMED = ("aiff", "ape", "asf", "caf", "mov", "mpc8", "tak", "tta", "w64", "wav", "wv")
+_LOSSLESS = ("alac", "ape", "flac", "mlp", "shorten", "tak", "truehd", "tta", "wavpack")
+# What may be missing at the end: FFmpeg's own rounding of times, and padding of encoders.
+_SLACK_SECONDS, _SLACK_SHARE = 0.5, 0.02
+
+
+class _Frame(NamedTuple):
+    """Float32 `[sample, channel]`, their rate in Hz, and whether they have more than 16 bits."""
+
+    rate: int
+    samples: np.ndarray
+    is_fine: bool
+
+
+class Source:
+    """The first audio stream of a file.
+
+    Attributes:
+        rate: in Hz.
+        num_channels: of the stream, in the order of WAVE.
+        num_samples: None: what containers say is rounded.
+        subtype: of the samples' coding, as libsndfile would call it where it has no loss and more
+            than 16 bits (`PCM_32`), else FFmpeg's name of the codec in upper case.
+        notes: what a person has to know, such as that there are other streams.
+    """
+
+    def __init__(self, file: BinaryIO, kind: str) -> None:
+        """Opens the file and decodes its first frame.
+
+        Args:
+            file: binary, seekable.
+            kind: as `recognition` calls it; empty where it is not known.
+
+        Raises:
+            AudioError: it is no recording, or cannot be decoded.
+            MissingDecoderError: PyAV is not installed.
+        """
+        self._av = _load()
+        demuxers = _DEMUXERS.split(",")
+        if not kind:
+            demuxers = [name for name in demuxers if name not in _BY_CHANCE]
+        try:
+            file.seek(0)
+            self._container = self._av.open(
+                file,
+                options={"format_whitelist": ",".join(demuxers), "protocol_whitelist": "none"},
+                io_open=_refuse,
+                metadata_errors="replace",
+            )
+        except (self._av.error.FFmpegError, OSError, ValueError) as error:
+            raise limits.AudioError(f"cannot be decoded: {_plain(error)}") from error
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        streams = self._container.streams
+        if not streams.audio:
+            what = "video, but no sound" if streams.video else "no sound"
+            raise limits.AudioError(f"there is {what} in it")
+        self._stream = streams.audio[0]
+        self.notes = list(_about(streams))
+        self.num_samples: int | None = None
+        self._decoded = 0
+        self._frames = self._decode()
+        self._first = next(self._frames, None)
+        if self._first is None:
+            raise limits.AudioError("empty: it has no samples")
+        self.rate, self.num_channels = self._first.rate, self._first.samples.shape[1]
+        limits.check_rate_and_channels(self.rate, self.num_channels)
+        codec = self._stream.codec_context.name
+        self.subtype = codec.upper()
+        if self._first.is_fine and codec.startswith((*_LOSSLESS, "pcm_")):
+            self.subtype = "PCM_32"
+
+    def _decode(self) -> Iterator["_Frame"]:
+        context = self._stream.codec_context
+        skip = _missing_skip(context)
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+                if packet is None:
+                    return
+                frames = packet.decode()
+            except (self._av.error.FFmpegError, OSError, ValueError) as error:
+                at = f" after {self._decoded / self.rate:.1f} s" if self._decoded else ""
+                raise limits.AudioError(f"damaged or cut short{at}: {_plain(error)}") from error
+            for frame in frames:
+                samples = _samples(frame)
+                left_out, skip = min(skip, len(samples)), max(skip - len(samples), 0)
+                yield _Frame(frame.sample_rate, samples[left_out:], frame.format.bytes > 2)
+
+    def blocks(self, num_samples: int) -> Iterator[np.ndarray]:
+        """All samples, once.
+
+        Args:
+            num_samples: in each block but the last.
+
+        Yields:
+            Float32 `[sample, channel]`, full scale 1.
+
+        Raises:
+            AudioError: damaged, cut short, or of another rate or number of channels from somewhere
+                on.
+        """
+        yield from _in_blocks(self._all_samples(), num_samples)
+
+    def _all_samples(self) -> Iterator[np.ndarray]:
+        frame, self._first = self._first, None
+        while frame is not None:
+            if (frame.rate, frame.samples.shape[1]) != (self.rate, self.num_channels):
+                raise limits.AudioError(
+                    f"its rate or its number of channels changes after "
+                    f"{self._decoded / self.rate:.1f} s; cut it there into two files"
+                )
+            self._decoded += len(frame.samples)
+            yield frame.samples
+            frame = next(self._frames, None)
+        self._check_length()
+
+    def _check_length(self) -> None:
+        """Whether as much was decoded as the container promises."""
+        if self._container.format.name.partition(",")[0] not in _TIMED or not self._stream.duration:
+            return
+        promised = float(self._stream.duration * self._stream.time_base)
+        done = self._decoded / self.rate
+        if done < promised - max(_SLACK_SECONDS, _SLACK_SHARE * promised):
+            raise limits.AudioError(
+                f"cut short: its header promises {promised:.1f} s, {done:.1f} are there"
+            )
+
+    def close(self) -> None:
+        """Lets go of the file, which stays open."""
+        self._container.close()
+
+
+def _load() -> types.ModuleType:
+    try:
+        import av
+        import av.error
+    except ImportError as error:
+        raise limits.MissingDecoderError(
+            f"libsndfile cannot decode it, and PyAV, which can, is not installed: {INSTALL}"
+        ) from error
+    return av
+
+
+def _refuse(url: str, *_: Any) -> Any:
+    raise OSError(f"it names another file ({url!r}), which is not opened")
+
+
+def _about(streams: Any) -> Iterator[str]:
+    if len(streams.audio) > 1:
+        yield f"has {len(streams.audio)} audio streams; the first one is taken"
+    pictures = [s for s in streams.video if _is_picture(s)]
+    if pictures:
+        yield "has a cover picture, which is left out"
+    if len(streams.video) > len(pictures):
+        yield "has video, which is left out"
+
+
+def _is_picture(stream: Any) -> bool:
+    return bool(getattr(stream.disposition, "value", 0) & 0x400) or stream.codec_context.name in (
+        "mjpeg", "png", "bmp", "gif", "webp",
+    )  # fmt: skip
+
+
+def _in_blocks(pieces: Iterable[np.ndarray], num_samples: int) -> Iterator[np.ndarray]:
+    """The same samples, `num_samples` at a time."""
+    waiting: list[np.ndarray] = []
+    count = 0
+    for piece in pieces:
+        waiting.append(piece)
+        count += len(piece)
+        if count >= num_samples:
+            joined = np.concatenate(waiting)
+            whole = count // num_samples * num_samples
+            yield from np.split(joined[:whole], whole // num_samples)
+            waiting, count = [joined[whole:]], count - whole
+    if count:
+        yield np.concatenate(waiting)
+
+
+def _missing_skip(context: Any) -> int:
+    """Samples of an Opus encoder's delay that FFmpeg would leave in.
+
+    Its demuxers of Matroska and MP4 count the delay, which is of 48,000 Hz (RFC 7845), at the
+    rate that the recording had before it was encoded.
+    """
+    header = context.extradata or b""
+    if context.name not in ("opus", "libopus") or header[:8] != b"OpusHead" or len(header) < 12:
+        return 0
+    return max(int.from_bytes(header[10:12], "little") - int(context.delay), 0)
+
+
+def _samples(frame: Any) -> np.ndarray:
+    """Float32 `[sample, channel]` of one frame."""
+    values = frame.to_ndarray()
+    channels = len(frame.layout.channels)
+    values = values.T if frame.format.is_planar else values.reshape(-1, channels)
+    if values.dtype == np.uint8:
+        return (values.astype(np.float32) - 128) / np.float32(128)
+    if np.issubdtype(values.dtype, np.integer):
+        return (values / -float(np.iinfo(values.dtype).min)).astype(np.float32)
+    return np.ascontiguousarray(values, np.float32)
+
+
+_PLAINER = {
+    "Invalid data found when processing input": "FFmpeg finds no valid data",
+    "End of file": "it ends too early",
+}
+
+
+def _plain(error: Exception) -> str:
+    text = str(getattr(error, "strerror", None) or error).partition(": '")[0]
+    return _PLAINER.get(text, text)

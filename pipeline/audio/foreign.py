@@ -1,0 +1,123 @@
+"""Containers that FFmpeg reads: are they whole, and does nothing follow that FFmpeg would not read.
+
+References: ISO/IEC 14496-12 (MP4), RFC 9559 (Matroska), RFC 8794 (EBML), Microsoft Advanced Systems
+Format 1.20.03 (ASF), RFC 4867 (AMR).
+"""
+
+from typing import BinaryIO
+
+from pipeline.audio import limits
+
+_ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
+
+
+def _cut(name: str, promised: int, present: int) -> limits.AudioError:
+    return limits.AudioError(
+        f"cut short: its part {name} promises {promised} bytes, {present} are there"
+    )
+
+
+def check_mp4(file: BinaryIO, size: int) -> None:
+    """The boxes of an MP4 (also m4a, 3gp, mov) reach its end, and there is one index."""
+    position, index_at = 0, None
+    while position + 8 <= size:
+        file.seek(position)
+        length, name = int.from_bytes(file.read(4), "big"), file.read(4)
+        if length == 1:
+            length = int.from_bytes(file.read(8), "big")
+        elif length == 0:
+            length = size - position
+        if length < 8 or not all(0x20 <= byte < 0x7F or byte == 0xA9 for byte in name):
+            break
+        if name == b"moov":
+            if index_at is not None:
+                raise limits.two_recordings(position)
+            index_at = position
+        if position + length > size:
+            raise _cut(name.decode("latin-1"), length, size - position)
+        position += length
+    if index_at is None:
+        raise limits.AudioError(
+            "cut short: its index (moov), which recorders write last, is missing"
+        )
+    if size - position > limits.HARMLESS_REST_BYTES:
+        raise limits.AudioError(
+            f"damaged: {size - position} bytes follow at byte {position} that belong to no part"
+        )
+
+
+def check_matroska(file: BinaryIO, size: int) -> None:
+    """The segments of a Matroska or WebM file reach its end."""
+    position = 0
+    while position + 12 <= size:
+        file.seek(position)
+        head = file.read(16)
+        id_bytes = 9 - head[0].bit_length()
+        length, length_bytes = _ebml_length(head[id_bytes:])
+        if length is None:
+            # Browsers record so: the length is not known, up to the end.
+            return
+        end = position + id_bytes + length_bytes + length
+        if id_bytes > 4 or not length_bytes:
+            return
+        if end > size:
+            raise _cut("Segment", length, size - position)
+        position = end
+
+
+def _ebml_length(head: bytes) -> tuple[int | None, int]:
+    """A number of variable length, None if it is the sign for an unknown one; and its bytes."""
+    count = 9 - head[0].bit_length() if head else 9
+    if count > 8 or len(head) < count:
+        return 0, 0
+    value = int.from_bytes(head[:count], "big") & ((1 << 7 * count) - 1)
+    return (None if value == (1 << 7 * count) - 1 else value), count
+
+
+def check_asf(file: BinaryIO, size: int) -> None:
+    """The objects of an ASF file (also WMA, WMV) reach its end."""
+    position = 0
+    while position + 24 <= size:
+        file.seek(position)
+        name, length = file.read(16), int.from_bytes(file.read(8), "little")
+        if position and name == _ASF_HEADER:
+            raise limits.two_recordings(position)
+        if length < 24:
+            # A live stream does not know its length.
+            return
+        if position + length > size:
+            raise _cut("Data" if name == _ASF_DATA else "Header", length, size - position)
+        position += length
+
+
+def check_avi(file: BinaryIO, size: int) -> None:
+    """The RIFF chunks of an AVI reach its end."""
+    position = 0
+    while position + 12 <= size:
+        file.seek(position)
+        name, length, kind = file.read(4), int.from_bytes(file.read(4), "little"), file.read(4)
+        if name == b"RIFF" and kind == b"AVI " and position:
+            raise limits.two_recordings(position)
+        if name == b"RIFF" and length in (0, 0xFFFFFFFF):
+            return
+        if name not in (b"RIFF", b"JUNK", b"idx1"):
+            break
+        if position + 8 + length > size:
+            raise _cut(name.decode(), length, size - position - 8)
+        position += 8 + length + length % 2
+    if size - position > limits.HARMLESS_REST_BYTES:
+        raise limits.AudioError(
+            f"damaged: {size - position} bytes follow at byte {position} that belong to no part"
+        )
+
+
+def check_amr(file: BinaryIO, size: int) -> None:
+    """No other AMR file follows."""
+    file.seek(1)
+    place, last = 1, b""
+    while block := file.read(2**20):
+        found = (last + block).find(b"#!AMR")
+        if found >= 0:
+            raise limits.two_recordings(place - len(last) + found)
+        place, last = place + len(block), block[-4:]
