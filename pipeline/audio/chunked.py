@@ -15,7 +15,6 @@ _NO_SAMPLES = "cut short before its first sample, or without any"
 # From here on, a length of 32 bits says that the writer did not know it; and one of 64.
 UNKNOWN_LENGTH = 0x7FFFF000
 _UNKNOWN_LONG = 2**63 - 2**32
-_MAX_RIFF_BYTES = 2**32 - 2**16
 # Codings in `fmt ` that libsndfile reads, and further ones that FFmpeg does: ADPCM of several
 # kinds, G.723.1, G.726, TrueSpeech, MPEG, AC-3, DTS, WMA, AAC, ATRAC, Vorbis, Opus, FLAC.
 _CODINGS = (1, 2, 3, 6, 7, 0x11, 0x31, 0x38, 0xFFFE)
@@ -40,11 +39,13 @@ class Chunks:
         plain: whether libsndfile reads this coding.
         patches: what is to be read at which position instead of what is there.
         notes: what was assumed.
+        trim: of a coding in packets, the samples before the recording and those of it.
     """
 
     plain: bool = True
     patches: Mapping[int, bytes] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    trim: tuple[int, int] | None = None
 
 
 def is_open(length: int, *, empty: bool = False) -> bool:
@@ -96,23 +97,23 @@ def check_riff(file: BinaryIO, size: int) -> Chunks:
     else:
         raise limits.AudioError(_NO_SAMPLES)
     present = size - position
-    at = position - 4
     if length == 0xFFFFFFFF and data_bytes_64 is not None and ds64_at is not None:
         length = data_bytes_64
-        left_open = length == 0 and present > 0
-        patch = {ds64_at: present.to_bytes(8, "little")}
+        left_open, at, field = length == 0 and present > 0, ds64_at, 8
     else:
         # A WAVE without samples knows its whole length, and that it goes on after them. An AIFF's
         # length includes eight bytes in front of the samples.
         empty = not present or (not aiff and position < whole + 8 < UNKNOWN_LENGTH)
         left_open = is_open(length, empty=empty) and (length == 0 or length > present)
-        known = present <= _MAX_RIFF_BYTES
-        patch = {at: present.to_bytes(4, order) if known else b"\xff\xff\xff\xff"}
+        at, field = position - 4, 4
     if left_open:
         if not present:
             raise limits.AudioError(_NO_SAMPLES)
+        # What 32 bits do not hold is left open, and libsndfile goes on to the end.
+        known = min(present, 0xFFFFFFFF) if field == 4 else present
+        patches[at] = known.to_bytes(field, order)
         # The samples of AIFF come after eight bytes more.
-        return Chunks(plain, patches | patch, (note(present - 8 * aiff, frame_bytes),))
+        return Chunks(plain, patches, (note(present - 8 * aiff, frame_bytes),))
     _check_rest(file, order, position, length, size)
     return Chunks(plain, patches)
 
@@ -134,9 +135,10 @@ def _check_fmt(fields: bytes, order: _Order) -> tuple[int, bool]:
         )
     if coding == 0xFFFE and len(fields) >= 26:
         coding = int.from_bytes(fields[24:26], order)
-    if coding not in (*_CODINGS, *_FFMPEG_CODINGS):
+    plain = coding in _CODINGS
+    if not plain and coding not in _FFMPEG_CODINGS:
         raise limits.AudioError(f"cannot be decoded: a WAVE of the unknown coding {coding:#06x}")
-    return max(frame_bytes, 1), coding in _CODINGS
+    return max(frame_bytes, 1), plain
 
 
 def _check_comm(fields: bytes, kind: bytes) -> tuple[int, bool]:
@@ -203,42 +205,40 @@ def _check_w64_rest(file: BinaryIO, position: int, length: int, size: int) -> No
 def check_caf(file: BinaryIO, size: int) -> Chunks:
     """Apple's CAF: lengths of 64 bits; -1 for samples up to the end of the file."""
     position, frame_bytes, plain = 8, 1, True
+    data_at = data_bytes = 0
+    trim = None
     while position + 12 <= size:
         file.seek(position)
         name, length = file.read(4), int.from_bytes(file.read(8), "big", signed=True)
+        present = size - position - 12
+        if data_at and name == b"caff":
+            raise limits.two_recordings(position)
+        if data_at and (not _is_name(name) or not 0 <= length <= present):
+            break
         position += 12
-        present = size - position
         if name == b"desc":
             fields = file.read(32)
             plain = fields[8:12] in _CAF_CODINGS
             frame_bytes = int.from_bytes(fields[16:20], "big") or 1
-        if name == b"data" and length in (-1, 0) and present > 4:
-            patch = {position - 8: present.to_bytes(8, "big")}
-            # Four bytes count the edits.
-            return Chunks(plain, patch, (note(present - 4, frame_bytes),))
+        if name == b"pakt":
+            fields = file.read(24)
+            trim = int.from_bytes(fields[16:20], "big"), int.from_bytes(fields[8:16], "big")
+        if name == b"data":
+            if length in (-1, 0) and present > 4:
+                patch = {position - 8: present.to_bytes(8, "big")}
+                # Four bytes count the edits.
+                return Chunks(plain, patch, (note(present - 4, frame_bytes),), trim)
+            data_at, data_bytes = position, length
+            if length > present:
+                limits.compare(length, present, 1)
         if length < 0:
             raise limits.AudioError("its header is damaged: a part of it has a negative length")
-        if name == b"data":
-            _check_caf_rest(file, position, length, size)
-            return Chunks(plain)
         position += length
-    raise limits.AudioError(_NO_SAMPLES)
-
-
-def _check_caf_rest(file: BinaryIO, position: int, length: int, size: int) -> None:
-    if length > size - position:
-        limits.compare(length, size - position, 1)
-    rest = position + length
-    while rest + 12 <= size:
-        file.seek(rest)
-        name, bytes_ = file.read(4), int.from_bytes(file.read(8), "big", signed=True)
-        if name == b"caff":
-            raise limits.two_recordings(rest)
-        if not _is_name(name) or bytes_ < 0 or rest + 12 + bytes_ > size:
-            break
-        rest += 12 + bytes_
-    if size - rest > limits.HARMLESS_REST_BYTES:
-        limits.compare(length, size - position, 1)
+    if not data_at:
+        raise limits.AudioError(_NO_SAMPLES)
+    if size - position > limits.HARMLESS_REST_BYTES:
+        limits.compare(data_bytes, size - data_at, 1)
+    return Chunks(plain, trim=trim)
 
 
 def _check_rest(file: BinaryIO, order: _Order, position: int, length: int, size: int) -> None:

@@ -7,7 +7,7 @@ such recording comes.
 
 import types
 from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -28,15 +28,9 @@ _BY_CHANCE = ("aac", "ac3", "dts", "dv", "eac3", "loas", "mlp", "mp3", "mpeg", "
 _TIMED = ("aiff", "ape", "asf", "caf", "mov", "mpc8", "tak", "tta", "w64", "wav", "wv")
 _LOSSLESS = ("alac", "ape", "flac", "mlp", "shorten", "tak", "truehd", "tta", "wavpack")
 # What may be missing at the end: FFmpeg's own rounding of times, and padding of encoders.
+# FFmpeg's flag for leaving it to us what belongs to the recording.
+_SKIP_MANUAL = 1 << 29
 _SLACK_SECONDS, _SLACK_SHARE = 0.5, 0.02
-
-
-class _Frame(NamedTuple):
-    """Float32 `[sample, channel]`, their rate in Hz, and whether they have more than 16 bits."""
-
-    rate: int
-    samples: np.ndarray
-    is_fine: bool
 
 
 class Source:
@@ -51,18 +45,21 @@ class Source:
         notes: what a person has to know, such as that there are other streams.
     """
 
-    def __init__(self, file: BinaryIO, kind: str) -> None:
+    def __init__(self, file: BinaryIO, kind: str, trim: tuple[int, int] | None = None) -> None:
         """Opens the file and decodes its first frame.
 
         Args:
             file: binary, seekable.
             kind: as `recognition` calls it; empty where it is not known.
+            trim: the decoded samples that come before the recording, and those of the recording;
+                None where FFmpeg finds that out for itself.
 
         Raises:
             AudioError: it is no recording, or cannot be decoded.
             MissingDecoderError: PyAV is not installed.
         """
         self._av = _load()
+        self._trim = trim
         demuxers = _DEMUXERS.split(",")
         if not kind:
             demuxers = [name for name in demuxers if name not in _BY_CHANCE]
@@ -91,34 +88,64 @@ class Source:
         self.notes = list(_about(streams))
         self.num_samples: int | None = None
         self._decoded = 0
+        self._resampler: Any = None
+        self._is_fine = False
+        self.rate, self.num_channels = 1, 0
         self._frames = self._decode()
         self._first = next(self._frames, None)
         if self._first is None:
+            self._check_length()
             raise limits.AudioError("empty: it has no samples")
-        self.rate, self.num_channels = self._first.rate, self._first.samples.shape[1]
-        limits.check_rate_and_channels(self.rate, self.num_channels)
-        codec = self._stream.codec_context.name
+        codec = str(self._stream.codec_context.name)
         self.subtype = codec.upper()
-        if self._first.is_fine and codec.startswith((*_LOSSLESS, "pcm_")):
+        if self._is_fine and codec.startswith((*_LOSSLESS, "pcm_")):
             self.subtype = "PCM_32"
 
-    def _decode(self) -> Iterator["_Frame"]:
+    def _decode(self) -> Iterator[np.ndarray]:
         context = self._stream.codec_context
-        skip = _missing_skip(context)
+        skip = _missing_skip(context) if self._trim is None else self._trim[0]
+        left = None if self._trim is None else self._trim[1]
+        if self._trim is not None:
+            context.flags2 |= _SKIP_MANUAL
         packets = self._container.demux(self._stream)
-        while True:
+        ended = False
+        while not ended:
             try:
                 packet = next(packets, None)
-                if packet is None:
-                    return
-                frames = packet.decode()
+                ended = packet is None
+                frames = self._to_float(packet.decode() if packet is not None else None)
             except (self._av.error.FFmpegError, OSError, ValueError) as error:
                 at = f" after {self._decoded / self.rate:.1f} s" if self._decoded else ""
                 raise limits.AudioError(f"damaged or cut short{at}: {_plain(error)}") from error
-            for frame in frames:
-                samples = _samples(frame)
-                left_out, skip = min(skip, len(samples)), max(skip - len(samples), 0)
-                yield _Frame(frame.sample_rate, samples[left_out:], frame.format.bytes > 2)
+            for samples in frames:
+                kept = samples[skip : None if left is None else skip + left]
+                skip = max(skip - len(samples), 0)
+                left = None if left is None else left - len(kept)
+                if len(kept):
+                    yield kept
+
+    def _to_float(self, frames: Any) -> Iterator[np.ndarray]:
+        """Frames as float32 `[sample, channel]`; None for what is left at the end.
+
+        PyAV's own conversion to arrays reads beyond the planes of a frame with eight channels or
+        more, so FFmpeg interleaves them first.
+        """
+        for frame in (None,) if frames is None else frames:
+            if frame is not None:
+                shape = frame.sample_rate, frame.layout.nb_channels
+                if self._resampler is None:
+                    self.rate, self.num_channels = shape
+                    limits.check_rate_and_channels(*shape)
+                    self._is_fine = frame.format.bytes > 2
+                    self._resampler = self._av.AudioResampler("flt", frame.layout, shape[0])
+                if shape != (self.rate, self.num_channels):
+                    raise limits.AudioError(
+                        "its rate or its number of channels changes after "
+                        f"{self._decoded / self.rate:.1f} s; cut it there into two files"
+                    )
+            if self._resampler is not None:
+                for piece in self._resampler.resample(frame):
+                    yield piece.to_ndarray().reshape(-1, self.num_channels)
 
     def blocks(self, num_samples: int) -> Iterator[np.ndarray]:
         """All samples, once.
@@ -136,23 +163,22 @@ class Source:
         yield from _in_blocks(self._all_samples(), num_samples)
 
     def _all_samples(self) -> Iterator[np.ndarray]:
-        frame, self._first = self._first, None
-        while frame is not None:
-            if (frame.rate, frame.samples.shape[1]) != (self.rate, self.num_channels):
-                raise limits.AudioError(
-                    f"its rate or its number of channels changes after "
-                    f"{self._decoded / self.rate:.1f} s; cut it there into two files"
-                )
-            self._decoded += len(frame.samples)
-            yield frame.samples
-            frame = next(self._frames, None)
+        block, self._first = self._first, None
+        while block is not None:
+            self._decoded += len(block)
+            yield block
+            block = next(self._frames, None)
         self._check_length()
 
     def _check_length(self) -> None:
         """Whether as much was decoded as the container promises."""
-        if self._container.format.name.partition(",")[0] not in _TIMED or not self._stream.duration:
+        stream = self._stream
+        if self._trim is not None:
+            promised = self._trim[1] / self.rate
+        elif self._container.format.name.partition(",")[0] in _TIMED and stream.duration:
+            promised = float(stream.duration * stream.time_base)
+        else:
             return
-        promised = float(self._stream.duration * self._stream.time_base)
         done = self._decoded / self.rate
         if done < promised - max(_SLACK_SECONDS, _SLACK_SHARE * promised):
             raise limits.AudioError(
@@ -221,18 +247,6 @@ def _missing_skip(context: Any) -> int:
     if context.name not in ("opus", "libopus") or header[:8] != b"OpusHead" or len(header) < 12:
         return 0
     return max(int.from_bytes(header[10:12], "little") - int(context.delay), 0)
-
-
-def _samples(frame: Any) -> np.ndarray:
-    """Float32 `[sample, channel]` of one frame."""
-    values = frame.to_ndarray()
-    channels = len(frame.layout.channels)
-    values = values.T if frame.format.is_planar else values.reshape(-1, channels)
-    if values.dtype == np.uint8:
-        return (values.astype(np.float32) - 128) / np.float32(128)
-    if np.issubdtype(values.dtype, np.integer):
-        return (values / -float(np.iinfo(values.dtype).min)).astype(np.float32)
-    return np.ascontiguousarray(values, np.float32)
 
 
 _PLAINER = {

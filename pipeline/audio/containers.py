@@ -32,6 +32,8 @@ class Part:
         patches: what decoders are to read at which position, counted from `start`.
         num_samples: per channel, where the header's number must be compared with what is decoded;
             None where the decoder tells, if anything does.
+        trim: samples that FFmpeg decodes before the recording, and those of it; None where it
+            knows.
     """
 
     start: int
@@ -39,6 +41,7 @@ class Part:
     decoder: str
     patches: Mapping[int, bytes] = dataclasses.field(default_factory=dict)
     num_samples: int | None = None
+    trim: tuple[int, int] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,11 +93,12 @@ def check(file: BinaryIO) -> Container:
     elif kind in _FOREIGN:
         _FOREIGN[kind](inner, size - start)
     file.seek(0)
-    moved = (
-        dataclasses.replace(part, start=part.start + start, stop=part.stop + start)
-        for part in parts
-    )
-    return Container(kind or "", tuple(moved), notes, head)
+    if start:
+        parts = [
+            dataclasses.replace(part, start=part.start + start, stop=part.stop + start)
+            for part in parts
+        ]
+    return Container(kind or "", tuple(parts), notes, head)
 
 
 def _after_tags(file: BinaryIO, size: int) -> int:
@@ -118,7 +122,9 @@ def _check_flac(file: BinaryIO, size: int) -> _Found:
     header = file.read(flac.HEADER_BYTES)
     promised = flac.num_samples(header)
     patches = flac.without_length(header) if promised and len(header) == flac.HEADER_BYTES else {}
-    return [Part(0, size, LIBSNDFILE, patches, promised)], ()
+    # Whatever follows the last frame is taken for more sound, so that tags are kept out.
+    stop = size - mpeg.trailing_bytes(file, size)
+    return [Part(0, stop, LIBSNDFILE, patches, promised)], ()
 
 
 def _check_ogg(file: BinaryIO, size: int) -> _Found:
@@ -130,7 +136,7 @@ def _check_ogg(file: BinaryIO, size: int) -> _Found:
 
 def _check_mp3(file: BinaryIO, size: int) -> _Found:
     start = mpeg.find(file.read(recognition.HEAD_BYTES)) or 0
-    frames = mpeg.walk(file, size, start)
+    frames = mpeg.walk(file, size - mpeg.trailing_bytes(file, size), start)
     notes = [f"begins within a frame: its first {start} bytes are left out"] if start else []
     parts = []
     for part in frames.parts:
@@ -161,7 +167,7 @@ def _of_chunks(check_: Callable[[BinaryIO, int], chunked.Chunks]) -> Callable[..
     def checker(file: BinaryIO, size: int) -> _Found:
         chunks = check_(file, size)
         decoder = LIBSNDFILE if chunks.plain else FFMPEG
-        return [Part(0, size, decoder, chunks.patches)], chunks.notes
+        return [Part(0, size, decoder, chunks.patches, trim=chunks.trim)], chunks.notes
 
     return checker
 

@@ -28,6 +28,15 @@ _MAX_WAV_BYTES = 2**32 - 2**16
 _BLOCK = 2**18
 _QUALITY = "HQ"
 SUBTYPES = ("PCM_16", "FLOAT")
+# By the number of channels: which of Vorbis' each of WAVE's is (Vorbis I, 4.3.9; Opus: RFC 7845).
+# libsndfile leaves them as they are.
+_WAVE_FROM_VORBIS = {
+    3: [0, 2, 1],
+    5: [0, 2, 1, 3, 4],
+    6: [0, 2, 1, 5, 3, 4],
+    7: [0, 2, 1, 6, 5, 3, 4],
+    8: [0, 2, 1, 7, 5, 6, 3, 4],
+}
 
 AudioError = limits.AudioError
 
@@ -106,13 +115,14 @@ class Reader:
             )
         if part.decoder == containers.LIBSNDFILE:
             try:
-                return _Plain(file, part.num_samples)
+                return _Plain(file, part.num_samples, kind == "ogg")
             except soundfile.LibsndfileError as error:
-                # Codings that libsndfile has no decoder for, in containers that it reads.
-                if "unsupported" not in str(error):
+                # Codings that libsndfile has no decoder for, in containers that it reads. Each page
+                # of an Ogg file has been found to be whole.
+                if "unsupported" not in str(error) and kind != "ogg":
                     raise
         try:
-            return compressed.Source(file, kind)
+            return compressed.Source(file, kind, part.trim)
         except (AudioError, limits.MissingDecoderError):
             if kind:
                 raise
@@ -192,32 +202,47 @@ class Reader:
 class _Plain:
     """What libsndfile decodes; the same attributes and methods as `compressed.Source`."""
 
-    def __init__(self, file: BinaryIO, promised: int | None) -> None:
-        """Opens the file; `promised` samples are those of a header that libsndfile does not see."""
+    def __init__(self, file: BinaryIO, promised: int | None, ogg: bool) -> None:
+        """Opens the file.
+
+        Args:
+            file: binary, seekable.
+            promised: samples by a header that libsndfile does not see.
+            ogg: more than two channels come in the order of Vorbis, not in that of WAVE.
+        """
         self._sound = _ForwardFile(file)
         self.rate, self.num_channels = int(self._sound.samplerate), int(self._sound.channels)
         self.subtype = str(self._sound.subtype)
         limits.check_rate_and_channels(self.rate, self.num_channels)
         frames = int(self._sound.frames)
         # A FLAC encoder that writes into a pipe leaves the number open.
+        self._hidden = promised is not None
         self.num_samples = promised or (None if frames >= 2**62 else frames)
         self.notes: list[str] = []
+        self._order = _WAVE_FROM_VORBIS.get(self.num_channels) if ogg else None
 
     def blocks(self, num_samples: int) -> Iterator[np.ndarray]:
         """Float32 `[sample, channel]`, `num_samples` at a time; once."""
         done, promised = 0, self.num_samples
-        while True:
-            # One more than there should be: whether more follow is to be known.
-            left = num_samples if promised is None else max(promised - done, 0) + 1
-            block = self._sound.read(min(num_samples, left), dtype="float32", always_2d=True)
+        while promised is None or done < promised:
+            size = num_samples if promised is None else min(num_samples, promised - done)
+            block = self._sound.read(size, dtype="float32", always_2d=True)
             if not len(block):
                 break
             done += len(block)
-            yield block
+            yield block if self._order is None else block[:, self._order]
         if promised is not None and done < promised:
             raise AudioError(f"cut short: its header promises {promised} samples, {done} are there")
-        if promised is not None and done > promised:
-            raise AudioError(f"its header promises {promised} samples, but {done} follow it")
+        if self._hidden and self._goes_on():
+            raise AudioError(f"its header promises {promised} samples, but more follow")
+
+    def _goes_on(self) -> bool:
+        """Whether anything follows the last sample that a header promises."""
+        try:
+            return len(self._sound.read(1)) > 0
+        except soundfile.LibsndfileError:
+            # What follows is no frame, or none that is whole.
+            return True
 
     def close(self) -> None:
         """Lets go of the file, which stays open."""

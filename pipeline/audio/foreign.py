@@ -20,7 +20,7 @@ def _cut(name: str, promised: int, present: int) -> limits.AudioError:
 
 def check_mp4(file: BinaryIO, size: int) -> None:
     """The boxes of an MP4 (also m4a, 3gp, mov) reach its end, and there is one index."""
-    position, index_at = 0, None
+    position, index_at, begun_at = 0, None, 0
     while position + 8 <= size:
         file.seek(position)
         length, name = int.from_bytes(file.read(4), "big"), file.read(4)
@@ -32,8 +32,10 @@ def check_mp4(file: BinaryIO, size: int) -> None:
             break
         if name == b"moov":
             if index_at is not None:
-                raise limits.two_recordings(position)
+                raise limits.two_recordings(begun_at or position)
             index_at = position
+        if name == b"ftyp":
+            begun_at = position
         if position + length > size:
             raise _cut(name.decode("latin-1"), length, size - position)
         position += length

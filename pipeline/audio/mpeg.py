@@ -154,7 +154,7 @@ def walk(file: BinaryIO, size: int, start: int = 0) -> Frames:
         head = data[place - base : place - base + 4]
         length = frame_bytes(head)
         if length is None:
-            tag = _tag_bytes(file, place, size)
+            tag = _tag_bytes(file, place)
             finish()
             if not tag:
                 return Frames(tuple(parts), place, 0)
@@ -187,8 +187,8 @@ def id3_bytes(head: bytes) -> int:
     return 10 + length + 10 * (head[5] >> 4 & 1)
 
 
-def _tag_bytes(file: BinaryIO, place: int, size: int) -> int:
-    """The length of what lies between or after frames and is no sound: tags, zeros at the end."""
+def _tag_bytes(file: BinaryIO, place: int) -> int:
+    """The length of a tag between frames; 0 where there is none."""
     file.seek(place)
     head = file.read(2**17)
     if head.startswith(b"TAG"):
@@ -199,6 +199,23 @@ def _tag_bytes(file: BinaryIO, place: int, size: int) -> int:
     if head.startswith(b"LYRICSBEGIN"):
         end = head.find(b"LYRICS200")
         return end + 9 if end >= 0 else 0
-    if not head.strip(b"\0") and place + len(head) >= size:
-        return len(head)
     return id3_bytes(head)
+
+
+def trailing_bytes(file: BinaryIO, size: int) -> int:
+    """The length of tags (ID3v1, APE) and zeros at the end of a file."""
+    file.seek(max(size - 2**16, 0))
+    tail = file.read()
+    rest = tail
+    while True:
+        before = len(rest)
+        if rest[-128:].startswith(b"TAG"):
+            rest = rest[:-128]
+        elif rest[-32:].startswith(b"APETAGEX"):
+            # The footer counts itself, but not a header of as many bytes.
+            length = int.from_bytes(rest[-20:-16], "little") + 32 * (rest[-9] >> 7)
+            rest = rest[: -max(length, 32)]
+        elif rest.endswith(bytes(64)):
+            rest = rest.rstrip(b"\0")
+        if len(rest) == before:
+            return len(tail) - len(rest)

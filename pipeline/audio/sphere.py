@@ -105,6 +105,8 @@ def check(file: BinaryIO, size: int) -> dict[int, bytes]:
             f"its SPHERE header names an order of bytes {_short(order)}, not {digits}"
         )
     limits.compare(count * channels * width, size - header_bytes, channels * width)
+    if b" -r " not in header:
+        return {}
     return {
         16 + found.start(): found[1] + b" -i " + found[2] + b" " * len(found[3])
         for found in re.finditer(rb"(?m)^(\w+) -r (\d+)(\.0*)\s*?$", header)

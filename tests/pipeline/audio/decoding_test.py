@@ -201,7 +201,7 @@ LIES = {
     "riff promises fewer": (with_data_bytes(FEW_SAMPLES, 100), "promises 100 bytes .* 8000"),
     "riff promises none": (with_data_bytes(FEW_SAMPLES, 0), "promises 0 bytes"),
     "flac promises more": (with_flac_count(WHOLE["flac"], 30000), "30000 samples, 20000 are there"),
-    "flac promises fewer": (with_flac_count(WHOLE["flac"], 100), "promises 100 .* 20000"),
+    "flac promises fewer": (with_flac_count(WHOLE["flac"], 100), "promises 100 samples, but more"),
     "flac promises years": (with_flac_count(WHOLE["flac"], 2**36 - 1), "hours"),
     "no sphere rate": (sphere(signal(), drop=["sample_rate"]), "damaged: it has no sample_rate"),
     "sphere at 0 Hz": (sphere(signal(), sample_rate=0), "0 samples a second"),
