@@ -6,6 +6,7 @@ import math
 import sys
 
 import keras
+from absl import logging
 
 from models import registry, separator
 from models.layers import fused_convolution, fused_lstm
@@ -64,6 +65,8 @@ def _train(
     if state.weights:
         folder.load_weights(state, model.load_weights)
     print(_headline(config, info, model, data), flush=True)
+    if config.mixed_precision and devices.emulates_bfloat16():
+        logging.warning("--mixed_precision: this processor emulates bfloat16, which is no faster")
     if state.epoch:
         print(f"going on after epoch {state.epoch}", flush=True)
         if before is not None:
@@ -161,6 +164,10 @@ def _objective(config: config_lib.Config) -> objectives.Objective:
 
 
 def _compile(model: keras.Model, config: config_lib.Config, steps: int) -> None:
+    if config.jit_compile and keras.backend.backend() == "torch":
+        raise config_lib.SettingsError(
+            "--jit_compile is for TensorFlow: PyTorch would compile anew in almost every step"
+        )
     jit = "auto" if keras.backend.backend() == "jax" else config.jit_compile
     for layers in (fused_lstm, fused_convolution):
         layers.set_fused(model, not (jit or devices.has_gpu()))

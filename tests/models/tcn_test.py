@@ -7,6 +7,7 @@ from models import registry, tcn
 
 def _random(network, seed=0):
     """The same network, no block of which is the identity."""
+    keras.utils.set_random_seed(seed)
     network.build((None, None, network.num_bins))
     rng = np.random.default_rng(seed)
     network.set_weights([w + rng.normal(size=w.shape) for w in network.get_weights()])

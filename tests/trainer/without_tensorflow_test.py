@@ -1,5 +1,6 @@
-"""Training where TensorFlow and Beam cannot be imported: on a machine with JAX and Keras alone."""
+"""Training where TensorFlow and Beam cannot be imported: with Keras on JAX or PyTorch alone."""
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -23,9 +24,17 @@ for name in ("tensorflow", "tensorflow_io", "apache_beam", "tensorboard"):
 """
 
 
+@pytest.fixture(scope="module", params=["jax", "torch"])
+def backend(request):
+    """A backend that is installed."""
+    if not importlib.util.find_spec(request.param):
+        pytest.skip(f"{request.param} is not installed")
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """Runs a program on JAX; returns the finished process."""
+def run(tmp_path_factory, backend):
+    """Runs a program on the backend; returns the finished process."""
     folder = tmp_path_factory.mktemp("customize")
     (folder / "sitecustomize.py").write_text(_CUSTOMIZE)
 
@@ -36,7 +45,7 @@ def run(tmp_path_factory):
             [sys.executable, *map(str, arguments)],
             env={
                 **os.environ,
-                "KERAS_BACKEND": "jax",
+                "KERAS_BACKEND": backend,
                 "PYTHONPATH": path,
                 # What is run a few times need not be compiled well.
                 "XLA_FLAGS": "--xla_backend_optimization_level=0",
@@ -51,7 +60,7 @@ def run(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_command_mixes_trains_validates_and_goes_on(small_dataset, tmp_path, run):
+def test_the_command_mixes_trains_validates_and_goes_on(small_dataset, tmp_path, run, backend):
     blocked = run("-c", "import tensorflow")
     assert blocked.returncode
     assert "import of tensorflow halted" in blocked.stderr
@@ -63,7 +72,7 @@ def test_the_command_mixes_trains_validates_and_goes_on(small_dataset, tmp_path,
     )  # fmt: skip
     result = run(*flags)
     assert result.returncode == 0, result.stderr
-    assert ", jax; ffn with " in result.stdout
+    assert f", {backend}; ffn with " in result.stdout
     history = json.loads((tmp_path / "last" / "state.json").read_text())["history"]
     assert [row["epoch"] for row in history] == [1, 2]
     assert all(np.isfinite(list(row.values())).all() for row in history)

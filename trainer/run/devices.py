@@ -1,12 +1,15 @@
 """What is computed on: all GPUs that the backend finds, or the processor."""
 
 import contextlib
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import keras
 
 from pipeline.io import cores
+
+_CPUINFO = pathlib.Path("/proc/cpuinfo")
 
 
 def describe() -> str:
@@ -23,12 +26,33 @@ def has_gpu() -> bool:
     return _count("gpu") > 0
 
 
+def emulates_bfloat16(cpuinfo: pathlib.Path = _CPUINFO) -> bool:
+    """Whether products in bfloat16 gain nothing, on a processor without instructions for them.
+
+    Args:
+        cpuinfo: where Linux says what the processor has; elsewhere the answer is no.
+    """
+    if has_gpu():
+        return False
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    # x86 calls them flags, ARM features.
+    rows = [line.partition(":") for line in lines]
+    known = {
+        w for name, _, words in rows if name.strip() in ("flags", "Features") for w in words.split()
+    }
+    return bool(known) and not known & {"amx_bf16", "avx512_bf16", "bf16"}
+
+
 def use_all() -> tuple[Callable[[], contextlib.AbstractContextManager[Any]], int]:
     """Spreads each batch over all GPUs.
 
     Returns:
         What gives the scope to make models in, and into how many parts a batch falls, each with a
-        loss of its own whose gradients are added up (JAX computes as if there were one device: 1).
+        loss of its own whose gradients are added up (JAX computes as if there were one device, and
+        PyTorch takes one alone: 1).
     """
     if _count("gpu") < 2:
         return contextlib.nullcontext, 1
@@ -50,6 +74,11 @@ def _count(kind: str) -> int:
         import tensorflow as tf
 
         return len(tf.config.list_logical_devices(kind.upper()))
+    if keras.backend.backend() == "torch":
+        import torch
+
+        # Keras does not list PyTorch's devices, and computes on the first.
+        return int(kind == "gpu" and torch.cuda.is_available())
     return len(keras.distribution.list_devices(kind)) if _has(kind) else 0
 
 

@@ -4,9 +4,13 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
+import keras
 import numpy as np
 import pytest
+
+from trainer.run import devices
 
 _STEP = """
 import sys
@@ -49,6 +53,35 @@ batch = {name: np.concatenate([value, value]) for name, value in half.items()}
 model.fit(batch, batch_size=4, epochs=2, shuffle=False, verbose=0)
 np.savez(sys.argv[3], *model.get_weights())
 """
+
+
+@pytest.mark.parametrize("found", [False, True])
+def test_pytorch_is_asked_itself_since_keras_does_not_list_its_devices(monkeypatch, found):
+    cuda = types.SimpleNamespace(is_available=lambda: found)
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda))
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    monkeypatch.setattr(keras.distribution, "list_devices", None)
+    assert devices.has_gpu() == found
+    assert devices.describe().startswith("1 GPU" if found else "CPU (")
+    assert devices.use_all()[1] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu avx512f avx512_vnni\n", True),
+        ("processor\t: 0\nflags\t\t: fpu avx512f avx512_bf16\n", False),
+        ("flags\t\t: fpu amx_bf16 amx_tile\n", False),
+        ("Features\t: fp asimd bf16\n", False),
+        ("Features\t: fp asimd\n", True),
+        ("nothing that is known\n", False),
+    ],
+)
+def test_bfloat16_is_emulated_where_the_processor_does_not_know_it(tmp_path, text, expected):
+    path = tmp_path / "cpuinfo"
+    path.write_text(text)
+    assert devices.emulates_bfloat16(path) == expected
+    assert not devices.emulates_bfloat16(tmp_path / "missing")
 
 
 @pytest.mark.slow
