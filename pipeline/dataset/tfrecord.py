@@ -221,6 +221,8 @@ def _fields(data: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int]
     while start < stop:
         tag, start = _varint(data, start)
         size, start = _varint(data, start)
+        if start + size > stop:
+            raise ValueError("a field ends beyond its message")
         yield tag >> 3, start, start + size
         start += size
 

@@ -48,6 +48,23 @@ def test_a_byte_string_lies_where_it_is_said_to():
         tfrecord.bytes_offset(record, "absent")
 
 
+def test_values_lie_where_they_are_said_to():
+    lists = {**LISTS, "count": ("int64", [300, 5])}
+    record = tfrecord.example_bytes(lists)
+    spans = tfrecord.spans(record)
+    # What has no values has no place.
+    assert spans.keys() == lists.keys() - {"empty"}
+    for name in ("names", "array"):
+        begin, end = spans[name]
+        assert record[begin:end] == lists[name][1][0]
+    begin, end = spans["gains"]
+    assert np.frombuffer(record[begin:end], "<f4").tolist() == pytest.approx([1.5, -0.1, 0.0])
+    assert tfrecord.integer(record, spans["count"]) == 300
+    for damaged in (b"\xff", record[:-3], b"\x0a\x05ab"):
+        with pytest.raises(ValueError, match=r"no tf\.train\.Example"):
+            tfrecord.spans(damaged)
+
+
 def test_files_are_tensorflows_byte_for_byte(tmp_path):
     records = [b"", b"a", bytes(100_000), tfrecord.example_bytes(LISTS)]
     with open(tmp_path / "ours", "wb") as file:
