@@ -289,7 +289,8 @@ def _tasks(
 def _separate(models: dict[str, Any], mixture: Any, masks: bool = True) -> tuple[Any, ...]:
     import numpy as np
 
-    from export.evaluation import oracles, scoring
+    from export.evaluation import scoring
+    from export.separation import pictures
 
     separations = []
     for name, model in models.items():
@@ -298,7 +299,7 @@ def _separate(models: dict[str, Any], mixture: Any, masks: bool = True) -> tuple
         if masks and "masks" in model.info.signatures:
             found = model.masks(_heard(model, mixture)[np.newaxis])[0]
         elif masks:
-            found = oracles.shares(estimates)
+            found = pictures.shares(estimates)
         separations.append(scoring.Separation(name, estimates, found))
     return tuple(separations)
 

@@ -3,6 +3,9 @@
 The dataset's are in `pipeline.schema`, beside what they hold.
 """
 
+# While a dataset or a run is being made: a lock, or in an object store how each job's begins.
+LOCK = "_LOCK"
+
 # A run's folder: `trainer.run.run_folder` says what each is.
 RUN_CONFIG = "config.json"
 RUN_STATE = "state.json"

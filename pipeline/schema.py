@@ -44,7 +44,6 @@ INFO_FILE = "dataset_info.json"
 REJECTED_FILE = "rejected.csv"
 MIXTURES_FILE = "mixtures.csv"
 MARKER_FILE = "_SUCCESS"
-LOCK_FILE = "_LOCK"
 
 # Clean utterances of the train split lie in a folder of their own within the dataset's. Its index
 # says where each one's samples are: `shard` is a file in that folder, `offset` the byte in that

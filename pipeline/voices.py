@@ -17,14 +17,11 @@ from absl import flags, logging
 
 from pipeline import cli, errors, version
 from pipeline.audio import sphere
-from pipeline.corpora import harvard
 from pipeline.io import atomic, cores, stored_json
 
 SETTINGS_FILE = "voices.json"
 # What a corpus consists of.
 _OURS = frozenset({"TRAIN", "TEST", "DOC", SETTINGS_FILE})
-# The last lists are the test's alone.
-_TEST_SENTENCES = 12 * harvard.LIST_LENGTH
 _DATABASE = "VOICES"
 
 
@@ -47,13 +44,6 @@ class Settings:
     seed: int
     espeak_version: str
     version: str = version.VERSION
-
-
-def sentences(split: str) -> tuple[str, ...]:
-    """The Harvard sentences that speakers of `train` or `test` read."""
-    if split == "test":
-        return harvard.SENTENCES[-_TEST_SENTENCES:]
-    return harvard.SENTENCES[:-_TEST_SENTENCES]
 
 
 def speaker_name(split: str, index: int) -> str:
@@ -164,14 +154,16 @@ def _ignore_interrupt() -> None:
 
 def _write_speaker(folder: pathlib.Path, settings: Settings, split: str, index: int) -> str:
     """Writes one speaker's recordings; returns the line of the speaker for SPKRINFO.TXT."""
-    from pipeline.corpora import synthetic_speakers
+    from pipeline.corpora import harvard, synthetic_speakers
 
     speaker = synthetic_speakers.draw(settings.seed, split, index)
     name = speaker_name(split, index)
     region = 1 + synthetic_speakers.ACCENTS.index(speaker.accent)
     home = folder / split.upper() / f"DR{region}" / name
     home.mkdir(parents=True)
-    recordings = synthetic_speakers.read(speaker, sentences(split), settings.utterances_per_speaker)
+    recordings = synthetic_speakers.read(
+        speaker, synthetic_speakers.sentences(split), settings.utterances_per_speaker
+    )
     for said, samples in recordings:
         utterance = f"SX{1 + harvard.SENTENCES.index(said[0])}"
         identity = f"{name[1:]}_{utterance}".lower()

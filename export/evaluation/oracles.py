@@ -52,15 +52,3 @@ def separate(oracle_masks: np.ndarray, mixture: np.ndarray, num_samples: int) ->
         float32 `[source, sample]`.
     """
     return features.inverse_stft(oracle_masks * mixture, num_samples)
-
-
-def shares(voices: np.ndarray) -> np.ndarray:
-    """How much of each bin a voice got: `|S_s| / sum_k |S_k|`, for networks of any kind.
-
-    Args:
-        voices: float32 `[source, sample]`.
-
-    Returns:
-        float32 `[source, frame, bin]`.
-    """
-    return ideal_masks.ratio(np.abs(features.stft(voices)))

@@ -1,4 +1,4 @@
 """Formats that a trained model is exported to, and what is stored beside it.
 
-Imports `pipeline`, `models` and `trainer`.
+Imports `pipeline` and `models`.
 """

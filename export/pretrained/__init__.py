@@ -1,6 +1,8 @@
 """The models that come with the package, each a folder here.
 
 It holds the SavedModel, the same model as a LiteRT file, its card and its training log.
+
+Imports `pipeline` and `export.outlets`.
 """
 
 import pathlib

@@ -1,4 +1,4 @@
 """From a recording to its voices: models, runtimes, chunks, streams.
 
-Imports `pipeline`, `models`, `trainer` and `export.outlets`.
+Imports `pipeline`, `export.outlets` and `export.pretrained`.
 """

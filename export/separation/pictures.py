@@ -8,13 +8,25 @@ import io
 
 import numpy as np
 
-from pipeline import features
+from pipeline import features, ideal_masks
 
 # Teal, orange, and for more voices blue and rose: told apart by people who see few colours, too.
 VOICE_COLOURS = ((45, 212, 191), (251, 146, 60), (96, 165, 250), (244, 114, 182))
 COLOUR_NAMES = ("teal", "orange", "blue", "rose")
 _RANGE_DB = 60.0
 _MAX_WIDTH = 900
+
+
+def shares(voices: np.ndarray) -> np.ndarray:
+    """How much of each bin a voice got: `|S_s| / sum_k |S_k|`, for networks of any kind.
+
+    Args:
+        voices: float32 `[source, sample]`.
+
+    Returns:
+        float32 `[source, frame, bin]`.
+    """
+    return ideal_masks.ratio(np.abs(features.stft(voices)))
 
 
 def peak(signal: np.ndarray) -> float:

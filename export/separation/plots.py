@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from export.evaluation import oracles
+from export.separation import pictures
 from pipeline import features, schema
 from pipeline.io import atomic
 
@@ -40,7 +40,7 @@ def draw_separation(
     names = ["mixture", *(f"voice {i + 1}" for i in range(len(voices)))]
     colours = ["#444444", *(_COLOURS[i % len(_COLOURS)] for i in range(len(voices)))]
     spectrograms = [20 * features.log_magnitude(features.stft(signal)) for signal in signals]
-    masks = oracles.shares(voices)
+    masks = pictures.shares(voices)
     limit = 1.05 * max(float(np.abs(signals).max()), 1e-6)
     loudest = float(spectrograms[0].max())
     seconds = max(len(mixture), 1) / rate

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from export import separate
-from export.evaluation import charts, oracles
+from export.evaluation import charts
 from export.separation import activity, jobs, pictures, rttm
 from export.serving import lanes, recording
 
@@ -104,7 +104,7 @@ def _draw(
         tile(f"voice{s + 1}", f"voice {s + 1}", voice, f"voice {s + 1} of {one.name}", s + 1)
         for s, voice in enumerate(voices)
     ]
-    shares = oracles.shares(voices)
+    shares = pictures.shares(voices)
     masks = [
         {
             "title": "all voices",

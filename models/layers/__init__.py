@@ -1,4 +1,4 @@
 """Layers that several networks share, in `keras.ops`.
 
-Imports `pipeline.schema` and `models.spectral`; no network.
+Imports `pipeline.ideal_masks` and `pipeline.io`; no network.
 """

@@ -1,4 +1,4 @@
 """From bytes to samples and back: containers, decoding, SPHERE.
 
-Imports `pipeline.errors`, `pipeline.schema` and `pipeline.io`.
+Imports `pipeline.errors` and `pipeline.io`.
 """

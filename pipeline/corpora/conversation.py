@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline import voices
 from pipeline.corpora import synthetic_speakers
 
 # Who speaks, and how many seconds after the one before has ended (less than 0: so long before).
@@ -48,7 +47,7 @@ def make(seed: int = 0, first_speaker: int = 0) -> Conversation:
     for index in (first_speaker, first_speaker + 1):
         speaker = synthetic_speakers.draw(seed, "test", index)
         count = sum(who == index - first_speaker for who, _ in SCRIPT)
-        said = synthetic_speakers.read(speaker, voices.sentences("test"), count)
+        said = synthetic_speakers.read(speaker, synthetic_speakers.sentences("test"), count)
         spoken.append([samples / np.float32(32768) for _, samples in said])
     return arrange(spoken, synthetic_speakers.RATE)
 

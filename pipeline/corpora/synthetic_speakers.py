@@ -12,7 +12,10 @@ import numpy as np
 import soxr
 
 from pipeline import features
-from pipeline.corpora import espeak
+from pipeline.corpora import espeak, harvard
+
+# The last lists are the test's alone.
+_TEST_SENTENCES = 12 * harvard.LIST_LENGTH
 
 ACCENTS = (
     "en-us",
@@ -34,6 +37,13 @@ _VOLUME = 60
 _SPLIT_CODES = {"train": 0, "test": 1}
 _SHORTEST_SECONDS = 2.5
 _EQUALIZER_HZ = (60.0, 150.0, 400.0, 1000.0, 2500.0, 5000.0, 8000.0)
+
+
+def sentences(split: str) -> tuple[str, ...]:
+    """The Harvard sentences that speakers of `train` or `test` read."""
+    if split == "test":
+        return harvard.SENTENCES[-_TEST_SENTENCES:]
+    return harvard.SENTENCES[:-_TEST_SENTENCES]
 
 
 @dataclasses.dataclass(frozen=True)

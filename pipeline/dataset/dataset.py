@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from pipeline import errors, schema
+from pipeline import errors, file_names, schema
 from pipeline.io import atomic, file_lock, object_lock, storage, stored_json
 
 WORK_FOLDER = "_work"
@@ -184,7 +184,7 @@ def read(folder: str) -> DatasetInfo:
     if not storage.is_remote(folder) and not os.path.isdir(folder):
         raise DatasetError(f"{folder}: no such folder; make a dataset with pipeline.preprocess")
     names = atomic.names(folder)
-    if any(is_shard(name) or name.startswith(schema.LOCK_FILE) for name in names):
+    if any(is_shard(name) or name.startswith(file_names.LOCK) for name in names):
         raise DatasetError(
             f"{folder}: the dataset is not whole ({schema.MARKER_FILE} is missing); run "
             "pipeline.preprocess again with the same flags, it computes what is missing"
@@ -221,7 +221,7 @@ def lock(folder: str) -> Iterator[None]:
             "choose another --output_dir"
         )
 
-    with file_lock.hold(os.path.join(folder, schema.LOCK_FILE), refusal):
+    with file_lock.hold(os.path.join(folder, file_names.LOCK), refusal):
         yield
 
 

@@ -1,4 +1,4 @@
 """Files and object stores: paths, listing, locks, atomic writing.
 
-Imports `pipeline.errors` only.
+Imports `pipeline.errors` and `pipeline.file_names`.
 """

@@ -1,4 +1,9 @@
-"""A lock that is a file in a folder of this machine, and dies with the process that holds it."""
+"""A lock that is a file in a folder of this machine, and dies with the process that holds it.
+
+`filelock` was considered. Its file stays in the folder of a finished dataset, it cannot tell who
+holds a `flock`, and where a file system has none it goes over, in silence, to a lock that outlives
+a killed process.
+"""
 
 import contextlib
 import errno

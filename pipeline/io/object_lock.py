@@ -4,6 +4,10 @@ A store has no lock that dies with its process. So each job that wants a folder 
 its own, and only then looks for those of others: of two jobs at least one sees the other. An owner
 writes its object again every few seconds; one that was not for a minute belongs to a dead job and
 is removed. Ages are taken between objects of one store, by its clock: ours need not be right.
+
+No library was found that locks in any store that Beam reaches: conditional writes, on which those
+for S3 alone rely, are not among what Beam's file systems offer, and other lock services would have
+to be run.
 """
 
 import io
@@ -15,12 +19,12 @@ import time
 import uuid
 from types import TracebackType
 
-from pipeline import errors, schema
+from pipeline import errors, file_names
 from pipeline.io import objects
 
 BEAT_SECONDS = 10.0
 EXPIRY_SECONDS = 60.0
-_START = f"{schema.LOCK_FILE}."
+_START = f"{file_names.LOCK}."
 
 
 class Lease:

@@ -8,8 +8,7 @@ import soundfile
 import tqdm
 
 from export import separate
-from export.evaluation import oracles
-from export.separation import jobs
+from export.separation import jobs, pictures
 from pipeline import errors
 from pipeline.audio import decoding
 
@@ -132,7 +131,7 @@ class TestFile:
             assert (np.abs(picture[..., :3] - wanted).max(-1) < 0.01).sum() > 100
 
     def test_shares_are_those_of_the_bands(self, bands, speechlike):
-        masks = oracles.shares(bands.separate(speechlike(8000)[np.newaxis])[0])
+        masks = pictures.shares(bands.separate(speechlike(8000)[np.newaxis])[0])
         assert masks.shape == (2, 126, 129)
         np.testing.assert_allclose(masks.sum(axis=0), 1, atol=1e-5)
         assert masks[0, :, 2:30].mean() > 0.9

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from pipeline import errors, voices
-from pipeline.corpora import corpus, espeak, harvard
+from pipeline.corpora import corpus, espeak, harvard, synthetic_speakers
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -81,7 +81,8 @@ def test_train_and_test_share_no_speaker_and_no_sentence(folder):
     assert train
     assert test
     assert not train & test
-    assert not set(voices.sentences("train")) & set(voices.sentences("test"))
+    of_train, of_test = map(synthetic_speakers.sentences, ("train", "test"))
+    assert not set(of_train) & set(of_test)
     assert not names("TRAIN") & names("TEST")
 
 

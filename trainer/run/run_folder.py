@@ -23,7 +23,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pipeline import errors, file_names, schema, version
+from pipeline import errors, file_names, version
 from pipeline.dataset import dataset
 from pipeline.io import atomic, file_lock
 from trainer import config as config_lib
@@ -90,7 +90,7 @@ class RunFolder:
         made = [path for path in (self.path, *self.path.parents) if not path.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         try:
-            with file_lock.hold(str(self.path / schema.LOCK_FILE), self._refusal):
+            with file_lock.hold(str(self.path / file_names.LOCK), self._refusal):
                 yield
         finally:
             with contextlib.suppress(OSError):

@@ -10,7 +10,7 @@ import textwrap
 import msgspec
 import pytest
 
-from pipeline import job_settings, schema
+from pipeline import file_names, job_settings, schema
 from pipeline.dataset import dataset
 
 INFO = dataset.DatasetInfo(
@@ -204,16 +204,16 @@ def test_a_second_job_is_refused(tmp_path, holder):
     with pytest.raises(dataset.DatasetError, match=rf"another job \(process {holder.pid}\)"):
         enter(tmp_path)
     holder.communicate()
-    assert enter(tmp_path) == [schema.LOCK_FILE]
+    assert enter(tmp_path) == [file_names.LOCK]
     assert os.listdir(tmp_path) == []
 
 
 def test_the_lock_dies_with_its_process(tmp_path, holder):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    assert (tmp_path / schema.LOCK_FILE).exists()
-    assert enter(tmp_path) == [schema.LOCK_FILE]
+    assert (tmp_path / file_names.LOCK).exists()
+    assert enter(tmp_path) == [file_names.LOCK]
 
 
 def test_the_lock_makes_the_folder(tmp_path):
-    assert enter(tmp_path / "a" / "b") == [schema.LOCK_FILE]
+    assert enter(tmp_path / "a" / "b") == [file_names.LOCK]
