@@ -9,6 +9,8 @@ TensorFlow cannot be imported at all.
 
 import dataclasses
 import math
+import threading
+import time
 from typing import Any
 
 import keras
@@ -185,9 +187,21 @@ class Batches(keras.utils.PyDataset):
         self.mixer = mixer
         self.steps = steps
         self.epoch = 0
+        self._lock = threading.Lock()
+        self._busy_seconds = 0.0
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.mixer.batch(self.epoch * self.steps + index)
+        start = time.monotonic()
+        batch = self.mixer.batch(self.epoch * self.steps + index)
+        with self._lock:
+            self._busy_seconds += time.monotonic() - start
+        return batch
+
+    def busy_seconds(self) -> float:
+        """What mixing has taken since this was last asked, on average of the threads."""
+        with self._lock:
+            seconds, self._busy_seconds = self._busy_seconds, 0.0
+        return seconds / self.workers

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from absl import logging
 
 from pipeline import errors
 from pipeline.io import atomic
@@ -20,6 +21,10 @@ _KEPT = {
     "EarlyStopping": ("wait", "best", "best_epoch"),
     "ReduceLROnPlateau": ("wait", "best", "cooldown_counter"),
 }
+
+# Threads that mix for a greater share of an epoch do not keep ahead; a short epoch says little.
+_NO_REST = 0.9
+_LONG_EPOCH_SECONDS = 20.0
 
 
 class StopAtNaN(keras.callbacks.Callback):
@@ -65,6 +70,9 @@ class Say(keras.callbacks.Callback):
 class NextEpoch(keras.callbacks.Callback):
     """Tells batches that are mixed anew which epoch they are for, before they are read.
 
+    After the first long epoch in which the threads that mix had no rest it warns: batches are
+    mixed ahead, and threads that mix all the time are what the step waits for.
+
     Args:
         batches: of the run.
     """
@@ -72,9 +80,22 @@ class NextEpoch(keras.callbacks.Callback):
     def __init__(self, batches: dynamic_mixing.Batches) -> None:
         super().__init__()
         self.batches = batches
+        self.warned = False
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.batches.epoch = epoch
+        self.batches.busy_seconds()
+        self.start = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        seconds = time.monotonic() - self.start
+        share = self.batches.busy_seconds() / max(seconds, 1e-9)
+        if share > _NO_REST and seconds > _LONG_EPOCH_SECONDS and not self.warned:
+            self.warned = True
+            logging.warning(
+                "the steps wait for their mixtures: threads mix for %.0f %% of the time; give more "
+                "--workers", 100 * share,
+            )  # fmt: skip
 
 
 class SetSeeds(keras.callbacks.Callback):

@@ -314,3 +314,23 @@ def numbers_seen(first_epoch, epochs, workers):
 def test_keras_gets_each_batch_once_and_in_order(workers):
     assert numbers_seen(0, 3, workers) == list(range(12))
     assert numbers_seen(3, 5, workers) == list(range(12, 20))
+
+
+def test_warns_where_the_threads_that_mix_have_no_rest(monkeypatch, caplog):
+    seconds = itertools.count(0.0, 3.0)
+    monkeypatch.setattr(dynamic_mixing.time, "monotonic", lambda: next(seconds))
+    batches = dynamic_mixing.Batches(_Counting(), 4, workers=2)
+    for index in range(4):
+        batches[index]
+    # Three seconds each, by two threads.
+    assert batches.busy_seconds() == 6.0
+    assert batches.busy_seconds() == 0.0
+    callback = callbacks.NextEpoch(batches)
+    for mixing, epoch_seconds, warned in ((50.0, 100.0, 0), (9.9, 10.0, 0), (95.0, 100.0, 1)):
+        clock = iter([0.0, epoch_seconds])
+        monkeypatch.setattr(callbacks.time, "monotonic", lambda clock=clock: next(clock))
+        callback.on_epoch_begin(0)
+        batches._busy_seconds = 2 * mixing
+        callback.on_epoch_end(0)
+        assert len(caplog.records) == warned
+    assert "threads mix for 95 % of the time; give more --workers" in caplog.text
