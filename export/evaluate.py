@@ -120,7 +120,7 @@ def evaluate(
         journal.add(task.dataset, task.mixture.id, rows)
     seconds = time.monotonic() - started
     for d in datasets:
-        journal.require(d.name, d.count, [*d.anchors, *loaded])
+        journal.require(d.name, d.count, [*d.anchors, *d.systems(loaded)])
 
     rows_of = {d.name: journal.rows(d.name) for d in datasets}
     summary = {
@@ -139,7 +139,7 @@ def evaluate(
                 "num_sources": d.info.num_sources,
                 "systems": aggregates.summarise(rows_of[d.name], d.metrics(names)),
                 "differences": aggregates.differences(
-                    rows_of[d.name], list(loaded), d.metrics(names)
+                    rows_of[d.name], d.systems(loaded), d.metrics(names)
                 ),
             }
             for d in datasets
@@ -281,6 +281,8 @@ def _tasks(
         for mixture in data.read():
             if (data.name, mixture.id) not in journal:
                 separations = _separate(models, mixture, masks=data.has_si_sdr)
+                if not data.has_si_sdr:
+                    separations += _separate_as_a_person_would(models, mixture)
                 yield scoring.Task(
                     data.name, mixture, separations, tuple(data.metrics(names)), data.scorer
                 )
@@ -302,6 +304,19 @@ def _separate(models: dict[str, Any], mixture: Any, masks: bool = True) -> tuple
             found = pictures.shares(estimates)
         separations.append(scoring.Separation(name, estimates, found))
     return tuple(separations)
+
+
+def _separate_as_a_person_would(models: dict[str, Any], mixture: Any) -> tuple[Any, ...]:
+    """With all that `export.separate` does around a model."""
+    from export import separate
+    from export.evaluation import conditions, scoring
+
+    return tuple(
+        scoring.Separation(
+            conditions.as_separated(name), separate.separate(mixture.waveform, mixture.rate, model)
+        )
+        for name, model in models.items()
+    )
 
 
 def _heard(model: Any, mixture: Any) -> Any:
@@ -350,7 +365,7 @@ def screen(summary: dict[str, Any]) -> str:
                     f"{tables.number(difference['high'], 2)}], "
                     f"better in {100 * (difference['better'] or 0):.0f} % of the mixtures"
                 )
-    conditions = tables.conditions_table(summary["datasets"], tables.shown(summary))
+    conditions = tables.conditions_table(summary["datasets"])
     if conditions is not None:
         parts.append(f"\nAll conditions, mean [95 %]\n\n{conditions.markdown()}")
     return "\n".join(parts)

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,14 @@ class Source:
     def anchors(self) -> Sequence[str]:
         """The systems that stand beside the models."""
         return oracles.ANCHORS if self.condition != "solo" else (oracles.MIXTURE,)
+
+    def systems(self, models: Iterable[str]) -> list[str]:
+        """Names of what is measured of models, by their names.
+
+        Themselves; where people are silent for a while, also within `export.separate`.
+        """
+        names = list(models)
+        return names if self.has_si_sdr else [*names, *map(as_separated, names)]
 
     @property
     def scorer(self) -> scoring.Scorer:
@@ -143,6 +151,11 @@ class Source:
         for mixture in self._pairs.values():
             spoken = [list(utterances[speaker].values()) for speaker in mixture.speakers]
             yield conversation(mixture, spoken, max_snr_db)
+
+
+def as_separated(name: str) -> str:
+    """The system's name that is a model within `export.separate`."""
+    return f"{name}, export.separate"
 
 
 def open_all(

@@ -116,7 +116,7 @@ def render(
         summary=summary,
         models=models,
         datasets=datasets,
-        conditions=tables.conditions_table(summary["datasets"], shown),
+        conditions=tables.conditions_table(summary["datasets"]),
         training=[(model, _training(curves[model])) for model in models if curves.get(model)],
         titles={name: metric.title for name, metric in metrics.METRICS.items()},
         ideal=_IDEAL,

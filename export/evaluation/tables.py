@@ -82,17 +82,11 @@ def metric_names(systems: Mapping[str, Any]) -> list[str]:
     return [name for name in metrics.METRICS if name in figures]
 
 
-def shown(summary: Mapping[str, Any]) -> list[str]:
-    """The models, or without any what the best of the common masks reaches."""
-    return [model["name"] for model in summary["settings"]["models"]] or [oracles.ORACLES[0]]
-
-
-def conditions_table(datasets: Sequence[Mapping[str, Any]], systems: Sequence[str]) -> Table | None:
-    """A row for each dataset, condition and system.
+def conditions_table(datasets: Sequence[Mapping[str, Any]]) -> Table | None:
+    """A row for each dataset, condition and model; without any, the first oracle stands for it.
 
     Args:
         datasets: of the summary.
-        systems: that are shown, where a condition has them.
 
     Returns:
         Means with their intervals; None where nothing but clean mixtures was asked for.
@@ -116,8 +110,8 @@ def conditions_table(datasets: Sequence[Mapping[str, Any]], systems: Sequence[st
             ),
         )
         for data in datasets
-        for system in systems
-        if system in data["systems"]
+        for system in [name for name in data["systems"] if name not in oracles.ANCHORS]
+        or [name for name in data["systems"] if name == oracles.ORACLES[0]]
     ]
     header = ("condition", "system", *(metrics.title(figure) for figure in figures))
     return Table(header, tuple(rows))

@@ -216,7 +216,9 @@ def test_all_conditions_in_one_report(saved, folder, tmp_path, capsys):
     assert by_name["noise"]["oracle IBM"]["si_sdr_improvement"]["all"]["mean"] > 3
     assert by_name["turns"]["mixture"]["wrong_output"]["all"]["mean"] == pytest.approx(50)
     assert by_name["turns"]["oracle IBM"]["wrong_output"]["all"]["mean"] < 2
-    assert list(by_name["solo"]) == ["mixture", "run"]
+    assert list(by_name["solo"]) == ["mixture", "run", "run, export.separate"]
+    assert "run, export.separate" in by_name["turns"]
+    assert "run, export.separate" not in by_name["room"]
     assert by_name["solo"]["mixture"]["weaker_level"]["all"]["mean"] == 0
     table = evaluate.screen(summary).split("All conditions")[1]
     for condition in conditions.NAMES:
