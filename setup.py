@@ -75,6 +75,7 @@ setuptools.setup(
     ),
     package_data={
         **{room: ["py.typed"] for room in ROOMS},
+        "pipeline.corpora": ["*.txt"],
         "export": ["py.typed", "templates/*", "pretrained/*/*", "pretrained/*/variables/*"],
     },
     entry_points={
