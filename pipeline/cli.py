@@ -1,7 +1,7 @@
 """What all commands do alike: flags, `--help`, messages and exit codes.
 
     0    done
-    1    something that a person can mend: one line on stderr
+    1    something that a person can mend, or a fault in a worker of a job: one line on stderr
     2    flags that are wrong: one line on stderr
     130  interrupted
 
@@ -95,6 +95,9 @@ def _run(
         _complain(error, f"{error}; --help lists the flags")
         return 2
     except errors.UserError as error:
+        _complain(error, str(error))
+        return 1
+    except errors.ProgramFaultError as error:
         _complain(error, str(error))
         return 1
     except BrokenPipeError:

@@ -14,6 +14,14 @@ class WorkerLostError(UserError):
     """A worker process has died; what the job had done by then holds."""
 
 
+class ProgramFaultError(Exception):
+    """A fault of the program, raised where its traceback would be drowned by a library's.
+
+    Commands print the message alone, unless --verbosity=1 asks for the traceback, and exit with 1.
+    It is no `UserError`: nobody but us can mend it.
+    """
+
+
 def explain_os_error(error: OSError) -> str:
     """One line for a person: which file, what is wrong, and what helps where that is known."""
     what = error.strerror or str(error)

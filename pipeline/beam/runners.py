@@ -26,6 +26,12 @@ _ON_THIS_MACHINE = (LOCAL_RUNNER, "DirectRunner", "BundleBasedDirectRunner", "Pr
 # Starting a worker process takes two seconds or more: below this many seconds of one core's work it
 # is not worth it.
 _WORTH_SECONDS = 8.0
+# Beam's words for where it was when a function of ours raised something.
+_IN_WORKER = "[while running"
+# What no library raises on purpose where it is used well.
+_OF_PROGRAMS = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError,
+)  # fmt: skip
 _OF_JAVA = re.compile(r"$|at [\w.$/]+\(|\.\.\. \d+ more$")
 
 
@@ -84,7 +90,8 @@ def run(
         verbose: let Beam say what it does.
 
     Raises:
-        UserError: it failed; one line says why.
+        UserError: it failed for a reason that a person can mend; one line says which.
+        ProgramFaultError: it failed for a fault of this program; the cause has the traceback.
     """
     options = parse(beam_flags)
     runner: Any = None
@@ -128,11 +135,19 @@ def _local_runner(options: pipeline_options.PipelineOptions) -> fn_runner.FnApiR
     return fn_runner.FnApiRunner(provision_info=fn_runner.ExtendedProvisionInfo(info))
 
 
-def _explain(name: str, error: Exception) -> errors.UserError:
+def _explain(name: str, error: Exception) -> errors.UserError | errors.ProgramFaultError:
+    """What a person can mend, a fault of the program, or one of the runner, each as one line."""
     found = transforms.message(error)
     if found:
         return errors.UserError(found)
-    if "Channel closed" in str(error):
+    text = str(error)
+    # What a person can mend is marked: whatever else a worker's code raises is ours.
+    if _IN_WORKER in text or isinstance(error, _OF_PROGRAMS):
+        return errors.ProgramFaultError(
+            f"{name}: a fault of the program: {_last_line(error)}; please report it with what "
+            "--verbosity=1 shows"
+        )
+    if "Channel closed" in text:
         return errors.WorkerLostError(
             f"{name}: a worker process has died (killed, or out of memory?); the same command "
             "goes on where it was"
@@ -141,10 +156,20 @@ def _explain(name: str, error: Exception) -> errors.UserError:
         return errors.UserError(
             f"{name}: nothing answers where --job_endpoint or --flink_master says; is it running?"
         )
+    return errors.UserError(
+        f"{name}: the Beam runner failed: {_last_line(error)} (--verbosity=1 shows more)"
+    )
+
+
+def _last_line(error: Exception) -> str:
+    """The type and message of what was raised at first, as the last line of a traceback has it."""
     # What Java adds after what a worker has said: where it heard it.
     lines = [line for line in map(str.strip, str(error).splitlines()) if not _OF_JAVA.match(line)]
-    last = lines[-1] if lines else type(error).__name__
-    return errors.UserError(f"{name}: the Beam job failed: {last} (--verbosity=1 shows more)")
+    last = lines[-1] if lines else ""
+    # What is raised in a worker process, or in Java, is text of a RuntimeError here.
+    if isinstance(error, RuntimeError):
+        return last or type(error).__name__
+    return f"{type(error).__name__}: {last}" if last else type(error).__name__
 
 
 class _Quiet:

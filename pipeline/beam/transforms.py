@@ -191,7 +191,8 @@ def write_utterances(work: str, utterances: Sequence[corpus.Utterance]) -> list[
 
 def read_utterances(name: str, work: str) -> list[str]:
     """The lines of a piece of the table, one for each utterance."""
-    return storage.read_bytes(storage.join(work, name)).decode("utf-8").split("\n")[:-1]
+    with _one_line():
+        return storage.read_bytes(storage.join(work, name)).decode("utf-8").split("\n")[:-1]
 
 
 def write_plans(work: str, plans: Iterable[_ShardPlan]) -> None:
@@ -211,7 +212,8 @@ def read_plan(work: str, path: str) -> _ShardPlan:
 
 def write_statistics(statistics: tuple[float, float] | None, work: str) -> None:
     """Writes mean and deviation."""
-    atomic.write_text(storage.join(work, STATISTICS_FILE), json.dumps(statistics))
+    with _one_line():
+        atomic.write_text(storage.join(work, STATISTICS_FILE), json.dumps(statistics))
 
 
 def read_statistics(work: str) -> tuple[float, float] | None:
@@ -235,6 +237,10 @@ def _one_line() -> Iterator[None]:
         raise _marked(str(error)) from error
     except OSError as error:
         raise _marked(errors.explain_os_error(error)) from error
+    except MemoryError as error:
+        raise _marked(
+            "a worker lacks memory; take fewer workers, or a lower --max_seconds"
+        ) from error
 
 
 def _marked(line: str) -> errors.UserError:

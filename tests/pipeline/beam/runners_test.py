@@ -2,12 +2,13 @@
 
 import pathlib
 import re
+import traceback
 
 import apache_beam as beam
 import pytest
 
 from pipeline import errors
-from pipeline.beam import runners
+from pipeline.beam import runners, transforms
 
 BUILD = pathlib.Path(__file__).resolve().parents[3] / "BUILD.md"
 
@@ -57,7 +58,70 @@ ZeroDivisionError: integer division or modulo by zero [while running 'Write/Writ
     def build(pipeline):
         raise RuntimeError(text)
 
-    with pytest.raises(errors.UserError, match=r"^write: .*: ZeroDivisionError: .*WriteOne'\]"):
+    with pytest.raises(
+        errors.ProgramFaultError,
+        match=r"^write: a fault of the program: ZeroDivisionError: .*WriteOne'\]; please report",
+    ):
+        runners.run([], "write", build, 1.0)
+
+
+def raising(error):
+    """A step that raises, as one of ours would."""
+
+    # Within a function, so that worker processes get its code: they do not know this module.
+    def fail(_):
+        with transforms._one_line():
+            raise error
+
+    return lambda pipeline: pipeline | beam.Create([1]) | beam.Map(fail)
+
+
+RUNNERS = (
+    [],
+    # Beam waits for its worker processes to end by themselves, after a failure for 15 s.
+    pytest.param(
+        ["--direct_running_mode=multi_processing", "--direct_num_workers=2"],
+        marks=pytest.mark.slow,
+    ),
+    ["--runner=BundleBasedDirectRunner"],
+)
+
+
+@pytest.mark.parametrize("flags", RUNNERS)
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (errors.UserError("a.wav: is gone"), "a.wav: is gone"),
+        (OSError(28, "No space left", "/data"), "/data: No space left; free some space"),
+        (MemoryError(), "a worker lacks memory"),
+    ],
+)
+def test_what_a_person_can_mend_is_their_error(flags, error, expected):
+    with pytest.raises(errors.UserError) as caught:
+        runners.run(flags, "write", raising(error), 1.0)
+    assert str(caught.value).startswith(expected)
+
+
+@pytest.mark.parametrize("flags", RUNNERS)
+@pytest.mark.parametrize("error", [ZeroDivisionError("no"), ValueError("no"), RuntimeError("no")])
+def test_anything_else_that_a_worker_raises_is_a_fault_of_the_program(flags, error):
+    with pytest.raises(errors.ProgramFaultError) as caught:
+        runners.run(flags, "write", raising(error), 1.0)
+    text = str(caught.value)
+    assert text.startswith("write: a fault of the program: ")
+    assert "\n" not in text
+    if not isinstance(error, RuntimeError):
+        assert type(error).__name__ in text
+    # With --verbosity=1 the line in our code is shown.
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "raise error" in shown
+
+
+def test_a_fault_while_a_pipeline_is_built_is_one_of_the_program():
+    def build(pipeline):
+        return None + pipeline
+
+    with pytest.raises(errors.ProgramFaultError, match="write: a fault of the program: TypeError"):
         runners.run([], "write", build, 1.0)
 
 
