@@ -326,7 +326,16 @@ def finish(
     if folder in _leases:
         _leases[folder].check()
     # Not empty: Beam cannot write an empty object to S3.
-    atomic.write_text(storage.join(folder, schema.MARKER_FILE), f"{info.plan_digest}\n")
+    marker = f"{info.plan_digest}\n"
+    atomic.write_text(storage.join(folder, schema.MARKER_FILE), marker)
+    if folder in _leases:
+        try:
+            _leases[folder].check()
+        except object_lock.LostError:
+            # Who has taken over does not have a whole dataset yet. Its own marker stays.
+            if _read_text(folder, schema.MARKER_FILE) == marker:
+                remove_marker(folder)
+            raise
 
 
 def is_shard(name: str) -> bool:

@@ -5,6 +5,9 @@ import json
 import socket
 
 import pytest
+from apache_beam.options import pipeline_options
+
+from pipeline.io import object_lock, objects
 
 boto3 = pytest.importorskip("boto3")
 moto_server = pytest.importorskip("moto.server")
@@ -148,6 +151,36 @@ def test_a_dead_jobs_lock_expires_and_worker_processes_write_the_same(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert_same(store.folder("data"), data.output)
+
+
+def test_a_job_that_stood_still_between_look_and_write_gives_way(store, environment, monkeypatch):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    now = 1000.0
+    monkeypatch.setattr(object_lock, "_now", lambda: now)
+    folder = f"s3://{BUCKET}/slept"
+    objects.connect([folder], pipeline_options.PipelineOptions([]))
+    late, write, found = object_lock.Lease(folder), objects.write, []
+
+    def sleep_then_write(path, content):
+        nonlocal now
+        monkeypatch.setattr(objects, "write", write)
+        now += EXPIRED.total_seconds()
+        store.make_old(f"slept/{late._name}")
+        found.append(object_lock.Lease(folder))
+        found[0].__enter__()
+        assert list(store.folder("slept")) == [found[0]._name]
+        write(path, content)
+
+    with late:
+        monkeypatch.setattr(objects, "write", sleep_then_write)
+        now += object_lock._LATE_SECONDS + 1
+        with pytest.raises(object_lock.LostError):
+            late.check()
+        found[0].check()
+        assert list(store.folder("slept")) == [found[0]._name]
+    found[0].__exit__(None, None, None)
+    assert not store.folder("slept")
 
 
 def test_nothing_to_read_is_an_error(made, environment, run_command):

@@ -1,5 +1,6 @@
 """Leases of a folder in a store: the living are respected, the dead are not waited for."""
 
+import contextlib
 import threading
 
 import pytest
@@ -114,6 +115,81 @@ def test_who_was_taken_for_dead_does_not_come_back(store, monkeypatch):
         late._thread.join(10)
         assert not late._thread.is_alive()
         assert not store.kept
+
+
+@pytest.fixture
+def clock(store, monkeypatch):
+    """This machine's clock goes as the store's does."""
+    monkeypatch.setattr(object_lock, "_now", lambda: store.now)
+    return store
+
+
+def take_over_before(store, monkeypatch, action, kept):
+    """Has another job take over just before the next call of one of the store's methods."""
+    call = getattr(objects, action)
+    others = []
+
+    def delayed(*arguments):
+        monkeypatch.setattr(objects, action, call)
+        store.now += object_lock.EXPIRY_SECONDS + 1
+        others.append(hold())
+        kept.enter_context(others[0])
+        return call(*arguments)
+
+    monkeypatch.setattr(objects, action, delayed)
+    return others
+
+
+@pytest.mark.parametrize("action", ["match", "write"])
+def test_between_a_look_and_a_write_another_may_take_over(clock, monkeypatch, action):
+    with contextlib.ExitStack() as kept, hold() as late:
+        clock.now += object_lock._LATE_SECONDS + 1
+        others = take_over_before(clock, monkeypatch, action, kept)
+        with pytest.raises(object_lock.LostError, match="another has taken over"):
+            late.check()
+        with pytest.raises(object_lock.LostError):
+            late.check()
+        others[0].check()
+        assert len(clock.kept) == 1
+
+
+def test_who_is_late_and_alone_goes_on(clock):
+    with hold() as late:
+        clock.now += object_lock.EXPIRY_SECONDS + 1
+        late.check()
+        # This was a sign of life.
+        with pytest.raises(errors.UserError, match="another job"), hold():
+            pass
+        late.check()
+
+
+def test_who_is_in_time_does_not_give_way_to_those_who_ask(clock):
+    with hold() as first:
+        asking = hold()
+        asking._write()
+        clock.now += object_lock.BEAT_SECONDS
+        first.check()
+        first._renew()
+        first.check()
+        asking._remove(asking._name)
+
+
+def test_who_stood_still_while_asking_looks_again(clock, monkeypatch):
+    first = hold()
+    refuse_others = first._refuse_others
+    second = hold()
+
+    def stand_still():
+        refuse_others()
+        clock.now += object_lock.EXPIRY_SECONDS + 1
+        second.__enter__()
+
+    monkeypatch.setattr(first, "_refuse_others", stand_still)
+    with pytest.raises(object_lock.LostError), first:
+        pass
+    second.check()
+    second.__exit__(None, None, None)
+    assert not clock.kept
 
 
 def test_a_store_that_is_out_of_reach_for_a_while_ends_nothing(store, monkeypatch):
