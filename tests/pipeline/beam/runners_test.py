@@ -6,6 +6,7 @@ import traceback
 
 import apache_beam as beam
 import pytest
+from apache_beam.runners.portability.fn_api_runner import worker_handlers
 
 from pipeline import errors
 from pipeline.beam import runners, transforms
@@ -115,6 +116,16 @@ def test_anything_else_that_a_worker_raises_is_a_fault_of_the_program(flags, err
     # With --verbosity=1 the line in our code is shown.
     shown = "".join(traceback.format_exception(caught.value))
     assert "raise error" in shown
+
+
+def test_a_worker_that_connects_after_a_failure_is_told_to_end():
+    runners._end_late_workers()
+    connection = worker_handlers.ControlConnection()
+    connection.close()
+    connection.set_input(iter([]))
+    # Not `get_req`, which would wait for ever.
+    told = connection._push_queue.get(timeout=5)
+    assert told is worker_handlers.BeamFnControlServicer._DONE_MARKER
 
 
 def test_a_fault_while_a_pipeline_is_built_is_one_of_the_program():
