@@ -1,4 +1,4 @@
-"""The least time that a training step of an LSTM can take: its operations over the machine's rates.
+"""The least time that a training step can take: its operations over the machine's rates.
 
 Counted are the products of matrices forward and backward, by shape, and the activations of the
 gates. Sums, Adam (seven numbers moved for each weight) and copies are left out: a floor may be too
@@ -36,6 +36,28 @@ def products(
     found[rows, width, outputs] += 1
     found[rows, outputs, width] += 1
     found[width, rows, outputs] += 1
+    return dict(found)
+
+
+def products_of_blocks(
+    *, rows: int, bins: int, width: int, units: int, blocks: int
+) -> dict[Shape, int]:
+    """Those of a `tcn` of two outputs over `rows` steps of `bins` values, likewise.
+
+    Each layer has one product forward, one for its weights' gradient and one for its input's.
+    """
+    found: dict[Shape, int] = collections.Counter()
+    layers = [
+        (bins, width, 1),
+        (width, units, blocks),
+        (units, width, blocks),
+        (width, 2 * bins, 1),
+    ]
+    for place, (inputs, outputs, count) in enumerate(layers):
+        found[rows, inputs, outputs] += count
+        found[inputs, rows, outputs] += count
+        if place:
+            found[rows, outputs, inputs] += count
     return dict(found)
 
 

@@ -1,4 +1,4 @@
-"""A training step on the processor: this project's LSTMs, Keras' own, PyTorch's, and the floor.
+"""A training step on the processor: this project's networks, Keras' layers, PyTorch, and the floor.
 
     python -m benchmarks.step --save
     python -m benchmarks.step --networks=lstm --precisions=float32 --rounds=3
@@ -7,6 +7,10 @@
 Adam. `network` is ours and `Keras` the same of Keras' layers, both with PyTorch's loss, the mean
 squared error; `trainer` is the whole step of `trainer.task`. Each is a process of its own on the
 same cores, and they take turns. bfloat16 is mixed precision in all of them.
+
+`tcn` has the network's default size, `tcn_deep` a third repetition of blocks; their batch is 8
+windows of 375 frames. Their `Keras` is the same network layer by layer, and their `trainer` takes
+the SI-SDR of voices that it mixes and analyses in the step.
 
 The floor is what the step's products of matrices take at the rate of a large one, and at the rates
 that the fastest of the libraries reaches in just these shapes, activations of the gates included.
@@ -25,7 +29,9 @@ from benchmarks import children, floor, measure
 from pipeline import cli
 from pipeline.io.cores import available_cores
 
-_NETWORKS = flags.DEFINE_list("networks", ["lstm", "blstm"], "lstm, blstm.")
+_NETWORKS = flags.DEFINE_list(
+    "networks", ["lstm", "blstm", "tcn", "tcn_deep"], "lstm, blstm, tcn, tcn_deep."
+)
 _PRECISIONS = flags.DEFINE_list("precisions", ["float32", "bfloat16"], "float32, bfloat16.")
 _VARIANTS = flags.DEFINE_list(
     "variants", ["network", "trainer", "keras", "torch"], "What takes part."
@@ -37,6 +43,13 @@ _JIT = flags.DEFINE_bool("jit", False, "Compile the steps on Keras with XLA.")
 _FLOOR = flags.DEFINE_bool("floor", True, "Measure the rates that the floor is reckoned from.")
 _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/step.json.")
 
+_TCN = {"batch": 8, "frames": 375, "width": 192, "units": 384, "layers": 7}
+_NETWORKS_KNOWN: dict[str, dict[str, int]] = {
+    "lstm": {},
+    "blstm": {},
+    "tcn": {**_TCN, "repeats": 2},
+    "tcn_deep": {**_TCN, "repeats": 3},
+}
 _TITLES = {"network": "network", "trainer": "trainer", "keras": "Keras", "torch": "PyTorch"}
 _LARGE = (2048, 2048, 2048)
 
@@ -53,6 +66,13 @@ class Case:
     bins: int = 129
     units: int = 300
     layers: int = 2
+    width: int = 0
+    repeats: int = 0
+
+    @property
+    def convolves(self) -> bool:
+        """Whether it is a `tcn`."""
+        return self.repeats > 0
 
     def sizes(self) -> dict[str, int]:
         """Those that the activations hang on."""
@@ -67,7 +87,7 @@ def main(arguments: list[str]) -> None:
         raise flags.Error(f"unexpected argument {arguments[0]!r}")
     for given, known in (
         (_VARIANTS.value, _TITLES),
-        (_NETWORKS.value, ("lstm", "blstm")),
+        (_NETWORKS.value, _NETWORKS_KNOWN),
         (_PRECISIONS.value, ("float32", "bfloat16")),
     ):
         if unknown := set(given) - set(known):
@@ -78,7 +98,7 @@ def main(arguments: list[str]) -> None:
     ratios: dict[str, tuple[str, str]] = {}
     for precision in _PRECISIONS.value:
         for network in _NETWORKS.value:
-            case = Case(network, precision, _JIT.value)
+            case = Case(network, precision, _JIT.value, **_NETWORKS_KNOWN[network])
             _measure(case, threads, figures, facts)
             ratios |= _ratios(f"{network} {precision}", figures)
     measure.report("step", "s", figures, ratios, facts, _SAVE.value)
@@ -130,8 +150,16 @@ def _floor(
     def fastest(job: str, *arguments: int) -> tuple[float, str]:
         return min((c.ask(job, *arguments, 0.5), name) for name, c in libraries.items())
 
-    sizes = case.sizes()
-    shapes = floor.products(**sizes, bins=case.bins)
+    if case.convolves:
+        rows = case.batch * -(-case.frames // 2)
+        shapes = floor.products_of_blocks(
+            rows=rows, bins=2 * case.bins, width=case.width, units=case.units,
+            blocks=case.layers * case.repeats,
+        )  # fmt: skip
+        activations = 2 * rows * case.units * case.layers * case.repeats
+    else:
+        shapes = floor.products(**case.sizes(), bins=case.bins)
+        activations = floor.activations(**case.sizes())
     operations = floor.operations(shapes)
     large, _ = fastest("matmul", *_LARGE)
     peak = floor.operations({_LARGE: 1}) / large
@@ -144,12 +172,12 @@ def _floor(
         rates[f"[{m}, {k}] · [{k}, {n}], {count} times"] = f"{rate / 1e9:.0f} ({library})"
     rows = 5 * case.units
     seconds, _ = fastest("tanh", case.batch, rows)
-    gates = seconds * floor.activations(**sizes) / (case.batch * rows)
+    gates = seconds * activations / (case.batch * rows)
     label = f"{case.network} {case.precision}"
     facts[f"{label}: operations, G"] = round(operations / 1e9, 1)
     facts[f"{label}: best rate of a product, G operations/s"] = round(peak / 1e9)
     facts[f"{label}: rates in its shapes, G operations/s"] = rates
-    facts[f"{label}: activations of gates, s"] = round(gates, 4)
+    facts[f"{label}: activations, s"] = round(gates, 4)
     return {
         f"{label}, floor": [operations / peak],
         f"{label}, floor in its shapes": [by_shape + gates],

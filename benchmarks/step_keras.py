@@ -1,7 +1,8 @@
 """The training steps on Keras that `benchmarks.step` measures; it starts this program by itself.
 
 `network` is a network of `models` and `keras` the same of Keras' own layers, both learning the
-masks by mean squared error; `trainer` is what `trainer.task` runs: the network with the separator
+masks by mean squared error (of a `tcn`, it is the network whose blocks run layer by layer);
+`trainer` is what `trainer.task` runs: the network with the separator
 around it, stored masks decoded, the best permutation, norms of gradients limited, and metrics.
 """
 
@@ -17,7 +18,8 @@ import tensorflow as tf
 
 from benchmarks import children
 from models import registry
-from models.layers import fused_lstm
+from models.layers import fused_convolution, fused_lstm
+from pipeline import schema
 from trainer import config as config_lib
 from trainer import training
 
@@ -38,17 +40,26 @@ def main(case: dict[str, Any]) -> None:
 
 
 def _network(case: dict[str, Any]) -> tuple[keras.Model, Any]:
+    settings = {k: case[k] for k in ("width", "repeats") if case[k]}
     model = registry.create(
-        case["network"], num_outputs=2, units=case["units"], num_layers=case["layers"],
-        num_bins=case["bins"], dtype=_policy(case),
+        _name(case), num_outputs=2, units=case["units"], num_layers=case["layers"],
+        num_bins=case["bins"], dtype=_policy(case), **settings,
     )  # fmt: skip
     shape = (case["batch"], case["frames"], case["bins"])
     model.build(shape)
-    fused_lstm.set_fused(model, not case["jit"])
+    for layers in (fused_lstm, fused_convolution):
+        layers.set_fused(model, not case["jit"] and case["variant"] == "network")
     return _compiled(model, case), (_noise(shape), _uniform((shape[0], 2, *shape[1:])))
 
 
+def _name(case: dict[str, Any]) -> str:
+    """In the registry."""
+    return "tcn" if case["repeats"] else case["network"]
+
+
 def _keras(case: dict[str, Any]) -> tuple[keras.Model, Any]:
+    if case["repeats"]:
+        return _network(case)
     layers: list[keras.layers.Layer] = []
     for _ in range(case["layers"]):
         layer = keras.layers.LSTM(case["units"], return_sequences=True, dtype=_policy(case))
@@ -68,9 +79,12 @@ def _compiled(model: keras.Model, case: dict[str, Any]) -> keras.Model:
 
 
 def _trainer(case: dict[str, Any]) -> tuple[keras.Model, Any]:
+    on_waveforms = bool(case["repeats"])
     config = config_lib.Config(
-        model=case["network"], units=case["units"], layers=case["layers"], loss="mask",
-        mixing="static", frames=case["frames"], batch_size=case["batch"],
+        model=_name(case), units=case["units"], layers=case["layers"],
+        model_arg=tuple(f"{k}={case[k]}" for k in ("width", "repeats") if case[k]),
+        loss="sisdr" if on_waveforms else "mask", mixing="dynamic" if on_waveforms else "static",
+        frames=case["frames"], batch_size=case["batch"],
         mixed_precision=case["precision"] == "bfloat16", jit_compile=case["jit"],
     )  # fmt: skip
     info: Any = types.SimpleNamespace(
@@ -78,6 +92,9 @@ def _trainer(case: dict[str, Any]) -> tuple[keras.Model, Any]:
     )
     model = training.make_learner(config, info, replicas=1)
     training._compile(model, config, steps=1000)
+    if on_waveforms:
+        sources = 0.05 * _noise((case["batch"], 2, case["frames"] * schema.HOP))
+        return model, {"sources": sources}
     shape = (case["batch"], case["frames"], case["bins"])
     batch = {
         "log_magnitude": (0.8 * _noise(shape) - 3.7).astype(np.float16),

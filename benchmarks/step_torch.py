@@ -30,10 +30,58 @@ class Network(torch.nn.Module):
         return torch.sigmoid(self.dense(self.recurrent(x)[0]).float())
 
 
+class Block(torch.nn.Module):
+    """A block of `models.tcn`; the convolution as a sum of shifted products is the faster way."""
+
+    def __init__(self, width: int, units: int, dilation: int) -> None:
+        super().__init__()
+        self.dilation = dilation
+        self.norm = torch.nn.LayerNorm(width)
+        self.widen = torch.nn.Linear(width, units)
+        self.taps = torch.nn.Parameter(torch.randn(3, units) / 2)
+        self.bias = torch.nn.Parameter(torch.zeros(units))
+        self.narrow = torch.nn.Linear(units, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[batch, step, width]` to the same."""
+        y = torch.nn.functional.silu(self.widen(self.norm(x)))
+        steps, reach = y.shape[1], self.dilation
+        padded = torch.nn.functional.pad(y, (0, 0, reach, reach))
+        taps, bias = self.taps.to(y.dtype), self.bias.to(y.dtype)
+        before, after = padded[:, :steps], padded[:, 2 * reach : 2 * reach + steps]
+        y = before * taps[0] + y * taps[1] + after * taps[2] + bias
+        return x + self.narrow(torch.nn.functional.silu(y))
+
+
+class Convolutions(torch.nn.Module):
+    """`models.tcn` with a stack of two frames and ReLU masks."""
+
+    def __init__(self, case: dict[str, Any]) -> None:
+        super().__init__()
+        width, bins = case["width"], case["bins"]
+        self.entry = torch.nn.Linear(2 * bins, width)
+        self.blocks = torch.nn.Sequential(
+            *[
+                Block(width, case["units"], 2**i)
+                for _ in range(case["repeats"])
+                for i in range(case["layers"])
+            ]
+        )
+        self.norm = torch.nn.LayerNorm(width)
+        self.head = torch.nn.Linear(width, 4 * bins)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[batch, frame, bin]` to masks `[batch, frame, output · bin]`."""
+        batch, frames, bins = x.shape
+        x = torch.nn.functional.pad(x, (0, 0, 0, frames % 2)).reshape(batch, -1, 2 * bins)
+        masks = self.head(self.norm(self.blocks(self.entry(x)))).float()
+        return torch.relu(masks).reshape(batch, -1, 2 * bins)[:, :frames]
+
+
 def main(case: dict[str, Any]) -> None:
     """`case` is a `benchmarks.step.Case`."""
     torch.manual_seed(0)
-    model = Network(case)
+    model = Convolutions(case) if case["repeats"] else Network(case)
     # Fused is the fastest that it has for processors.
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     x = torch.randn(case["batch"], case["frames"], case["bins"])
