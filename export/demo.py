@@ -3,12 +3,14 @@
     python -m export.demo --output_dir=demo/conversation
 
 writes conversation.wav (turns, an interruption, a pause, two at once), the two speakers alone as
-reference1.wav and reference2.wav, and what `export.separate --plot` makes of the conversation.
+reference1.wav and reference2.wav, and what `export.separate --plot --activity` makes of the
+conversation: a file for each voice, a picture, and who speaks when (RTTM, JSON), which is printed.
 eSpeak NG speaks (pip install 'voices-apart[demo]'). `make demo` in a checkout does all that comes
 before, too: a corpus, a dataset, a network that learns.
 """
 
 import pathlib
+import sys
 
 from absl import flags
 
@@ -29,19 +31,22 @@ def main(arguments: list[str]) -> None:
     if arguments:
         raise flags.Error(f"unexpected argument {arguments[0]!r}")
     options = flags.FLAGS
-    # What is wrong with a name shows before anything is made.
     model_path = pretrained.quickest(options.model)
-    folder = pathlib.Path(options.output_dir)
-    for path in write(folder, options.seed):
-        print(path, flush=True)
 
     from export import separate
     from export.separation import jobs, loading
 
+    model = loading.load(model_path)
+    folder = pathlib.Path(options.output_dir)
+    for path in write(folder, options.seed):
+        print(path, flush=True)
     source = folder / "conversation.wav"
     job = jobs.Job(source, folder / source.stem)
-    done = separate.separate_file(job, loading.load(model_path), plot=True)
+    done = separate.separate_file(job, model, plot=True, activity=True)
     print(*done.files, sep="\n")
+    for note in done.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(f"\n{job.rttm.read_text(encoding='utf-8')}", end="")
 
 
 def write(folder: pathlib.Path, seed: int = 0) -> list[pathlib.Path]:

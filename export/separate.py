@@ -201,7 +201,9 @@ def separate_file(
             if plot:
                 drafts.append(pathlib.Path(folder) / "picture.png")
                 names.append(job.picture)
-                beginning.draw(drafts[-1], job.title or job.source.name, num_samples / reader.rate)
+                beginning.draw(
+                    drafts[-1], job.title or job.source.name, num_samples / reader.rate, found.turns
+                )
             if activity:
                 texts = {
                     job.rttm: rttm.text(found, job.stem.name),

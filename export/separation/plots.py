@@ -3,11 +3,12 @@
 import os
 import pathlib
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from export.separation import pictures
+from export.separation import activity, pictures
 from pipeline import features, schema
 from pipeline.io import atomic
 
@@ -20,11 +21,17 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 
 
 def draw_separation(
-    path: str | os.PathLike[str], mixture: np.ndarray, voices: np.ndarray, rate: int, title: str
+    path: str | os.PathLike[str],
+    mixture: np.ndarray,
+    voices: np.ndarray,
+    rate: int,
+    title: str,
+    turns: Sequence[activity.Turn] = (),
 ) -> None:
     """Writes a PNG: a column for the mixture and one for each voice.
 
-    Rows are the waveform, the spectrogram and, for the voices, the share that they got.
+    Rows are the waveform, the spectrogram and, for the voices, the share that they got; for the
+    mixture, who speaks when.
 
     Args:
         path: the file to write; it gets its name when it is whole.
@@ -32,6 +39,7 @@ def draw_separation(
         voices: float32 `[source, sample]`.
         rate: in Hz.
         title: above all.
+        turns: who speaks when.
     """
     # Not pyplot: no display, no state that stays behind in the caller's process.
     from matplotlib.figure import Figure
@@ -65,7 +73,7 @@ def draw_separation(
     grid[1, 0].set_ylabel("frequency in kHz")
     grid[1, 0].set_xlabel("time in s")
     grid[2, 1].set_ylabel("frequency in kHz")
-    grid[2, 0].axis("off")
+    _draw_turns(grid[2, 0], turns, colours[1:], seconds)
     figure.colorbar(sound, ax=grid[1, :], label="dB")
     figure.colorbar(share, ax=grid[2, :], label="share")
 
@@ -73,6 +81,22 @@ def draw_separation(
         # Letters that no font here has are drawn as boxes.
         warnings.simplefilter("ignore")
         figure.savefig(temporary, format="png")
+
+
+def _draw_turns(
+    axes: Any, turns: Sequence[activity.Turn], colours: Sequence[str], seconds: float
+) -> None:
+    """Draws a lane for each voice, the first at the top."""
+    for lane, colour in enumerate(colours):
+        own = [(turn.start, turn.end - turn.start) for turn in turns if turn.speaker == lane]
+        axes.broken_barh(own, (lane - 0.35, 0.7), facecolors=colour)
+    axes.set_title("who speaks when", fontsize=12)
+    axes.set_yticks(range(len(colours)), [f"voice {lane + 1}" for lane in range(len(colours))])
+    axes.set_ylim(len(colours) - 0.5, -0.5)
+    axes.set_xlim(0, seconds)
+    axes.set_xlabel("time in s")
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
 
 
 def _draw_bins(
@@ -104,7 +128,9 @@ class Beginning:
             self._voices.append(voices[:, : self._left].mean(axis=-1))
             self._left -= len(self._mixture[-1])
 
-    def draw(self, path: pathlib.Path, name: str, seconds: float) -> None:
+    def draw(
+        self, path: pathlib.Path, name: str, seconds: float, turns: Sequence[activity.Turn] = ()
+    ) -> None:
         """Writes the picture, of a recording `name` that has so many seconds in all."""
         shown = f"first {SECONDS:.0f} of {seconds:.0f} s" if not self._left else ""
         draw_separation(
@@ -113,4 +139,5 @@ class Beginning:
             np.concatenate(self._voices, axis=1),
             self._rate,
             f"{name}, {shown}" if shown else name,
+            turns,
         )

@@ -181,6 +181,35 @@ class TestSeparation:
         assert len(re.findall(r"<img ", text)) == 6
         assert len(re.findall(r"<audio ", text)) == 3
 
+    def test_who_speaks_when(self, client):
+        """Low sounds are voice 1's, high ones voice 2's; as lanes, and as files to download."""
+        seconds = np.arange(5 * 8000) / 8000
+        low = np.sin(2 * np.pi * 300 * seconds) * (seconds < 2)
+        high = np.sin(2 * np.pi * 2500 * seconds) * (seconds > 1.5) * (seconds < 4)
+        one = client.ended(client.send(encoded(0.2 * (low + high)), "a <b>talk.wav"))
+        text = client.ask("GET", f"/recordings/{one['key']}").body.decode()
+        bars = re.findall(r'<rect class="voice(\d)" x="([\d.]+)" [^>]*width="([\d.]+)"', text)
+        expected = [("1", 0.0, 2.0), ("2", 1.5, 2.5)]
+        # Both lanes over the recording, each over its voice.
+        for (voice, start, length), wanted in zip(bars, expected * 2, strict=True):
+            assert voice == wanted[0]
+            assert float(start) == pytest.approx(wanted[1], abs=0.11)
+            assert float(length) == pytest.approx(wanted[2], abs=0.21)
+        assert "Voice 1 speaks in 1 turn, 40 % of the time" in text
+        rttm = client.ask("GET", f"/recordings/{one['key']}/turns.rttm")
+        lines = [line.split() for line in rttm.body.decode().splitlines()]
+        assert [(line[1], line[7]) for line in lines] == [
+            ("a_<b>talk", "voice1"), ("a_<b>talk", "voice2"),
+        ]  # fmt: skip
+        answer = client.ask("GET", f"/recordings/{one['key']}/turns.json")
+        told = json.loads(answer.body)
+        assert told["recording"] == "a <b>talk.wav"
+        assert [voice["file"] for voice in told["voices"]] == [
+            "a <b>talk_voice1.wav", "a <b>talk_voice2.wav",
+        ]  # fmt: skip
+        assert "/tmp" not in answer.body.decode()
+        assert 'download="a &lt;b&gt;talk_voices.rttm"' in text
+
     def test_parts_of_a_file_for_players_that_seek(self, client, speechlike):
         key = client.ended(client.send(encoded(speechlike(8000))))["key"]
         whole = client.ask("GET", f"/recordings/{key}/voice1.wav")
@@ -664,6 +693,7 @@ def browser(tmp_path_factory):
         "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
         "--disable-background-networking", "--disable-component-update", "--disable-sync",
         "--autoplay-policy=no-user-gesture-required", "--hide-scrollbars",
+        "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
         f"--user-data-dir={folder / 'profile'}",
     ):  # fmt: skip
         options.add_argument(flag)
@@ -759,7 +789,9 @@ class TestBrowser:
         wait_for(browser, "article audio", 3)
         steps = browser.execute_script("return [...steps]")
         assert "sending" in steps
-        assert any(step.startswith(("waiting", "separating", "drawing")) for step in steps), steps
+        assert any(
+            step.startswith(("waiting", "reading", "separating", "drawing")) for step in steps
+        ), steps
         assert browser.find_element("css selector", "article h2").text.startswith(path.name)
         tab_to(browser, "Play voice 1").send_keys(Keys.SPACE)
         playing = "return document.querySelectorAll('audio')[1].currentTime"
@@ -776,6 +808,64 @@ class TestBrowser:
             # Browsers put another character for those that no file's name may have.
             found = browser.downloads / re.sub("[<>]", "_", voice.name)
             assert read_when_there(found) == voice.read_bytes()
+        # The recording from where a turn begins.
+        tab_to(browser, "to play one by one").send_keys(Keys.ENTER)
+        turn = tab_to(browser, "voice 2")
+        turn.send_keys(Keys.ENTER)
+        start = float(turn.get_attribute("data-start"))
+        heard = "const a = document.querySelector('audio'); return a.paused ? -1 : a.currentTime"
+        for _ in range(200):
+            if browser.execute_script(heard) >= start:
+                break
+            time.sleep(0.05)
+        assert browser.execute_script(heard) >= start
+        for ending in ("rttm", "json"):
+            tab_to(browser, f"_voices.{ending}").send_keys(Keys.ENTER)
+            found = browser.downloads / f"a _b_talk_voices.{ending}"
+            assert b"talk" in read_when_there(found)
+
+    def test_from_the_microphone(self, browser, page):
+        """The browser's own stand-in for a microphone beeps."""
+        from selenium.webdriver.common.keys import Keys
+
+        browser.execute_script("document.getElementById('model').focus()")
+        tab_to(browser, "Record with the microphone").send_keys(Keys.ENTER)
+        # The focus goes where it is needed next, and the level moves.
+        stop = wait_for(browser, "#stop:focus")[0]
+        level = "return document.getElementById('level').value"
+        for _ in range(100):
+            if browser.execute_script(level) > -50:
+                break
+            time.sleep(0.05)
+        assert browser.execute_script(level) > -50
+        time.sleep(1)
+        stop.send_keys(Keys.ENTER)
+        wait_for(browser, "article audio", 6)
+        (title, _) = (e.text for e in browser.find_elements("css selector", "article h2"))
+        assert title.startswith("microphone 1.")
+        seconds = float(re.search(r"([\d.]+)\s+s ·", title)[1])
+        assert 0.5 < seconds < LIMIT_SECONDS
+        # Given back, and nothing of it is kept when it is removed.
+        assert browser.execute_script("return document.activeElement.id") == "record"
+        click(browser, "article:first-child .remove")
+        tab_to(browser, "Record with the microphone").send_keys(Keys.ENTER)
+        wait_for(browser, "#stop:focus")
+        tab_to(browser, "Discard").send_keys(Keys.ENTER)
+        wait_for(browser, "#record:focus")
+        assert len(browser.find_elements("css selector", "article")) == 1
+
+    def test_a_microphone_that_may_not_be_used(self, browser):
+        browser.execute_script(
+            "window.real = navigator.mediaDevices.getUserMedia;"
+            "navigator.mediaDevices.getUserMedia ="
+            " () => Promise.reject(new DOMException('', 'NotAllowedError'))"
+        )
+        click(browser, "#record")
+        problem = wait_for(browser, "#record-problem:not([hidden])")[0]
+        assert "not allowed to use the microphone" in problem.text
+        browser.refresh()
+        assert not browser.find_element("id", "record-problem").is_displayed()
+        wait_for(browser, "article audio", 3)
 
     def test_the_example_beside_it(self, browser):
         from selenium.webdriver.common.keys import Keys
