@@ -281,7 +281,7 @@ class Page:
         """A file of a recording, by the name under which it is listed."""
         one = self._recording(request)
         file = one.files.get(request.path_params["file"])
-        if file is None or one.state != recording.DONE:
+        if file is None or one.state != recording.DONE or not file.path.exists():
             raise exceptions.HTTPException(404, "no such file")
         return responses.FileResponse(
             file.path,

@@ -15,6 +15,7 @@ function equipRecorder(send) {
   };
   // The quietest level, in dB, that is not taken for a microphone that is switched off.
   const MUTE_DB = -70;
+  const FALL_DB = 2;
   let count = 0;
   let finish = null;
 
@@ -33,9 +34,13 @@ function equipRecorder(send) {
     const context = new AudioContext();
     const analyser = context.createAnalyser();
     context.createMediaStreamSource(stream).connect(analyser);
+    // Longer than the time between two looks, so that nothing is missed.
+    analyser.fftSize = 8192;
     const samples = new Float32Array(analyser.fftSize);
     const begun = performance.now();
     let loudest = -Infinity;
+    let shown = -Infinity;
+    context.resume();
     const timer = setInterval(() => {
       const seconds = (performance.now() - begun) / 1000;
       part("recorded").textContent = clock(seconds);
@@ -43,7 +48,9 @@ function equipRecorder(send) {
       const power = samples.reduce((sum, v) => sum + v * v, 0) / samples.length;
       const level = 10 * Math.log10(power + 1e-12);
       loudest = Math.max(loudest, level);
-      part("level").value = level;
+      // Falls slowly, as people are used to.
+      shown = Math.max(level, shown - FALL_DB);
+      part("level").value = shown;
       const mute = seconds > 3 && loudest < MUTE_DB;
       part("heard").textContent = mute ? "Nothing is heard: is the microphone switched off?" : `up to ${longest / 60} minutes`;
       if (seconds > longest - 1) finish(true);

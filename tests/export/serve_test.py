@@ -740,7 +740,8 @@ def tab_to(browser, words):
         ActionChains(browser).send_keys(Keys.TAB).perform()
         name = browser.execute_script(
             "const e = document.activeElement;"
-            "return [e.id, e.ariaLabel, e.innerText, e.labels?.[0]?.innerText].join('|')"
+            "return e === document.body ? '' :"
+            " [e.id, e.ariaLabel, e.innerText, e.labels?.[0]?.innerText].join('|')"
         )
         if words in name:
             # What has the focus can be seen to have it.
@@ -757,6 +758,17 @@ def click(browser, selector):
     browser.execute_script(
         "for (const e of document.querySelectorAll(arguments[0])) e.click()", selector
     )
+
+
+def settle(browser):
+    """Waits until players load nothing, which removing their files would break off."""
+    for _ in range(200):
+        if browser.execute_script(
+            "return [...document.querySelectorAll('audio')]"
+            ".every((e) => e.readyState > 0 && e.networkState !== e.NETWORK_LOADING)"
+        ):
+            return
+        time.sleep(0.05)
 
 
 def read_when_there(path):
@@ -847,6 +859,7 @@ class TestBrowser:
         assert 0.5 < seconds < LIMIT_SECONDS
         # Given back, and nothing of it is kept when it is removed.
         assert browser.execute_script("return document.activeElement.id") == "record"
+        settle(browser)
         click(browser, "article:first-child .remove")
         tab_to(browser, "Record with the microphone").send_keys(Keys.ENTER)
         wait_for(browser, "#stop:focus")
@@ -933,6 +946,7 @@ class TestBrowser:
             "window.fetch = (address, options) => address === 'recordings' && bad-- > 0"
             " ? Promise.reject(new TypeError('gone')) : real(address, options);"
         )
+        settle(browser)
         click(browser, "article .remove")
         click(browser, "#example")
         wait_for(browser, "article audio", 3)
@@ -941,14 +955,16 @@ class TestBrowser:
         assert "the page's server has ended" not in steps
 
     def test_removed(self, browser, page):
+        settle(browser)
         click(browser, "article:first-child .remove")
         click(browser, "#remove-all")
-        for _ in range(100):
-            if not browser.find_elements("css selector", "article"):
+        session = page.sessions.find(browser.get_cookie("voices-apart")["value"])
+        for _ in range(200):
+            if not session.recordings and not browser.find_elements("css selector", "article"):
                 break
             time.sleep(0.05)
-        cookie = browser.get_cookie("voices-apart")["value"]
-        assert page.sessions.find(cookie).recordings == {}
+        assert session.recordings == {}
+        assert not browser.find_elements("css selector", "article")
 
     def test_nothing_was_asked_of_elsewhere_and_nothing_complained(self, browser, page):
         asked = [
