@@ -18,7 +18,8 @@ EXTRAS = {
     "demo": ["espeakng-loader"],
     # FFmpeg's libraries inside: what libsndfile cannot decode (m4a, mp4, WebM, …).
     "av": ["av>=16"],
-    "serve": ["starlette>=0.46", "uvicorn>=0.30"],
+    # Browsers record WebM or m4a, which PyAV decodes.
+    "serve": ["av>=16", "starlette>=0.46", "uvicorn>=0.30"],
     # Shells ask it for commands and flags: eval "$(register-python-argcomplete voices-apart)".
     "completion": ["argcomplete>=3"],
     # LiteRT runs .tflite files; TensorFlow writes them.
