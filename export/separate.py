@@ -20,8 +20,10 @@ With --activity, mixture_voices.rttm (NIST's RTTM, one line a turn) and mixture_
 speaks when. With --json the same object is printed, one line a recording, and nothing else;
 `export.separation.summary` has its fields. `-` is a recording on standard input.
 
-WAV, FLAC, OGG, MP3, AIFF, SPHERE and what else libsndfile reads. One recording that cannot be
-separated does not stop the others; the exit code is then 1.
+WAV, FLAC, OGG, MP3, AIFF, SPHERE and what else libsndfile reads; with PyAV (the extra `av`, which
+`make install` brings) also m4a, mp4, 3gp, WebM, WMA, AMR and what else FFmpeg reads. Of a folder,
+files count by what is in them. One recording that cannot be separated does not stop the others; the
+exit code is then 1. A constant offset is kept from the model, and each voice has an equal share.
 
     arecord -f S16_LE -r 8000 | python -m export.separate --stream --model=exported/lstm | aplay
 
@@ -68,7 +70,7 @@ class Separated:
     Attributes:
         files: all that were written.
         seconds: of the recording.
-        notes: what a person has to know, each a sentence.
+        notes: what a person has to know, of how it was read and of the outcome.
         rate: of the recording, in Hz.
         num_channels: of the recording.
         activity: who speaks when.
@@ -109,7 +111,8 @@ def separate(
 
     Returns:
         float32 `[source, sample]` or `[source, sample, channel]` at `rate` and at the recording's
-        level. Their sum is the recording, less what lies above half the model's rate.
+        level. Their sum is the recording, less what lies above half the model's rate. Each has
+        an equal share of a constant offset.
 
     Raises:
         ValueError: samples of another shape or type.
@@ -129,8 +132,14 @@ def separate(
         raise errors.UserError("the recording holds samples that are NaN or infinite")
     if not isinstance(model, loading.LoadedModel):
         model = loading.load(pretrained.quickest(os.fspath(model)))
+    offset, blocks = long_audio.find_offset([columns], rate)
     pieces = long_audio.voices_of(
-        [columns], rate, model, chunk_seconds=chunk_seconds, overlap_seconds=overlap_seconds
+        blocks,
+        rate,
+        model,
+        offset=offset,
+        chunk_seconds=chunk_seconds,
+        overlap_seconds=overlap_seconds,
     )
     empty = np.zeros((model.num_sources, 0, columns.shape[1]), np.float32)
     voices = np.concatenate([empty, *pieces], axis=1)
@@ -170,10 +179,13 @@ def separate_file(
     beginning = plots.Beginning(model.sample_rate)
     with decoding.Reader(job.source) as reader:
         meter = turns.Meter(model.num_sources, reader.rate)
+        offset, blocks = long_audio.find_offset(reader.blocks(), reader.rate)
+        offset_notes = long_audio.offset_notes(offset)
         pieces = long_audio.voices_of(
-            reader.blocks(),
+            blocks,
             reader.rate,
             model,
+            offset=offset,
             chunk_seconds=chunk_seconds,
             overlap_seconds=overlap_seconds,
             listeners=(tally, *((beginning,) if plot else ()), *listeners),
@@ -181,13 +193,14 @@ def separate_file(
         job.stem.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".voices-", dir=job.stem.parent) as folder:
             drafts = [pathlib.Path(folder) / f"{i}.wav" for i in range(model.num_sources)]
-            shown = _with_progress(_metered(pieces, meter), reader, label)
+            shown = _with_progress(_metered(pieces, meter, offset), reader, label)
             num_samples, peak = _write(drafts, shown, reader)
             if not num_samples:
                 raise decoding.AudioError(f"{job.source}: empty: it has no samples")
             if peak <= 1 and reader.subtype not in _FINE_SUBTYPES:
                 drafts = [_in_16_bits(draft) for draft in drafts]
             notes = (tally.note(),) if tally.note() else ()
+            warnings = (*reader.notes, *offset_notes)
             found = meter.activity()
             told = summary.describe(
                 job.title or job.source.name,
@@ -197,6 +210,7 @@ def separate_file(
                 rate=reader.rate,
                 num_channels=reader.num_channels,
                 notes=notes,
+                warnings=warnings,
             )
             if plot:
                 drafts.append(pathlib.Path(folder) / "picture.png")
@@ -221,7 +235,7 @@ def separate_file(
     return Separated(
         tuple(names),
         num_samples / reader.rate,
-        notes,
+        (*warnings, *notes),
         reader.rate,
         reader.num_channels,
         found,
@@ -262,9 +276,12 @@ def _write(
     return num_samples, peak
 
 
-def _metered(pieces: Iterable[np.ndarray], meter: turns.Meter) -> Iterator[np.ndarray]:
+def _metered(
+    pieces: Iterable[np.ndarray], meter: turns.Meter, offset: np.ndarray | None
+) -> Iterator[np.ndarray]:
+    """The same pieces; a constant offset is no activity."""
     for piece in pieces:
-        meter.add(piece)
+        meter.add(piece if offset is None else piece - offset / np.float32(len(piece)))
         yield piece
 
 
@@ -371,10 +388,12 @@ def _taken_from_stdin(arguments: list[str]) -> Iterator[pathlib.Path | None]:
 def _separate_all(arguments: list[str], model_path: str, stdin: pathlib.Path | None) -> int:
     options = flags.FLAGS
     # Names are checked before the seconds that loading a model takes, as if for two voices.
-    todo, problems = jobs.plan(arguments, options.output_dir, 2, stdin)
+    todo, problems, notes = jobs.plan(arguments, options.output_dir, 2, stdin)
     if todo:
         model = loading.load(model_path)
-        todo, problems = jobs.plan(arguments, options.output_dir, model.num_sources, stdin)
+        todo, problems, notes = jobs.plan(arguments, options.output_dir, model.num_sources, stdin)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr, flush=True)
     for problem in problems:
         _complain(problem)
     start, seconds, failed = time.monotonic(), 0.0, len(problems)

@@ -1,12 +1,13 @@
 """Which recordings are separated, and what their outputs are called."""
 
+import collections
 import dataclasses
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pipeline import errors
-from pipeline.corpora import corpus
+from pipeline.audio import folders
 from pipeline.io import storage
 
 # Stands for a recording on standard input.
@@ -57,24 +58,26 @@ def plan(
     output_dir: str | os.PathLike[str],
     num_sources: int,
     stdin: pathlib.Path | None = None,
-) -> tuple[list[Job], list[errors.UserError]]:
+) -> tuple[list[Job], list[errors.UserError], list[str]]:
     """What to separate, and under which names.
 
+    Of recordings that would give outputs of one name (`a.mp3` and `a.opus`), each keeps its ending
+    in them.
+
     Args:
-        inputs: files, and folders whose audio files are taken, with those of folders below them.
+        inputs: files, and folders whose recordings are taken, with those of folders below them.
         output_dir: where outputs go; what lies below it is never taken from a folder.
         num_sources: voices of the model.
         stdin: holds what came on standard input, which the input `-` then is.
 
     Returns:
-        The jobs, and what among the inputs cannot be read.
-
-    Raises:
-        UserError: two outputs would have one name, or an output that of a recording.
+        The jobs; what among the inputs cannot be separated, and why; and a line for each folder
+        that has files which are no audio.
     """
     target = pathlib.Path(output_dir)
     jobs: dict[pathlib.Path, Job] = {}
     problems: list[errors.UserError] = []
+    notes: list[str] = []
     for given in inputs:
         name = pathlib.Path(given)
         if given == STDIN and stdin is not None:
@@ -97,9 +100,10 @@ def plan(
         except errors.UserError as error:
             problems.append(error)
             continue
-        audible = [path for path in listing.files if _sounds(path)]
+        files: Sequence[str] = listing.files
         if target.resolve() != name.resolve():
-            audible = [p for p in audible if target.resolve() not in (name / p).resolve().parents]
+            files = [p for p in files if target.resolve() not in (name / p).resolve().parents]
+        audible, others = folders.sort(str(name), files)
         for path in audible:
             source = name / path
             jobs.setdefault(source.resolve(), Job(source, (target / path).with_suffix("")))
@@ -107,33 +111,52 @@ def plan(
             (path, why) for path, why in listing.problems if _sounds(path) or path in listing.closed
         ]
         problems += [errors.UserError(f"{name / path}: {why}") for path, why in unreadable]
+        if others:
+            notes.append(folders.left_out(str(name), others))
         if not audible and not unreadable:
-            problems.append(
-                errors.UserError(
-                    f"{name}: no audio in this folder (*{', *'.join(corpus.EXTENSIONS[:3])}, …)"
-                )
-            )
-    _check_names(jobs, num_sources)
-    return list(jobs.values()), problems
+            problems.append(errors.UserError(f"{name}: no audio in this folder"))
+    named, in_the_way = _with_names(jobs, num_sources)
+    return named, problems + in_the_way, notes
 
 
 def _sounds(path: str) -> bool:
-    return path.lower().endswith(corpus.EXTENSIONS)
+    return path.lower().endswith(folders.ENDINGS)
 
 
-def _check_names(jobs: dict[pathlib.Path, Job], num_sources: int) -> None:
+def _with_names(
+    jobs: dict[pathlib.Path, Job], num_sources: int
+) -> tuple[list[Job], list[errors.UserError]]:
+    """The jobs whose outputs have names of their own, and why the others have none."""
+    count = collections.Counter(job.stem for job in jobs.values())
     makers: dict[pathlib.Path, Job] = {}
+    named: list[Job] = []
+    problems: list[errors.UserError] = []
     for job in jobs.values():
-        voices = (job.voice(i) for i in range(num_sources))
-        for output in (*voices, job.picture, job.rttm, job.summary):
-            other = makers.setdefault(output.resolve(), job)
-            if other is not job:
-                raise errors.UserError(
-                    f"{other.name} and {job.name} would both become {output}; separate them "
-                    "into different folders"
+        if count[job.stem] > 1 and not job.title:
+            job = dataclasses.replace(job, stem=job.stem.with_name(job.source.name))
+        outputs = [output.resolve() for output in _outputs(job, num_sources)]
+        taken = next((output for output in outputs if output in makers), None)
+        lost = next((output for output in outputs if output in jobs), None)
+        if taken is not None:
+            problems.append(
+                errors.UserError(
+                    f"{makers[taken].name} and {job.name} would both become {taken}; separate "
+                    f"{job.name} into another folder"
                 )
-            if output.resolve() in jobs:
-                raise errors.UserError(
-                    f"{output}, a voice of {job.name}, would overwrite one of the recordings; "
+            )
+        elif lost is not None:
+            problems.append(
+                errors.UserError(
+                    f"{lost}, a voice of {job.name}, would overwrite one of the recordings; "
                     "choose another --output_dir"
                 )
+            )
+        else:
+            makers.update(dict.fromkeys(outputs, job))
+            named.append(job)
+    return named, problems
+
+
+def _outputs(job: Job, num_sources: int) -> Iterable[pathlib.Path]:
+    yield from (job.voice(index) for index in range(num_sources))
+    yield from (job.picture, job.rttm, job.summary)

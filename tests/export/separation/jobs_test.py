@@ -2,10 +2,7 @@
 
 import os
 
-import pytest
-
 from export.separation import jobs
-from pipeline import errors
 
 
 def touch(path):
@@ -19,7 +16,7 @@ def test_a_folder_is_mirrored(tmp_path):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "in" / name).touch()
     (tmp_path / "in" / "gone.wav").symlink_to(tmp_path / "nowhere")
-    found, problems = jobs.plan([tmp_path / "in"], tmp_path / "out", 2)
+    found, problems, _ = jobs.plan([tmp_path / "in"], tmp_path / "out", 2)
     voices = [str(job.voice(1).relative_to(tmp_path / "out")) for job in found]
     assert voices == ["a_voice2.wav", "below/a_voice2.wav", "below/b_voice2.wav"]
     assert ["gone.wav" in str(problem) for problem in problems] == [True]
@@ -28,24 +25,52 @@ def test_a_folder_is_mirrored(tmp_path):
 def test_outputs_within_the_folder_are_no_inputs(tmp_path):
     touch(tmp_path / "a.wav")
     touch(tmp_path / "out" / "a_voice1.wav")
-    found, _ = jobs.plan([tmp_path], tmp_path / "out", 2)
+    found, _, _ = jobs.plan([tmp_path], tmp_path / "out", 2)
     assert [job.source.name for job in found] == ["a.wav"]
 
 
 def test_two_recordings_of_one_name(tmp_path):
     first = touch(tmp_path / "x" / "a.wav")
     second = touch(tmp_path / "y" / "a.wav")
-    with pytest.raises(errors.UserError, match=r"both become .*a_voice1\.wav"):
-        jobs.plan([first, second], tmp_path / "out", 2)
-    found, _ = jobs.plan([first, first], tmp_path / "out", 2)
+    found, problems, _ = jobs.plan([first, second, touch(tmp_path / "b.wav")], tmp_path / "out", 2)
+    assert [job.source.name for job in found] == ["a.wav", "b.wav"]
+    assert ["would both become" in str(problem) for problem in problems] == [True]
+    assert str(second) in str(problems[0])
+    found, _, _ = jobs.plan([first, first], tmp_path / "out", 2)
     assert len(found) == 1
+
+
+def test_names_that_differ_in_their_ending_alone(tmp_path):
+    for name in ("a.mp3", "a.opus", "b.wav"):
+        touch(tmp_path / "in" / name)
+    found, problems, _ = jobs.plan([tmp_path / "in"], tmp_path / "out", 2)
+    assert not problems
+    assert [job.voice(0).name for job in found] == [
+        "a.mp3_voice1.wav", "a.opus_voice1.wav", "b_voice1.wav",
+    ]  # fmt: skip
+
+
+def test_recordings_are_found_by_content_and_others_counted(tmp_path):
+    names = {"one.xyz": b"RIFF\x24\0\0\0WAVEfmt ", "two": b"OggS\0\2", "three.dat": b"fLaC\0"}
+    names |= {"four.tmp": b"\0\0\0\x1cftypM4A ", "five.webm": b"", "six.aifc": b""}
+    names |= {"a.txt": b"text", "b.txt": b"text", "c": b"no audio", "d.PNG": b"\x89PNG"}
+    (tmp_path / "in").mkdir()
+    for name, data in names.items():
+        (tmp_path / "in" / name).write_bytes(data)
+    found, problems, notes = jobs.plan([tmp_path / "in"], tmp_path / "out", 2)
+    assert {job.source.name for job in found} == set(names) - {"a.txt", "b.txt", "c", "d.PNG"}
+    assert not problems
+    assert len(notes) == 1
+    assert "4 files are left out" in notes[0]
+    assert "2 .txt" in notes[0]
 
 
 def test_no_recording_is_overwritten(tmp_path):
     touch(tmp_path / "a.wav")
     touch(tmp_path / "a_voice1.wav")
-    with pytest.raises(errors.UserError, match="would overwrite"):
-        jobs.plan([tmp_path], tmp_path, 2)
+    found, problems, _ = jobs.plan([tmp_path], tmp_path, 2)
+    assert [job.source.name for job in found] == ["a_voice1.wav"]
+    assert ["would overwrite" in str(problem) for problem in problems] == [True]
 
 
 def test_one_bad_name_does_not_stop_the_others(tmp_path):
@@ -53,7 +78,7 @@ def test_one_bad_name_does_not_stop_the_others(tmp_path):
     (tmp_path / "loop.wav").symlink_to(tmp_path / "loop.wav")
     odd = touch(tmp_path / "b.wav").rename(tmp_path / "..wav")
     names = [tmp_path / ("y" * 300 + ".wav"), tmp_path / "loop.wav", good, odd]
-    found, problems = jobs.plan(names, tmp_path / "out", 2)
+    found, problems, _ = jobs.plan(names, tmp_path / "out", 2)
     assert [job.voice(0) for job in found] == [
         tmp_path / "out" / "a_voice1.wav",
         tmp_path / "out" / "recording_voice1.wav",
@@ -73,14 +98,14 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
 
     # chmod does not stop root, whom tests in containers run as.
     monkeypatch.setattr(os, "scandir", refuse)
-    found, problems = jobs.plan([tmp_path / "in"], tmp_path / "out", 2)
+    found, problems, _ = jobs.plan([tmp_path / "in"], tmp_path / "out", 2)
     assert [job.source.name for job in found] == ["a.wav"]
     assert ["St. John" in str(problem) for problem in problems] == [True]
 
 
 def test_what_is_not_there(tmp_path):
     (tmp_path / "empty").mkdir()
-    found, problems = jobs.plan([tmp_path / "x.wav", tmp_path / "empty"], tmp_path, 2)
+    found, problems, _ = jobs.plan([tmp_path / "x.wav", tmp_path / "empty"], tmp_path, 2)
     assert not found
     assert "no such file" in str(problems[0])
     assert "no audio" in str(problems[1])

@@ -159,3 +159,37 @@ def test_long_recordings_in_pieces(bands, speechlike, rate):
         : len(samples) - 600
     ]
     np.testing.assert_allclose(parts.sum(axis=0)[: len(back)], back, atol=1e-4)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000])
+@pytest.mark.parametrize("num_channels", [1, 2])
+def test_a_constant_offset_is_not_heard_and_shared_equally(bands, rate, num_channels):
+    generator = np.random.default_rng(0)
+    samples = 0.05 * generator.standard_normal((3 * rate, num_channels)).astype(np.float32)
+    samples -= samples.mean(axis=0)
+    constant = np.array([0.4, -0.2][:num_channels], np.float32)
+    offset, blocks = long_audio.find_offset(np.array_split(samples + constant, 5), rate)
+    np.testing.assert_allclose(offset, constant, atol=1e-5)
+    heard = []
+    found = np.concatenate(
+        list(
+            long_audio.voices_of(
+                blocks, rate, bands, offset=offset, listeners=[lambda mix, _: heard.append(mix)]
+            )
+        ),
+        axis=1,
+    )
+    plain = np.concatenate(list(long_audio.voices_of([samples], rate, bands)), axis=1)
+    np.testing.assert_allclose(found, plain + constant / 2, atol=1e-5)
+    assert np.abs(np.concatenate(heard).mean(axis=0)).max() < 1e-3
+    assert "offset (0.4" in long_audio.offset_notes(offset)[0]
+
+
+def test_recordings_without_an_offset_are_left_as_they_are():
+    generator = np.random.default_rng(0)
+    samples = generator.standard_normal((16000, 1)).astype(np.float32)
+    for blocks in ([samples], [samples[:100] + 1], []):
+        offset, same = long_audio.find_offset(blocks, 8000)
+        assert offset is None
+        assert all(a is b for a, b in zip(blocks, same, strict=True))
+    assert long_audio.offset_notes(None) == ()
