@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from pipeline import features
-from pipeline.audio import decoding
+from pipeline import errors, features
+from pipeline.audio import decoding, limits
 from pipeline.corpora import corpus
 from pipeline.io import storage
 
@@ -28,6 +28,7 @@ class Facts:
         sha256: of the file, hexadecimal.
         file_bytes: size of the file.
         file_rate: of the file, Hz.
+        notes: what a person has to know of how it was read.
     """
 
     utterance: corpus.Utterance
@@ -37,6 +38,7 @@ class Facts:
     sha256: str
     file_bytes: int
     file_rate: int
+    notes: tuple[str, ...] = ()
 
 
 def inspect(utterance: corpus.Utterance, rate: int) -> Facts | corpus.Rejection:
@@ -49,16 +51,23 @@ def inspect(utterance: corpus.Utterance, rate: int) -> Facts | corpus.Rejection:
         rate: of the dataset, Hz.
 
     Returns:
-        Its facts; or why it is rejected: it cannot be read, is empty, not audio, cut short or
-        damaged, has a header that lies, NaN, silence, or one value throughout.
+        Its facts; or why it is rejected: it is not there, empty, not audio, cut short or damaged,
+        has a header that lies, NaN, silence, or one value throughout.
+
+    Raises:
+        UserError: it may be good, but cannot be read for a reason outside of it: a disk or a store
+            that fails, permissions, a decoder that is not installed.
     """
+    notes: list[str] = []
     try:
         data = storage.read_bytes(utterance.path)
-        samples, level, file_rate = decode(data, rate)
+        samples, level, file_rate = decode(data, rate, notes)
     except storage.ReadError as error:
-        return corpus.Rejection(utterance.path, error.reason)
+        return rejection(utterance.path, error)
     except decoding.AudioError as error:
         return corpus.Rejection(utterance.path, str(error))
+    except limits.MissingDecoderError as error:
+        raise errors.UserError(f"{utterance.path}: {error}") from error
     return Facts(
         utterance=utterance,
         num_samples=len(samples),
@@ -67,7 +76,15 @@ def inspect(utterance: corpus.Utterance, rate: int) -> Facts | corpus.Rejection:
         sha256=hashlib.sha256(data).hexdigest(),
         file_bytes=len(data),
         file_rate=file_rate,
+        notes=tuple(notes),
     )
+
+
+def rejection(path: str, error: storage.ReadError) -> corpus.Rejection:
+    """The rejection of a file that is at fault itself; raises the error of one that is not."""
+    if error.cause is not storage.Cause.FILE:
+        raise error
+    return corpus.Rejection(path, error.reason)
 
 
 def reject_shared(facts: Iterable[Facts]) -> tuple[list[Facts], list[corpus.Rejection]]:
@@ -94,12 +111,13 @@ def reject_shared(facts: Iterable[Facts]) -> tuple[list[Facts], list[corpus.Reje
     return kept, rejections
 
 
-def decode(data: bytes, rate: int) -> tuple[np.ndarray, float, int]:
+def decode(data: bytes, rate: int, notes: list[str] | None = None) -> tuple[np.ndarray, float, int]:
     """The content of a recording, if there is something to hear.
 
     Args:
         data: the file's.
         rate: wanted, Hz.
+        notes: gets what a person has to know of how it was read.
 
     Returns:
         float32 `[sample]` at `rate`, its active level in dB, and the file's own rate in Hz.
@@ -107,7 +125,7 @@ def decode(data: bytes, rate: int) -> tuple[np.ndarray, float, int]:
     Raises:
         AudioError: says why it cannot be used.
     """
-    samples, file_rate = decoding.decode(data)
+    samples, file_rate = decoding.decode(data, notes=notes)
     _check(samples)
     samples = decoding.resample(samples, file_rate, rate)
     if not np.isfinite(np.abs(samples).max(initial=0.0)):

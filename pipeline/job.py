@@ -282,6 +282,8 @@ def inspect(job: Job, source: Source, work: str) -> Inspected:
             f"{len(utterances)} recordings went into the inspection, but {found} came out; run the "
             "same command again"
         )
+    for line in summary.reading_lines(facts):
+        job.say(line)
     shared: list[corpus.Rejection] = []
     # A list of mixtures has decided what is used.
     if source.listed is None:

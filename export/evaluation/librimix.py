@@ -78,7 +78,9 @@ def find(folder: str) -> tuple[str, Sequence[layouts.MixtureSet]]:
         if found or not above or not layouts.is_of_mixtures(name):
             return folder, found
         beside = layouts.mixture_sets(_recordings(above))
-    except storage.ReadError:
+    except storage.ReadError as error:
+        if error.cause is not storage.Cause.FILE:
+            raise
         return folder, ()
     found = [one for one in beside if not one.above]
     return above, [dataclasses.replace(one, mixed=(name,)) for one in found]

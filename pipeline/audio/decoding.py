@@ -249,12 +249,15 @@ class _Plain:
         self._sound.close()
 
 
-def decode_channels(data: bytes, *, verify: bool = True) -> tuple[np.ndarray, int]:
+def decode_channels(
+    data: bytes, *, verify: bool = True, notes: list[str] | None = None
+) -> tuple[np.ndarray, int]:
     """The samples of a whole file.
 
     Args:
         data: the file's bytes.
         verify: compare with the checksum that FLAC files have.
+        notes: gets what a person has to know of how it was read.
 
     Returns:
         Float32 `[sample, channel]`, full scale 1, and the rate in Hz.
@@ -262,15 +265,18 @@ def decode_channels(data: bytes, *, verify: bool = True) -> tuple[np.ndarray, in
     Raises:
         AudioError: the bytes are no recording, or not all of one, or too much of one.
     """
-    return _decode(data, verify, lambda block: block)
+    return _decode(data, verify, notes, lambda block: block)
 
 
-def decode(data: bytes, *, verify: bool = True) -> tuple[np.ndarray, int]:
+def decode(
+    data: bytes, *, verify: bool = True, notes: list[str] | None = None
+) -> tuple[np.ndarray, int]:
     """The samples of a whole file, as the mean of its channels.
 
     Args:
         data: the file's bytes.
         verify: compare with the checksum that FLAC files have.
+        notes: gets what a person has to know of how it was read.
 
     Returns:
         Float32 `[sample]`, full scale 1, and the rate in Hz.
@@ -278,7 +284,7 @@ def decode(data: bytes, *, verify: bool = True) -> tuple[np.ndarray, int]:
     Raises:
         AudioError: the bytes are no recording, or not all of one, or too much of one.
     """
-    return _decode(data, verify, mean_channel)
+    return _decode(data, verify, notes, mean_channel)
 
 
 def mean_channel(block: np.ndarray) -> np.ndarray:
@@ -287,7 +293,7 @@ def mean_channel(block: np.ndarray) -> np.ndarray:
 
 
 def _decode(
-    data: bytes, verify: bool, change: Callable[[np.ndarray], np.ndarray]
+    data: bytes, verify: bool, notes: list[str] | None, change: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[np.ndarray, int]:
     """All blocks of a file, each changed as it comes: many channels need not fit into memory."""
     with Reader(io.BytesIO(data), verify) as reader:
@@ -302,6 +308,8 @@ def _decode(
                 raise AudioError(f"longer than {most:.0f} minutes; cut it into pieces")
         if not blocks:
             raise AudioError("empty: it has no samples")
+        if notes is not None:
+            notes.extend(reader.notes)
         return (blocks[0] if len(blocks) == 1 else np.concatenate(blocks)), reader.rate
 
 

@@ -146,7 +146,8 @@ def _from_dict(fields: dict) -> Finding:
     own = fields["stamp"]
     found: Found
     if "facts" in fields:
-        found = inspection.Facts(utterance=utterance, **fields["facts"])
+        facts = fields["facts"]
+        found = inspection.Facts(utterance=utterance, **facts | {"notes": tuple(facts["notes"])})
     else:
         found = corpus.Rejection(**fields["rejection"])
     return Finding(utterance, found, None if own is None else (own[0], own[1]))

@@ -3,9 +3,10 @@
 import collections
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from pipeline import plan, schema
+from pipeline import inspection, plan, schema
 from pipeline.corpora import corpus
 from pipeline.dataset import dataset, mixture_shards, shards, utterance_shards
 
@@ -81,6 +82,21 @@ def corpus_lines(table: corpus.Corpus) -> Iterator[str]:
     yield from table.notes
     speakers = len({utterance.speaker for utterance in table.utterances})
     yield f"{len(table.utterances):,d} recordings of {speakers:,d} speakers"
+
+
+def reading_lines(facts: Iterable[inspection.Facts]) -> Iterator[str]:
+    """Lines about how recordings were read, where that is worth a word: one for each kind."""
+    paths: dict[str, list[str]] = collections.defaultdict(list)
+    texts: dict[str, str] = {}
+    for fact in facts:
+        for note in fact.notes:
+            # Numbers differ from one recording to the next.
+            kind = re.sub(r"\d+", "0", note)
+            texts.setdefault(kind, note)
+            paths[kind].append(fact.utterance.path)
+    for kind, of_kind in paths.items():
+        others = f" and {len(of_kind) - 1:,d} others" if len(of_kind) > 1 else ""
+        yield f"note: {of_kind[0]}{others}: {texts[kind]}"
 
 
 def rejected_csv(rejections: Iterable[corpus.Rejection]) -> str:

@@ -24,22 +24,29 @@ ANSWER_SECONDS = 60.0
 _EXTRAS = {"s3": ("aws", "boto3"), "gs": ("gcp", "google.cloud.storage")}
 
 
+# Kinds of `ObjectError`: there is no such object; the store does not answer or breaks off, which
+# may pass; it refuses us, or a package or a setting is missing.
+ABSENT, UNREACHABLE, REFUSED = "absent", "unreachable", "refused"
+
+
 class ObjectError(errors.UserError):
     """An object or a store cannot be reached.
 
     Attributes:
         path: which.
         reason: why, without the path.
+        kind: `ABSENT`, `UNREACHABLE` or `REFUSED`.
     """
 
-    def __init__(self, path: str, reason: str) -> None:
+    def __init__(self, path: str, reason: str, kind: str = REFUSED) -> None:
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+        self.kind = kind
 
-    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
         # Beam sends exceptions between processes; BaseException's own way would lose the reason.
-        return type(self), (self.path, self.reason)
+        return type(self), (self.path, self.reason, self.kind)
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -322,5 +329,6 @@ def _one_line(path: str, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, FileNotFoundError) or getattr(error, "code", None) == 404:
-            raise ObjectError(path, "no such object") from error
-        raise ObjectError(path, f"{what}: {explain(error)}") from error
+            raise ObjectError(path, "no such object", ABSENT) from error
+        kind = REFUSED if getattr(error, "code", None) in (401, 403) else UNREACHABLE
+        raise ObjectError(path, f"{what}: {explain(error)}", kind) from error

@@ -5,18 +5,39 @@ only names with `://` go through `pipeline.io.objects`.
 """
 
 import dataclasses
+import enum
+import errno
 import hashlib
 import os
 import posixpath
 import stat
+import time
 
 from pipeline import errors
 from pipeline.io import objects
 
 MAX_FILE_BYTES = 2**31
+# Between attempts to read, in seconds.
+_PAUSES = (0.2, 1.0, 5.0)
+_OF_THE_FILE = (
+    errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.EINVAL,
+)  # fmt: skip
 _DANGLING = "a link to nowhere"
 _LOOP = "a link that leads round in a circle"
 _NO_TEXT = "its name is not UTF-8; rename it"
+
+
+class Cause(enum.Enum):
+    """What stands behind a file that cannot be read.
+
+    Only `FILE` says something of the recording: it is not there, or no file that could be one.
+    """
+
+    FILE = "file"
+    # The disk, the network or the store: another attempt may succeed.
+    PASSING = "passing"
+    # Permissions, credentials, a package that is missing: somebody has to do something.
+    SETTING = "setting"
 
 
 class ReadError(errors.UserError):
@@ -25,16 +46,25 @@ class ReadError(errors.UserError):
     Attributes:
         path: which.
         reason: why, without the path.
+        cause: whether that is the file's own fault.
     """
 
-    def __init__(self, path: str, reason: str) -> None:
+    def __init__(self, path: str, reason: str, cause: Cause = Cause.FILE) -> None:
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+        self.cause = cause
 
-    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+    def __reduce__(self) -> tuple[type, tuple[str, str, Cause]]:
         # Beam sends exceptions between processes; BaseException's own way would lose the reason.
-        return type(self), (self.path, self.reason)
+        return type(self), (self.path, self.reason, self.cause)
+
+
+_OF_OBJECTS = {
+    objects.ABSENT: Cause.FILE,
+    objects.UNREACHABLE: Cause.PASSING,
+    objects.REFUSED: Cause.SETTING,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,10 +112,29 @@ def list_files(folder: str) -> Listing:
 def read_bytes(path: str) -> bytes:
     """The content of one file.
 
+    Errors that may pass (of the disk, the network, a store) are waited for, some seconds in all.
+
     Raises:
-        ReadError: no such file, a link to nowhere, no permission, not a regular file, or more than
-            `MAX_FILE_BYTES`.
+        ReadError: no such file, a link to nowhere, no permission, not a regular file, more than
+            `MAX_FILE_BYTES`, or an error that has not passed; `cause` tells these apart.
     """
+    for pause in _PAUSES:
+        try:
+            return _read_once(path)
+        except ReadError as error:
+            if error.cause is not Cause.PASSING:
+                raise
+        time.sleep(pause)
+    try:
+        return _read_once(path)
+    except ReadError as error:
+        if error.cause is not Cause.PASSING:
+            raise
+        reason = f"{error.reason} (tried {len(_PAUSES) + 1} times); run the same command again"
+        raise ReadError(path, reason, error.cause) from error
+
+
+def _read_once(path: str) -> bytes:
     try:
         if is_remote(path):
             data = _read_remote(path)
@@ -96,7 +145,7 @@ def read_bytes(path: str) -> bytes:
             with open(path, "rb") as file:
                 data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise ReadError(path, _explain(path, error)) from error
+        raise ReadError(path, _explain(path, error), _cause(error)) from error
     if len(data) > MAX_FILE_BYTES:
         raise ReadError(path, f"larger than {MAX_FILE_BYTES >> 20} MiB; cut it into pieces")
     return data
@@ -117,6 +166,12 @@ def sha256(path: str) -> str:
     except objects.ObjectError as error:
         raise ReadError(path, error.reason) from error
     return digest.hexdigest()
+
+
+def _cause(error: OSError) -> Cause:
+    if error.errno in _OF_THE_FILE:
+        return Cause.FILE
+    return Cause.SETTING if isinstance(error, PermissionError) else Cause.PASSING
 
 
 def _explain(path: str, error: OSError) -> str:
@@ -163,6 +218,9 @@ def _list_local(folder: str) -> Listing:
                 else:
                     problems.append((path, "not a plain file"))
             except OSError as error:
+                if _cause(error) is Cause.PASSING:
+                    # Files must not be missing because a disk was slow to answer.
+                    raise
                 problems.append((path, _explain(os.path.join(folder, path), error)))
                 if stat.S_ISDIR(mode):
                     closed.add(path)
@@ -170,7 +228,7 @@ def _list_local(folder: str) -> Listing:
     try:
         visit("", ())
     except OSError as error:
-        raise ReadError(folder, _explain(folder, error)) from error
+        raise ReadError(folder, _explain(folder, error), _cause(error)) from error
     return Listing(tuple(sorted(files)), tuple(sorted(problems)), frozenset(closed))
 
 
@@ -186,7 +244,7 @@ def _list_remote(folder: str) -> Listing:
     try:
         found = [item.name for item in objects.match(folder)]
     except objects.ObjectError as error:
-        raise ReadError(folder, error.reason) from error
+        raise ReadError(folder, error.reason, _OF_OBJECTS[error.kind]) from error
     if not found:
         raise ReadError(folder, "no such folder, or nothing in it")
     visible = [f for f in found if f and not any(p.startswith(".") for p in f.split("/"))]
@@ -198,4 +256,4 @@ def _read_remote(path: str) -> bytes:
     try:
         return objects.read(path, MAX_FILE_BYTES + 1)
     except objects.ObjectError as error:
-        raise ReadError(path, error.reason) from error
+        raise ReadError(path, error.reason, _OF_OBJECTS[error.kind]) from error

@@ -8,8 +8,10 @@ import pytest
 import soundfile
 import soxr
 
-from pipeline import inspection
+from pipeline import errors, inspection
+from pipeline.audio import decoding, limits
 from pipeline.corpora import corpus
+from pipeline.io import storage
 
 RATE = 16000
 
@@ -125,3 +127,34 @@ def test_one_sample_is_short_but_not_bad(tmp_path):
     # A single sample has one value throughout; two differ.
     facts = inspection.inspect(utterance(write(tmp_path, np.array([0.1, -0.2]))), RATE)
     assert facts.num_samples == 2
+
+
+@pytest.mark.parametrize("cause", [storage.Cause.PASSING, storage.Cause.SETTING])
+def test_a_recording_is_not_rejected_for_what_is_not_its_fault(tmp_path, monkeypatch, cause):
+    path = write(tmp_path, noise())
+
+    def fail(path):
+        raise storage.ReadError(path, "cannot be read: Input/output error", cause)
+
+    monkeypatch.setattr(storage, "read_bytes", fail)
+    with pytest.raises(errors.UserError, match=r"a\.wav: cannot be read: Input/output"):
+        inspection.inspect(utterance(path), RATE)
+
+
+def test_a_decoder_that_is_missing_is_not_the_recordings_fault(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise limits.MissingDecoderError("PyAV is not installed: pip install av")
+
+    monkeypatch.setattr(decoding, "decode", fail)
+    with pytest.raises(errors.UserError, match=r"a\.wav: PyAV is not installed"):
+        inspection.inspect(utterance(write(tmp_path, noise())), RATE)
+
+
+def test_what_was_assumed_is_noted(tmp_path):
+    path = write(tmp_path, noise())
+    data = path.read_bytes()
+    place = data.index(b"data") + 4
+    path.write_bytes(data[:4] + bytes(4) + data[8:place] + bytes(4) + data[place + 4 :])
+    facts = inspection.inspect(utterance(path), RATE)
+    assert facts.num_samples == RATE
+    assert ["leaves the length open" in note for note in facts.notes] == [True]

@@ -9,8 +9,8 @@ import numpy as np
 import scipy.signal
 from absl import logging
 
-from pipeline import errors
-from pipeline.audio import decoding
+from pipeline import errors, inspection
+from pipeline.audio import decoding, limits
 from pipeline.corpora import corpus
 from pipeline.io import cores, storage
 
@@ -135,25 +135,34 @@ def room_response(
     return response.astype(np.float32)
 
 
-def _read_folder(folder: str, sample_rate: int, read: Callable[[bytes, int], T]) -> list[T]:
+def _read_folder(
+    folder: str, sample_rate: int, read: Callable[[bytes, int, list[str]], T]
+) -> list[T]:
     """What `read` makes of all recordings below a folder; warns of what is left out.
 
     Args:
         folder: with any folders in it.
         sample_rate: in Hz.
-        read: is given a file's bytes and `sample_rate`; raises AudioError where it is of no use.
+        read: is given a file's bytes, `sample_rate` and a list for notes; raises AudioError where
+            it is of no use.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or one cannot be read for a reason outside of it.
     """
+    noted: list[str] = []
 
     def load(name: str) -> T | corpus.Rejection:
         try:
-            return read(storage.read_bytes(storage.join(folder, name)), sample_rate)
+            notes: list[str] = []
+            made = read(storage.read_bytes(storage.join(folder, name)), sample_rate, notes)
+            noted.extend(f"{name}: {note}" for note in notes)
+            return made
         except storage.ReadError as error:
-            return corpus.Rejection(name, error.reason)
+            return inspection.rejection(name, error)
         except decoding.AudioError as error:
             return corpus.Rejection(name, str(error))
+        except limits.MissingDecoderError as error:
+            raise errors.UserError(f"{storage.join(folder, name)}: {error}") from error
 
     listing = storage.list_files(folder)
     rejections = [corpus.Rejection(*problem) for problem in listing.problems]
@@ -175,23 +184,25 @@ def _read_folder(folder: str, sample_rate: int, read: Callable[[bytes, int], T])
         logging.warning(
             "%d of %d files in %s are left out, %s", count, count + len(made), folder, example
         )
+    if noted:
+        logging.warning("%s: %d notes, such as %s", folder, len(noted), min(noted))
     return made
 
 
-def _read_noise(data: bytes, sample_rate: int) -> np.ndarray:
+def _read_noise(data: bytes, sample_rate: int, notes: list[str]) -> np.ndarray:
     """The mean of the channels, int16 `[sample]`, its peak at full scale: levels are drawn."""
-    samples, rate = decoding.decode(data)
+    samples, rate = decoding.decode(data, notes=notes)
     samples = decoding.resample(samples, rate, sample_rate)
     peak = _check(samples)
     return np.round(samples * (_INT16_PEAK / peak)).astype(np.int16)
 
 
-def _read_room(data: bytes, sample_rate: int) -> list[np.ndarray]:
+def _read_room(data: bytes, sample_rate: int, notes: list[str]) -> list[np.ndarray]:
     """The response of each channel that has one, float32 `[sample]`, from the direct sound on.
 
     What comes before it would only delay the voice and push its end out of the window.
     """
-    samples, rate = decoding.decode_channels(data)
+    samples, rate = decoding.decode_channels(data, notes=notes)
     samples = decoding.resample(samples, rate, sample_rate)
     _check(samples)
     channels = [np.ascontiguousarray(channel) for channel in samples.T if channel.any()]

@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 
 from pipeline import errors, inspection
-from pipeline.audio import decoding
+from pipeline.audio import decoding, limits
 from pipeline.corpora import corpus
 from pipeline.dataset import dataset, utterance_shards
 from pipeline.io import cores, storage
@@ -109,9 +109,11 @@ def _load(utterance: corpus.Utterance, rate: int) -> tuple[np.ndarray, float] | 
     try:
         samples, _, _ = inspection.decode(storage.read_bytes(utterance.path), rate)
     except storage.ReadError as error:
-        return corpus.Rejection(utterance.path, error.reason)
+        return inspection.rejection(utterance.path, error)
     except decoding.AudioError as error:
         return corpus.Rejection(utterance.path, str(error))
+    except limits.MissingDecoderError as error:
+        raise errors.UserError(f"{utterance.path}: {error}") from error
     values = utterance_shards.compute(samples, rate)
     if not values["samples"].any():
         return corpus.Rejection(utterance.path, "silent")

@@ -89,9 +89,13 @@ def _one_line(path: str) -> Iterator[None]:
     try:
         yield
     except tf.errors.NotFoundError as error:
-        raise objects.ObjectError(path, "no such object") from error
+        raise objects.ObjectError(path, "no such object", objects.ABSENT) from error
     except tf.errors.OpError as error:
-        raise objects.ObjectError(path, f"cannot be read: {first_line(error)}") from error
+        refused = isinstance(
+            error, tf.errors.PermissionDeniedError | tf.errors.UnauthenticatedError
+        )
+        kind = objects.REFUSED if refused else objects.UNREACHABLE
+        raise objects.ObjectError(path, f"cannot be read: {first_line(error)}", kind) from error
 
 
 def _name_endpoint() -> None:

@@ -1,5 +1,6 @@
 """Listing and reading: links, pipes, permissions, and names with a scheme through Beam."""
 
+import errno
 import hashlib
 import io
 import os
@@ -7,7 +8,7 @@ import pickle
 
 import pytest
 
-from pipeline.io import storage
+from pipeline.io import objects, storage
 
 
 def make(folder, *paths):
@@ -172,3 +173,85 @@ def test_names_with_a_scheme_go_through_beam():
         storage.list_files("shelf://box/other")
     with pytest.raises(storage.ReadError, match=r"nothing here knows nobodys://, only .*shelf"):
         storage.list_files("nobodys://box")
+
+
+def failing(monkeypatch, numbers):
+    """Lets reading fail with one error number after the other, then succeed; gives the pauses."""
+    left, pauses, really = list(numbers), [], open
+
+    def fail(path, *arguments):
+        if left:
+            raise OSError(left.pop(0), "it fails")
+        return really(path, *arguments)
+
+    monkeypatch.setattr(storage, "open", fail, raising=False)
+    monkeypatch.setattr(storage.time, "sleep", pauses.append)
+    return pauses
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ETIMEDOUT, errno.ESTALE])
+def test_errors_that_pass_are_waited_for(tmp_path, monkeypatch, number):
+    (tmp_path / "a.wav").write_bytes(b"whole")
+    pauses = failing(monkeypatch, [number] * 3)
+    assert storage.read_bytes(str(tmp_path / "a.wav")) == b"whole"
+    assert len(pauses) == 3
+    assert pauses == sorted(pauses)
+    failing(monkeypatch, [number] * 4)
+    with pytest.raises(storage.ReadError, match=r"tried 4 times\); run the same") as caught:
+        storage.read_bytes(str(tmp_path / "a.wav"))
+    assert caught.value.cause is storage.Cause.PASSING
+    assert pickle.loads(pickle.dumps(caught.value)).cause is storage.Cause.PASSING
+
+
+@pytest.mark.parametrize(
+    ("number", "cause"),
+    [
+        (errno.ENOENT, storage.Cause.FILE), (errno.ELOOP, storage.Cause.FILE),
+        (errno.EACCES, storage.Cause.SETTING), (errno.EPERM, storage.Cause.SETTING),
+    ],
+)  # fmt: skip
+def test_what_will_not_pass_is_not_waited_for(tmp_path, monkeypatch, number, cause):
+    (tmp_path / "a.wav").touch()
+    pauses = failing(monkeypatch, [number])
+    with pytest.raises(storage.ReadError) as caught:
+        storage.read_bytes(str(tmp_path / "a.wav"))
+    assert caught.value.cause is cause
+    assert not pauses
+
+
+def test_stores_that_do_not_answer_are_told_from_objects_that_are_absent(monkeypatch):
+    pauses, kinds = [], [objects.UNREACHABLE, objects.UNREACHABLE]
+
+    def read(path, limit):
+        if kinds:
+            raise objects.ObjectError(path, "503", kinds.pop())
+        return b"whole"
+
+    monkeypatch.setattr(objects, "read", read)
+    monkeypatch.setattr(storage.time, "sleep", pauses.append)
+    assert storage.read_bytes("s3://bucket/a.wav") == b"whole"
+    assert len(pauses) == 2
+    for kind, cause in (
+        (objects.ABSENT, storage.Cause.FILE),
+        (objects.REFUSED, storage.Cause.SETTING),
+    ):
+        kinds.append(kind)
+        with pytest.raises(storage.ReadError) as caught:
+            storage.read_bytes("s3://bucket/a.wav")
+        assert caught.value.cause is cause
+    assert len(pauses) == 2
+
+
+def test_a_listing_that_fails_leaves_nothing_out(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    scan = os.scandir
+
+    def fail(path):
+        if str(path).endswith("a"):
+            raise OSError(errno.EIO, "Input/output error")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(storage.ReadError, match="cannot be read") as caught:
+        storage.list_files(str(tmp_path))
+    assert caught.value.cause is storage.Cause.PASSING
