@@ -17,6 +17,7 @@ _PAGES = {
     "README.md": "index.md",
     "BUILD.md": "BUILD.md",
     "CONTRIBUTING.md": "CONTRIBUTING.md",
+    "SECURITY.md": "SECURITY.md",
     "CHANGELOG.md": "CHANGELOG.md",
     "benchmarks/README.md": "benchmarks.md",
     "export/pretrained/two-voices-8khz/README.md": "model-card.md",
