@@ -3,12 +3,14 @@
     python -m benchmarks.cold_start --save
 
 `export.separate` on a recording of three seconds, from the shell's prompt to written voices, by the
-shipped model, which is a LiteRT file as well, and by a SavedModel; the same by asteroid's
-Conv-TasNet in its own environment, and what the imports alone take; `--help` of every command.
+shipped model, by one's own as `export.saved_model` writes it, with a LiteRT file within, and by one
+without that; the same by asteroid's Conv-TasNet in its own environment, and what the imports alone
+take; `--help` of every command.
 `make alternatives` first, or --noalternatives.
 """
 
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,7 +22,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks import children, fresh, measure
-from pipeline import cli
+from pipeline import cli, file_names
 
 _ALTERNATIVES = flags.DEFINE_bool("alternatives", True, "Measure those, too.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds.", lower_bound=1)
@@ -31,6 +33,7 @@ COMMANDS = (
     "export.separate", "export.evaluate", "export.serve", "export.lite", "export.onnx",
     "export.example",
 )  # fmt: skip
+_without_lite = shutil.ignore_patterns(file_names.LITE_MODEL)
 _ASTEROID = """
 import sys, soundfile, torch
 from asteroid.models import ConvTasNet
@@ -50,12 +53,14 @@ def main(arguments: list[str]) -> None:
         recording = pathlib.Path(folder) / "three_seconds.wav"
         _write(recording)
         saved = str(pathlib.Path(folder) / "tcn")
-        fresh.in_a_process(fresh.export, "tcn", saved)
+        fresh.in_a_process(fresh.export, "tcn", saved, None, True)
+        alone = shutil.copytree(saved, f"{saved}-alone", ignore=_without_lite)
         here = [sys.executable]
         separate = [*here, "-m", "export.separate", str(recording), f"--output_dir={folder}"]
         jobs = {
             "export.separate, 3 s of audio": _job(separate),
-            "export.separate, SavedModel": _job([*separate, f"--model={saved}"]),
+            "export.separate, own model": _job([*separate, f"--model={saved}"]),
+            "export.separate, SavedModel": _job([*separate, f"--model={alone}"]),
             "import tensorflow": _job([*here, "-c", "import tensorflow"]),
         }
         ratios = {

@@ -7,8 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def export(name: str, folder: str, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Writes the SavedModel of a network with random weights; nothing to tell."""
+def export(
+    name: str, folder: str, settings: Mapping[str, Any] | None = None, lite: bool = False
+) -> dict[str, Any]:
+    """Writes the SavedModel of a network with random weights; nothing to tell.
+
+    Args:
+        name: of the network.
+        folder: to make.
+        settings: of the network.
+        lite: write the LiteRT file beside it, too.
+    """
     from export import saved_model
     from export.outlets import keras_model
 
@@ -20,7 +29,7 @@ def export(name: str, folder: str, settings: Mapping[str, Any] | None = None) ->
         sample_rate=8000, num_sources=2,
     )  # fmt: skip
     whole.build(None)
-    saved_model.write(whole, pathlib.Path(folder))
+    saved_model.write(whole, pathlib.Path(folder), lite=lite)
     return {}
 
 

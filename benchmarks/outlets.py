@@ -65,7 +65,7 @@ def _outlets(path: str, folder: pathlib.Path, facts: dict) -> dict[str, str]:
     """The files of each outlet, by name, the SavedModel first."""
     folder.mkdir(parents=True)
     separator = conversion.separator_of(path)
-    saved_model.write(separator, folder / "exported")
+    saved_model.write(separator, folder / "exported", lite=False)
     found = {"SavedModel": str(folder / "exported")}
     for outlet, write, file in (
         ("LiteRT", lite.write, "float.tflite"),

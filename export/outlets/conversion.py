@@ -26,10 +26,11 @@ from pipeline.io import atomic
 # What a converted model may differ from the model by, in dB below it: as rounding does.
 EXACT_DB = -60.0
 # With weights of sixteen bits.
-HALF_DB = -30.0
+HALF_DB = -40.0
 # With weights of eight bits.
 COARSE_DB = -10.0
 _SECONDS = 2.0
+_SILENT_SECONDS = 0.5
 # How converters say which operation they do not know.
 _UNKNOWN = re.compile(r"'?(tf\.\w+)'? op (?:is neither|requires)|Tensorflow op \[[^:\]]*: (\w+)\]")
 
@@ -96,15 +97,11 @@ def write(
         try:
             with litert.quiet(1, 2):
                 info = row.converter(separator, draft, **options)
-                difference = _difference_db(separator, row.load(draft))
+                difference = compare(separator, row.load(draft), allowed_db)
         except (errors.UserError, OSError):
             raise
         except Exception as error:  # Converters and runtimes raise what they like.
             raise errors.UserError(f"{name} cannot be converted: {_line(error)}") from error
-        if not difference <= allowed_db:
-            raise errors.UserError(
-                f"{name} cannot be converted: the result's voices differ by {difference:.0f} dB"
-            )
         num_bytes = draft.stat().st_size
     return Written(info, num_bytes, difference)
 
@@ -131,12 +128,26 @@ def difference_db(found: np.ndarray, expected: np.ndarray) -> float:
     return float(10 * np.log10((error + 1e-30) / (np.square(expected, dtype=float).sum() + 1e-30)))
 
 
-def _difference_db(separator: Any, model: loaded_model.LoadedModel) -> float:
+def compare(separator: Any, model: loaded_model.LoadedModel, allowed_db: float) -> float:
+    """By how much the voices of noise differ, in dB below the separator's.
+
+    Raises:
+        UserError: by more than `allowed_db`.
+    """
     random = np.random.default_rng(0)
     samples = round(_SECONDS * model.sample_rate)
     envelope = np.repeat(random.uniform(0, 0.3, -(-samples // 800)), 800)[:samples]
+    # Where a rounded constant turns a logarithm to infinity.
+    envelope[: round(_SILENT_SECONDS * model.sample_rate)] = 0
     mixture = (envelope * random.standard_normal(samples)).astype(np.float32)[np.newaxis]
-    return difference_db(model.separate(mixture), np.asarray(separator(mixture, training=False)))
+    expected = np.asarray(separator(mixture, training=False))
+    difference = difference_db(model.separate(mixture), expected)
+    if not difference <= allowed_db:
+        raise errors.UserError(
+            f"{type(separator.network).__name__} cannot be converted: the result's voices differ "
+            f"by {difference:.0f} dB"
+        )
+    return difference
 
 
 def _line(error: BaseException) -> str:

@@ -116,14 +116,58 @@ def convert(
         converter = tf.lite.TFLiteConverter.from_saved_model(
             folder, signature_keys=sorted(functions)
         )
-        if int8 or float16:
+        if int8:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if float16:
-            converter.target_spec.supported_types = [tf.float16]
         data = converter.convert()
+    if float16:
+        data = _in_float16(data)
     info = msgspec.structs.replace(info, signatures=tuple(sorted(functions)), stream=None)
     path.write_bytes(_with_info(data, info))
     return info
+
+
+def _in_float16(model: bytes) -> bytes:
+    """The file with weights of sixteen bits, which the interpreter widens when it starts.
+
+    The converter's own way rounds all constants, those too that keep a logarithm from zero: they
+    become zero, and digital silence not a number.
+    """
+    import flatbuffers
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    parts = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model, 0))
+    widen = schema.OperatorCodeT()
+    widen.builtinCode = widen.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
+    widen.version = 3  # The first that takes sixteen bits.
+    parts.operatorCodes.append(widen)
+    halves: dict[int, int] = {}
+    for graph in parts.subgraphs:
+        before = []
+        for index, tensor in enumerate(list(graph.tensors)):
+            data = parts.buffers[tensor.buffer].data
+            size = 0 if data is None else len(data) // 4
+            if tensor.type != schema.TensorType.FLOAT32 or size < model_info.SMALLEST_WEIGHTS:
+                continue
+            if tensor.buffer not in halves:
+                halves[tensor.buffer] = len(parts.buffers)
+                half = schema.BufferT()
+                half.data = np.asarray(data, np.uint8).view("<f4").astype("<f2").view(np.uint8)
+                parts.buffers.append(half)
+            stored = schema.TensorT()
+            stored.shape, stored.name = tensor.shape, tensor.name + b"/float16"
+            stored.type, stored.buffer = schema.TensorType.FLOAT16, halves[tensor.buffer]
+            operator = schema.OperatorT()
+            operator.opcodeIndex = len(parts.operatorCodes) - 1
+            operator.inputs, operator.outputs = [len(graph.tensors)], [index]
+            graph.tensors.append(stored)
+            before.append(operator)
+            tensor.buffer = 0  # It has no data of its own any more.
+        graph.operators = [*before, *graph.operators]
+    for index in halves:
+        parts.buffers[index].data = None
+    builder = flatbuffers.Builder(len(model))
+    builder.Finish(parts.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
 
 
 def _with_info(model: bytes, info: model_info.ModelInfo) -> bytes:

@@ -9,6 +9,9 @@ from pipeline import errors, file_names
 from pipeline.io import stored_json
 
 FORMAT = 2
+# Values from which on an array is stored in fewer bits, where that is asked for. What is smaller
+# saves nothing, and may be a constant that has to be exact.
+SMALLEST_WEIGHTS = 1024
 Positive = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 
 

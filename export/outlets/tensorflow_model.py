@@ -1,7 +1,9 @@
 """The outlet SavedModel: a folder that TensorFlow loads, without Keras."""
 
+import functools
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -79,12 +81,13 @@ def load(folder: pathlib.Path, tf: Any) -> loaded_model.LoadedModel:
     )
 
 
-def convert(separator: Any, folder: pathlib.Path) -> model_info.ModelInfo:
+def convert(separator: Any, folder: pathlib.Path, *, float16: bool = False) -> model_info.ModelInfo:
     """Writes a separator as such a folder.
 
     Args:
         separator: `models.separator.BaseSeparator`, in float32.
         folder: to make.
+        float16: weights of sixteen bits, computed with in float32.
     """
     import tensorflow as tf
 
@@ -94,15 +97,51 @@ def convert(separator: Any, folder: pathlib.Path) -> model_info.ModelInfo:
     info = signatures.describe(separator)
     module = tf.Module()
     # The plain variables: a Keras layer as attribute would be saved with all its Python state.
-    module.weights = [variable.value for variable in separator.variables]
+    module.weights = [
+        _in_float16(variable.value) if float16 else variable.value
+        for variable in separator.variables
+    ]
     with fused_lstm.fusing(separator):
         functions = {
-            name: function.get_concrete_function()
+            name: _reading(function, separator.variables, module.weights).get_concrete_function()
             for name, function in signatures.functions(separator).items()
         }
     tf.saved_model.save(module, str(folder), signatures=functions)
     (folder / file_names.MODEL_INFO).write_text(info.to_json(), encoding="utf-8")
     return info
+
+
+def _in_float16(variable: Any) -> Any:
+    """A variable of half the bits, of what are many real numbers."""
+    import tensorflow as tf
+
+    many = variable.shape.num_elements() >= model_info.SMALLEST_WEIGHTS
+    if variable.dtype != tf.float32 or not many:
+        return variable
+    return tf.Variable(tf.cast(variable, tf.float16), trainable=False)
+
+
+def _reading(function: Any, variables: Sequence[Any], stored: Sequence[Any]) -> Any:
+    """The function with what is stored, as float32, in the place of Keras' variables."""
+    import keras
+    import tensorflow as tf
+
+    changed = [
+        (variable, value)
+        for variable, value in zip(variables, stored, strict=True)
+        if value is not variable.value
+    ]
+    if not changed:
+        return function
+
+    @functools.wraps(function.python_function)
+    def run(*arguments: Any) -> Any:
+        values = [(variable, tf.cast(value, tf.float32)) for variable, value in changed]
+        # What is traced inside takes these for the variables.
+        with keras.StatelessScope(state_mapping=values):
+            return function(*arguments)
+
+    return tf.function(run, input_signature=function.input_signature, autograph=False)
 
 
 def rebuild(folder: pathlib.Path) -> Any:
@@ -131,7 +170,7 @@ def rebuild(folder: pathlib.Path) -> Any:
         separator.build((None, None))
         saved = tf.saved_model.load(os.fspath(folder))
         for variable, value in zip(separator.variables, saved.weights, strict=True):
-            variable.assign(value)
+            variable.assign(tf.cast(value, variable.dtype))
     except Exception as error:  # Keras raises whatever its readers do.
         raise errors.UserError(
             f"{folder}: its network cannot be built again ({errors.first_line(error)}); convert "

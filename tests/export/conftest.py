@@ -63,7 +63,7 @@ def saved(make_separator, tmp_path_factory):
     (folder / "run").mkdir()
     separator.save(folder / "run" / "best.keras")
     separator.save(folder / "mine.keras")
-    saved_model.write(separator, folder / "exported")
+    saved_model.write(separator, folder / "exported", lite=False)
     return Saved(separator, folder / "exported", folder / "run", folder / "mine.keras")
 
 

@@ -161,7 +161,7 @@ def ways(request, tmp_path_factory):
     (folder / "run").mkdir()
     model.save(folder / "run" / "best.keras")
     exported = folder / "exported"
-    saved_model.write(model, exported)
+    saved_model.write(model, exported, lite=False)
     return Ways(request.param, model, folder / "run", exported, loading.load(exported), row)
 
 

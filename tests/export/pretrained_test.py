@@ -61,9 +61,11 @@ def test_what_separates_soonest(tmp_path, monkeypatch):
     assert pretrained.quickest("") == quick
     assert pretrained.quickest(pretrained.DEFAULT) == quick
     assert pretrained.quickest(str(pretrained.path())) == quick
-    # What is somebody's own is left alone, whatever lies in its folder.
+    # In a folder of something else it is nothing.
     (tmp_path / file_names.LITE_MODEL).touch()
     assert pretrained.quickest(str(tmp_path)) == str(tmp_path)
+    (tmp_path / file_names.SAVED_MODEL).touch()
+    assert pretrained.quickest(str(tmp_path)) == str(tmp_path / file_names.LITE_MODEL)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert pretrained.quickest("") == str(pretrained.path())
 

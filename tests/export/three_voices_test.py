@@ -24,7 +24,7 @@ def exported(make_dataset, tmp_path_factory):
     )  # fmt: skip
     training.train(settings, folder / "run")
     separator = keras.saving.load_model(folder / "run" / "best.keras", compile=False)
-    saved_model.write(separator, folder / "exported")
+    saved_model.write(separator, folder / "exported", lite=False)
     return folder
 
 

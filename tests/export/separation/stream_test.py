@@ -54,7 +54,7 @@ def case(request, tmp_path_factory, speechlike):
         scale = 0.5 if request.param == "lstm" else 0.2
         variable.assign(variable + scale * random.standard_normal(variable.shape))
     folder = tmp_path_factory.mktemp(request.param) / "exported"
-    saved_model.write(own, folder)
+    saved_model.write(own, folder, lite=False)
 
     def whole(waveform):
         return own(waveform, gain_db=GAIN_DB)
@@ -159,7 +159,7 @@ class TestErrors:
         network = registry.create("blstm", units=4, num_layers=1)
         own = separator.Separator(network, -3.2, 0.9, -26.0, RATE, 2)
         own.build(None)
-        info = saved_model.write(own, tmp_path / "blstm")
+        info = saved_model.write(own, tmp_path / "blstm", lite=False).info
         assert info.signatures == ("masks", "serving_default")
         assert info.stream is None
         with pytest.raises(errors.UserError, match=r"blstm.*causally"):

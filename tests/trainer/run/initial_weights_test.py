@@ -36,7 +36,7 @@ def test_a_run_a_keras_file_and_an_exported_model(tmp_path, name):
     (tmp_path / "run").mkdir()
     source.save(tmp_path / "run" / "best.keras")
     source.save(tmp_path / "other.keras")
-    saved_model.write(source, tmp_path / "exported")
+    saved_model.write(source, tmp_path / "exported", lite=False)
     for path in ("run", "other.keras", "exported"):
         model = _separator(name, seed=2, mean=-4.0)
         initial_weights.load(str(tmp_path / path), model)
@@ -49,7 +49,7 @@ def test_a_run_a_keras_file_and_an_exported_model(tmp_path, name):
 def test_a_larger_network_does_at_first_what_the_smaller_did(tmp_path, capsys, exported):
     source = _separator(seed=1)
     if exported:
-        saved_model.write(source, tmp_path / "small")
+        saved_model.write(source, tmp_path / "small", lite=False)
     else:
         source.save(tmp_path / "small.keras")
     network = registry.create("tcn", **{**NETWORKS["tcn"], "num_layers": 3, "repeats": 2})
@@ -95,7 +95,7 @@ def test_refusals_name_the_flag_and_the_reason(tmp_path):
 
 @pytest.mark.slow
 def test_a_damaged_export_is_refused(tmp_path):
-    saved_model.write(_separator(), tmp_path / "whole")
+    saved_model.write(_separator(), tmp_path / "whole", lite=False)
     model = _separator()
 
     def refused(path, message):
