@@ -21,8 +21,8 @@ from absl import logging
 
 from export.evaluation.dataset_mixtures import Mixture
 from pipeline import errors, features, schema
-from pipeline.audio import decoding
-from pipeline.corpora import corpus, layouts
+from pipeline.audio import decoding, folders
+from pipeline.corpora import layouts
 from pipeline.dataset import dataset
 from pipeline.io import atomic, storage
 
@@ -155,7 +155,7 @@ def read(info: Info, limit: int | None = None) -> Iterator[Mixture]:
 
 
 def _recordings(folder: str) -> list[str]:
-    return [f for f in storage.list_files(folder).files if f.lower().endswith(corpus.EXTENSIONS)]
+    return folders.sort(folder, storage.list_files(folder).files)[0]
 
 
 def _split_of(above: str) -> str:

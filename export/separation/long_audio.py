@@ -26,7 +26,7 @@ _AT_ONCE = 4
 # A constant is looked for in so many seconds, and one below this share of the deviation is none: it
 # would change the level that the model hears by 0.04 dB.
 _OFFSET_SECONDS = 10.0
-_OFFSET_SHARE = 0.1
+OFFSET_SHARE = 0.1
 
 # Gets the pieces of the mixture [sample, channel] and its voices [source, sample, channel].
 Listener = Callable[[np.ndarray, np.ndarray], None]
@@ -136,7 +136,7 @@ def find_offset(
         return None, every
     mean = heard.mean(axis=0, dtype=np.float64)
     deviation = heard.std(axis=0, dtype=np.float64)
-    offset = np.where(np.abs(mean) > _OFFSET_SHARE * deviation, mean, 0).astype(np.float32)
+    offset = np.where(np.abs(mean) > OFFSET_SHARE * deviation, mean, 0).astype(np.float32)
     return (offset if offset.any() else None), every
 
 

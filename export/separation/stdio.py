@@ -14,7 +14,7 @@ from types import FrameType
 import numpy as np
 from absl import flags
 
-from export.separation import loading, stream, wav_stream
+from export.separation import loading, long_audio, stream, wav_stream
 from pipeline import cli, errors, schema
 from pipeline.audio import decoding, limits
 
@@ -95,9 +95,13 @@ class Level:
         self._waiting = np.zeros(0, np.float32)
         self._energies = np.zeros(3000)
         self._counts = np.zeros(3000, np.int64)
+        self._num_samples, self._sum, self._squares = 0, 0.0, 0.0
 
     def add(self, samples: np.ndarray) -> None:
         """Hears `[sample]`."""
+        self._num_samples += len(samples)
+        self._sum += float(samples.sum(dtype=np.float64))
+        self._squares += float(np.square(samples, dtype=np.float64).sum())
         samples = np.concatenate([self._waiting, samples])
         length = schema.FRAME_LENGTH
         whole = len(samples) // length * length
@@ -116,6 +120,12 @@ class Level:
         lowest = max(0, heard[-1] - round(schema.ACTIVITY_RANGE_DB * self._STEPS))
         mean = self._energies[lowest:].sum() / self._counts[lowest:].sum()
         return float(10 * np.log10(mean))
+
+    def offset(self) -> float | None:
+        """A constant that the samples lie around (`long_audio.find_offset`); None for none."""
+        mean = self._sum / max(self._num_samples, 1)
+        variance = self._squares / max(self._num_samples, 1) - mean**2
+        return mean if mean**2 > long_audio.OFFSET_SHARE**2 * max(variance, 0.0) else None
 
 
 class _Interrupt:
@@ -225,7 +235,8 @@ def run(
         return 0
     if output_dir is not None:
         print(*names, sep="\n")
-    for note in _notes(follower, gain_db, level.active_db(), out.clipped if out else 0):
+    notes = _notes(follower, gain_db, level, out.clipped if out else 0)
+    for note in (*source.notes, *notes):
         print(f"note: {note}", file=sys.stderr, flush=True)
     if problem is not None:
         cli.report(problem)
@@ -273,9 +284,8 @@ def _separate(
     return problems[0] if problems else None
 
 
-def _notes(
-    follower: stream.Stream, gain_db: float, active_db: float | None, clipped: int
-) -> Iterator[str]:
+def _notes(follower: stream.Stream, gain_db: float, level: Level, clipped: int) -> Iterator[str]:
+    active_db = level.active_db()
     trained = follower.model.info.constants.get("active_level_db")
     if active_db is not None and trained is not None:
         best = trained - active_db
@@ -284,5 +294,11 @@ def _notes(
                 f"the speech was at {active_db:.0f} dB, and the model was trained at "
                 f"{trained:.0f}: --gain_db={best:.0f} would fit"
             )
+    offset = level.offset()
+    if offset is not None and active_db is not None:
+        yield (
+            f"the input has a constant offset of {offset:.3g}, which no model has learnt with; "
+            "take it out before (ffmpeg … -af highpass=f=20)"
+        )
     if clipped:
         yield f"{clipped} samples were beyond what 16 bits hold, and cut off; --stdout=f32le is not"

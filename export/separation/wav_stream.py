@@ -9,7 +9,7 @@ from typing import BinaryIO, Literal, Protocol
 import numpy as np
 import soundfile
 
-from pipeline.audio import decoding
+from pipeline.audio import chunked, decoding, limits, recognition
 
 # Raw samples, as ffmpeg calls them, and their names in libsndfile.
 RAW = {"s16le": "PCM_16", "f32le": "FLOAT"}
@@ -23,8 +23,7 @@ _SAMPLE_BYTES = {
 _READ_BYTES = 2**16
 # Before the samples; pictures may be among them.
 _MAX_HEADER_BYTES = 2**24
-# From here on, a length says that the writer did not know it.
-_UNKNOWN_LENGTH = 0x7FFFF000
+# From here on, a length of 64 bits says that the writer did not know it.
 _UNKNOWN_LONG = 0x7FFFF00000000000
 
 
@@ -34,6 +33,7 @@ class Source:
     Attributes:
         rate: in Hz.
         num_channels: in the pipe; what is given is their mean.
+        notes: when all has come, what a person has to know of how it was read.
     """
 
     def __init__(
@@ -51,8 +51,10 @@ class Source:
         Raises:
             AudioError: no WAV, or one that cannot be read.
         """
-        self._file = file
+        self._file, self._kind = file, kind
         self._left: int | None = None
+        self._died = False
+        self.notes: list[str] = []
         self._endian = "LITTLE"
         if kind == WAV:
             head = self._read_header()
@@ -75,10 +77,15 @@ class Source:
         riff = self._file.read(12)
         if not riff:
             raise decoding.AudioError("standard input is empty")
-        if riff[:4] not in (b"RIFF", b"RIFX", b"RF64") or riff[8:] != b"WAVE":
+        if riff[:4] not in (b"RIFF", b"RIFX", b"RF64", b"BW64") or riff[8:] != b"WAVE":
+            # What has come by now, without waiting for more.
+            head = riff + self._file.read1(_READ_BYTES)  # type: ignore[attr-defined]
+            other = recognition.kind_of(head)
+            what = f"it seems to be {other}" if other else recognition.describe(head)
             raise decoding.AudioError(
-                f"standard input is no WAV: it begins with {riff[:4]!r}; raw samples need "
-                "--stdin=s16le or f32le, and perhaps --rate and --channels"
+                f"standard input is no WAV: {what}; raw samples need --stdin=s16le or f32le, and "
+                "perhaps --rate and --channels; a recording in another format is separated as a "
+                "file (or as -, without --stream)"
             )
         order: Literal["big", "little"] = "big" if riff[:4] == b"RIFX" else "little"
         self._endian = order.upper()
@@ -101,11 +108,15 @@ class Source:
                 chunks += name + size + content
         # GStreamer writes 0 where it does not know the length, of the samples and of all before
         # them; where the whole is longer than that, chunks follow and there are no samples.
-        empty = place < int.from_bytes(riff[4:8], order) + 8 < _UNKNOWN_LENGTH
-        if riff[:4] == b"RF64" and length >= _UNKNOWN_LENGTH:
+        empty = place < int.from_bytes(riff[4:8], order) + 8 < chunked.UNKNOWN_LENGTH
+        long_form = riff[:4] in (b"RF64", b"BW64")
+        if long_form and length >= chunked.UNKNOWN_LENGTH:
             self._left = long if 0 < long < _UNKNOWN_LONG else None
-        elif 0 < length < _UNKNOWN_LENGTH or (not length and empty):
+        elif not chunked.is_open(length, empty=empty):
             self._left = length
+        # Programs that write into a pipe say that they do not know the length; a recorder that died
+        # says nothing.
+        self._died = self._left is None and not length
         # Whoever reads files says what the header means: one of a file with one sample.
         one = frame_bytes.to_bytes(4, order) + bytes(frame_bytes)
         body = b"WAVE" + chunks + b"data" + one
@@ -131,11 +142,13 @@ class Source:
 
         Raises:
             AudioError: the input ends in the middle of a sample, or before the end that its header
-                promises, or a sample is NaN or infinite; all whole samples before that have then
-                been given.
+                promises, or goes on behind it, or a sample is NaN or infinite; all whole samples
+                before that have then been given.
         """
-        rest = b""
+        rest, num_bytes = b"", 0
+        left_open = self._kind == WAV and self._left is None
         while data := self._read():
+            num_bytes += len(data)
             data = rest + data
             whole = len(data) // self._frame_bytes * self._frame_bytes
             rest = data[whole:]
@@ -148,7 +161,10 @@ class Source:
                         "standard input holds samples that are NaN or infinite"
                     )
                 yield decoding.mean_channel(block)
-        if rest:
+        if left_open and (rest or self._died):
+            # The same answer as to such a file.
+            self.notes.append(f"standard input: {chunked.note(num_bytes, self._frame_bytes)}")
+        elif rest:
             raise decoding.AudioError(
                 f"standard input ended in the middle of a sample: {len(rest)} of "
                 f"{self._frame_bytes} bytes"
@@ -157,6 +173,18 @@ class Source:
             raise decoding.AudioError(
                 f"standard input was cut short: its header promises "
                 f"{self._left // self._frame_bytes} samples more"
+            )
+        if self._left == 0:
+            self._check_rest()
+
+    def _check_rest(self) -> None:
+        """Whether what follows the samples is chunks, and not another recording."""
+        rest = self._file.read(_MAX_HEADER_BYTES)
+        long = len(rest) > limits.HARMLESS_REST_BYTES
+        if rest[8:12] == b"WAVE" or (long and not chunked.is_name(rest[:4])):
+            raise decoding.AudioError(
+                f"standard input goes on with {len(rest)} bytes behind the samples that its header "
+                "promises; separate recordings one by one"
             )
 
     def _read(self) -> bytes:

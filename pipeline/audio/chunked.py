@@ -213,7 +213,7 @@ def check_caf(file: BinaryIO, size: int) -> Chunks:
         present = size - position - 12
         if data_at and name == b"caff":
             raise limits.two_recordings(position)
-        if data_at and (not _is_name(name) or not 0 <= length <= present):
+        if data_at and (not is_name(name) or not 0 <= length <= present):
             break
         position += 12
         if name == b"desc":
@@ -251,12 +251,13 @@ def _check_rest(file: BinaryIO, order: _Order, position: int, length: int, size:
         name, bytes_ = file.read(4), int.from_bytes(file.read(4), order)
         if name in (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM"):
             raise limits.two_recordings(rest)
-        if not _is_name(name) or rest + 8 + bytes_ > size:
+        if not is_name(name) or rest + 8 + bytes_ > size:
             break
         rest += 8 + bytes_ + bytes_ % 2
     if size - rest > limits.HARMLESS_REST_BYTES:
         limits.compare(length, present, 1)
 
 
-def _is_name(name: bytes) -> bool:
+def is_name(name: bytes) -> bool:
+    """Whether four bytes can be the name of a chunk."""
     return name.isascii() and name.decode().isprintable()

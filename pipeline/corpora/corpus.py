@@ -16,7 +16,9 @@ A folder is one of four kinds, told by the paths of the audio files in it:
 
 Where one recording lies there more than once, with other endings (`SA1.WAV` and `SA1.WAV.wav`,
 `a.wav` and `a.flac`), the name with the fewest endings is taken, then the first ending in
-`EXTENSIONS`. A speaker's name means the same person in all corpora that are read together.
+`pipeline.audio.folders.ENDINGS`. What is audio, its ending says, else its first bytes; what else
+lies in a folder is counted. A speaker's name means the same person in all corpora that are read
+together.
 """
 
 import collections
@@ -29,13 +31,9 @@ import re
 from collections.abc import Iterable, Sequence
 
 from pipeline import errors
+from pipeline.audio import folders as audio_folders
 from pipeline.corpora import layouts, manifest
 from pipeline.io import storage
-
-EXTENSIONS = (
-    ".wav", ".sph", ".flac", ".wv1", ".wv2", ".nist", ".aif", ".aiff", ".au", ".caf", ".w64",
-    ".ogg", ".oga", ".opus", ".mp3",
-)  # fmt: skip
 
 _TIMIT = re.compile(
     r"(?:[^/]+/){0,3}(?P<split>train|test)/(?P<region>dr\d)/(?P<speaker>[^/]+)/(?P<name>[^/]+)",
@@ -144,7 +142,12 @@ def read_folder(folder: str, *, include_sa: bool = False) -> Corpus:
     """
     listing = storage.list_files(folder)
     folder = _absolute(folder)
-    files = [f for f in listing.files if _stem(f) != f]
+    files, others = audio_folders.sort(folder, listing.files)
+    notes = [audio_folders.left_out(folder, others)] if others else []
+    if copies := len(files) - len(_one_of_each(files)):
+        notes.append(
+            f"{folder}: {copies:,d} recordings are left out that are there with another ending, too"
+        )
     rejections = [
         Rejection(storage.join(folder, path), reason)
         for path, reason in listing.problems
@@ -156,6 +159,13 @@ def read_folder(folder: str, *, include_sa: bool = False) -> Corpus:
             f"{folder}: no audio in this folder; it should hold TIMIT (TRAIN/DR1/SPEAKER/*.WAV) or "
             "speakers' folders (SPEAKER/*.wav)"
         )
+    found = _read_files(folder, files, rejections, include_sa)
+    return dataclasses.replace(found, notes=(*notes, *found.notes))
+
+
+def _read_files(
+    folder: str, files: Sequence[str], rejections: list[Rejection], include_sa: bool
+) -> Corpus:
     if any(map(_TIMIT.fullmatch, files)):
         return _read_timit(folder, files, rejections, include_sa)
     if any(map(_TIMIT_REGION.match, files)):
@@ -339,7 +349,7 @@ def _folder_corpus(
 def _stem(path: str) -> str:
     """The path less its endings that are audio's; the path itself where it has none."""
     root, extension = posixpath.splitext(path)
-    return _stem(root) if extension.lower() in EXTENSIONS else path
+    return _stem(root) if extension.lower() in audio_folders.ENDINGS else path
 
 
 def _one_of_each(files: Iterable[str]) -> list[str]:
@@ -347,7 +357,9 @@ def _one_of_each(files: Iterable[str]) -> list[str]:
     chosen: dict[str, tuple[int, int, str]] = {}
     for path in files:
         stem = _stem(path)
-        last = EXTENSIONS.index(posixpath.splitext(path)[1].lower())
+        ending = posixpath.splitext(path)[1].lower()
+        known = ending in audio_folders.ENDINGS
+        last = audio_folders.ENDINGS.index(ending) if known else len(audio_folders.ENDINGS)
         rank = (path[len(stem) :].count("."), last, path)
         chosen[stem] = min(chosen.get(stem, rank), rank)
     return sorted(path for _, _, path in chosen.values())

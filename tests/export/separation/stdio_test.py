@@ -221,3 +221,13 @@ def test_what_is_said_of_a_model(saved):
         "lstm: 2 voices, 192 samples (24 ms) behind, in blocks of 384 (48 ms), "
         "resampled from 44100 Hz to 8000 and back"
     )
+
+
+def test_a_constant_offset_is_found():
+    samples = 0.05 * np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+    for constant, expected in ((0.4, pytest.approx(0.4, abs=0.01)), (0.0, None)):
+        level = stdio.Level()
+        for block in np.array_split(samples + np.float32(constant), 7):
+            level.add(block)
+        assert level.offset() == expected
+    assert stdio.Level().offset() is None

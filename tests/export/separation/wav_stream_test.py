@@ -111,6 +111,38 @@ class TestSource:
         with pytest.raises(decoding.AudioError, match="promises 10 samples more"):
             read(long.getvalue()[:-20])
 
+    @pytest.mark.parametrize("length", [0, 0xFFFFFFFF])
+    @pytest.mark.parametrize("cut", [0, 1])
+    def test_a_recorder_that_died_gets_the_answer_of_a_file(self, samples, length, cut):
+        data = wav(samples, length)
+        if not length:
+            data = data[:4] + bytes(4) + data[8:]
+        data = data[: len(data) - cut]
+        found, source = read(data)
+        with decoding.Reader(io.BytesIO(data)) as reader:
+            np.testing.assert_array_equal(found, np.concatenate(list(reader.blocks()))[:, 0])
+        assert len(found) == 501 - cut
+        said = [f"standard input: {note}" for note in reader.notes]
+        # That a program leaves the length open which writes into a pipe is no news.
+        assert source.notes == (said if not length or cut else [])
+
+    def test_bw64(self, samples):
+        file = io.BytesIO()
+        soundfile.write(file, samples, 16000, subtype="PCM_16", format="RF64")
+        found, _ = read(b"BW64" + file.getvalue()[4:])
+        assert len(found) == 501
+
+    def test_a_second_recording_is_not_lost_in_silence(self, samples):
+        one = wav(samples, 1002)
+        source = wav_stream.Source(Trickle(one + one), "wav", None, None)
+        found = []
+        with pytest.raises(decoding.AudioError, match="goes on with 1046 bytes"):
+            found.extend(source.blocks())
+        assert sum(map(len, found)) == 501
+        noise = np.random.default_rng(0).integers(128, 255, 5000).astype(np.uint8).tobytes()
+        with pytest.raises(decoding.AudioError, match="goes on with 5000 bytes"):
+            read(one + noise)
+
     @pytest.mark.parametrize("cut", [1, 3])
     def test_an_end_within_a_sample_is_said_when_all_is_given(self, samples, cut):
         data = samples.astype("<f4").tobytes()[:-cut]

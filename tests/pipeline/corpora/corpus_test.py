@@ -394,3 +394,19 @@ def test_declared_splits_hold():
 
 def test_a_fraction_of_zero_asks_for_none():
     assert set(corpus.assign_splits(speakers(*"abcdef"), 0.0).values()) == {"train"}
+
+
+def test_recordings_are_found_by_content_and_others_are_counted(tmp_path):
+    heads = {"a.wave": b"", "b.webm": b"", "c.M4A": b"", "d.dat": b"fLaC", "e": b"NIST_1A\n"}
+    heads |= {"f.txt": b"", "g.dat": b"nothing", "a.flac": b"fLaC"}
+    for speaker in ("one", "two"):
+        (tmp_path / speaker).mkdir()
+        for name, head in heads.items():
+            (tmp_path / speaker / name).write_bytes(head)
+    found = corpus.read_folder(str(tmp_path))
+    names = {os.path.basename(u.path) for u in found.utterances}
+    assert names == {"a.flac", "b.webm", "c.M4A", "d.dat", "e"}
+    assert [note.partition(": ")[2] for note in found.notes] == [
+        "4 files are left out, since none is audio (2 .txt, 2 .dat)",
+        "2 recordings are left out that are there with another ending, too",
+    ]
