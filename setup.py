@@ -77,7 +77,13 @@ setuptools.setup(
     package_data={
         **{room: ["py.typed"] for room in ROOMS},
         "pipeline.corpora": ["*.txt"],
-        "export": ["py.typed", "templates/*", "pretrained/*/*", "pretrained/*/variables/*"],
+        "export": [
+            "py.typed",
+            "templates/*",
+            "pretrained/*/*",
+            "pretrained/*/variables/*",
+            "conversations/*.npz",
+        ],
     },
     entry_points={
         "console_scripts": [

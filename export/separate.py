@@ -9,12 +9,19 @@ level, with as many samples and channels, never rescaled. They have 16 bits wher
 no more and no sample exceeds full scale, and are float otherwise. Of a folder, all audio below it
 is separated, and the folders below it are found again below --output_dir.
 
-A model hears a band of half its rate (up to 4 kHz at 8,000 Hz). Above it the voices carry nothing:
-they add up to the recording as it sounds within that band. Of several channels each is separated
-by itself, and its voices are put in the order of those in the mean of all channels.
+A model hears a band of half its rate (up to 4 kHz at 8,000 Hz). What lies above is divided between
+the voices by what the model found below, so that they add up to all of the recording;
+--band=model leaves it out. Where one person speaks alone, the recording goes to that person's voice
+whole, and the other is silent there (--nogate: as the model has it). A person who comes back after
+a pause is known by voice, and stays in one file (--notrack: as the model has it).
+docs/conversations.md has more.
+
+Of several channels each is separated by itself, and its voices are put in the order of those in the
+mean of all channels. Where there is a speaker on each of two channels, as in many calls, the voices
+are the channels, freed of crosstalk; --channels=mix and separate decide it.
 
 A recording longer than --chunk_seconds is separated in overlapping pieces, in memory that does not
-grow with its length; where they meet, the voices are put in the order that fits best.
+grow with its length. --band=model --nogate --channels=mix is what version 0.1 did, bit for bit.
 
 With --activity, mixture_voices.rttm (NIST's RTTM, one line a turn) and mixture_voices.json tell who
 speaks when. With --json the same object is printed, one line a recording, and nothing else;
@@ -46,16 +53,25 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from absl import flags
 
 from export import pretrained
+from export.conversations import conversation
 from export.outlets import formats
 from export.separation import activity as turns
-from export.separation import jobs, loading, long_audio, plots, rttm, stdio, summary
+from export.separation import (
+    jobs,
+    loading,
+    long_audio,
+    plots,
+    rttm,
+    stdio,
+    summary,
+)
 from pipeline import cli, errors
 from pipeline.audio import decoding, limits
 
@@ -75,6 +91,7 @@ class Separated:
         num_channels: of the recording.
         activity: who speaks when.
         summary: what other programs are told (`export.separation.summary`).
+        mode: `mix`, or `separate` where there is a speaker on each channel.
     """
 
     files: tuple[pathlib.Path, ...]
@@ -84,6 +101,7 @@ class Separated:
     num_channels: int
     activity: turns.Activity
     summary: dict[str, Any]
+    mode: str
 
     @property
     def note(self) -> str:
@@ -98,6 +116,10 @@ def separate(
     *,
     chunk_seconds: float = long_audio.CHUNK_SECONDS,
     overlap_seconds: float = long_audio.OVERLAP_SECONDS,
+    band: str = "full",
+    gate: bool = True,
+    track: bool | None = None,
+    channels: str = "auto",
 ) -> np.ndarray:
     """The voices in a recording.
 
@@ -108,14 +130,19 @@ def separate(
             for many calls); by default the one that comes with the package.
         chunk_seconds: what is longer is separated in pieces of this length.
         overlap_seconds: that two pieces share at least.
+        band: `full`, or `model` for what the model hears.
+        gate: where one person speaks alone, the other voice is silent.
+        track: the same person stays in the same voice after a pause; None: yes, but not with
+            `band="model"` and without `gate`.
+        channels: `auto`, `mix`, or `separate` for a speaker on each of two channels.
 
     Returns:
         float32 `[source, sample]` or `[source, sample, channel]` at `rate` and at the recording's
-        level. Their sum is the recording, less what lies above half the model's rate. Each has
-        an equal share of a constant offset.
+        level. Their sum is the recording; with `band="model"`, less what lies above half the
+        model's rate. Each has an equal share of a constant offset.
 
     Raises:
-        ValueError: samples of another shape or type.
+        ValueError: samples of another shape or type, or no such option.
         UserError: samples that are NaN or infinite, a rate that no recording has, no such model.
     """
     samples = np.asarray(samples)
@@ -132,15 +159,11 @@ def separate(
         raise errors.UserError("the recording holds samples that are NaN or infinite")
     if not isinstance(model, loading.LoadedModel):
         model = loading.load(pretrained.quickest(os.fspath(model)))
-    offset, blocks = long_audio.find_offset([columns], rate)
-    pieces = long_audio.voices_of(
-        blocks,
-        rate,
-        model,
-        offset=offset,
-        chunk_seconds=chunk_seconds,
-        overlap_seconds=overlap_seconds,
-    )
+    options = conversation.Options(band, gate, track, channels, chunk_seconds, overlap_seconds)
+    blocks = [columns] if len(columns) else []
+    offset, _ = long_audio.find_offset(blocks, rate)
+    talk = conversation.Conversation(lambda: blocks, rate, model, options, offset=offset)
+    pieces = talk.pieces()
     empty = np.zeros((model.num_sources, 0, columns.shape[1]), np.float32)
     voices = np.concatenate([empty, *pieces], axis=1)
     return voices[..., 0] if samples.ndim == 1 else voices
@@ -152,10 +175,15 @@ def separate_file(
     *,
     chunk_seconds: float = long_audio.CHUNK_SECONDS,
     overlap_seconds: float = long_audio.OVERLAP_SECONDS,
+    band: str = "full",
+    gate: bool = True,
+    track: bool | None = None,
+    channels: str = "auto",
     plot: bool = False,
     activity: bool = False,
     label: str = "",
     listeners: Iterable[long_audio.Listener] = (),
+    progress: Callable[[str, float | None], None] | None = None,
 ) -> Separated:
     """Separates a file; its outputs get their names when all of them are whole.
 
@@ -164,11 +192,18 @@ def separate_file(
         model: separates.
         chunk_seconds: what is longer is separated in pieces of this length.
         overlap_seconds: that two pieces share at least.
+        band: see `separate`, and so are the next three.
+        gate: where one person speaks alone, the other voice is silent.
+        track: the same person stays in the same voice after a pause; None: yes, but not with
+            `band="model"` and without `gate`.
+        channels: `auto`, `mix` or `separate`.
         plot: draw a picture as well.
         activity: write who speaks when as well.
         label: shows a progress bar of this name, on a terminal.
-        listeners: are handed what the model heard and gave, at its rate; one that raises ends the
-            separation, which then leaves nothing.
+        listeners: are handed the mixture and its voices at the model's rate, in their final order;
+            one that raises ends the separation, which then leaves nothing.
+        progress: is told the stage, `separating` or `writing`, and what part of it is done, or None
+            where the recording's length is not known; it may raise, too.
 
     Raises:
         UserError: the recording cannot be read, or the outputs cannot be written.
@@ -177,32 +212,29 @@ def separate_file(
     tally = long_audio.Tally(model.num_sources)
     names = [job.voice(i) for i in range(model.num_sources)]
     beginning = plots.Beginning(model.sample_rate)
-    with decoding.Reader(job.source) as reader:
+    options = conversation.Options(band, gate, track, channels, chunk_seconds, overlap_seconds)
+    with contextlib.ExitStack() as stack:
+        reader = stack.enter_context(decoding.Reader(job.source))
+        told = stack.enter_context(_progress(reader, label, progress))
+        blocks, read_notes = _blocks(job.source, reader, stack)
+        offset, _ = long_audio.find_offset(blocks(), reader.rate)
+        talk = conversation.Conversation(
+            blocks, reader.rate, model, options, offset=offset,
+            listeners=(tally, *((beginning,) if plot else ()), *listeners), progress=told,
+        )  # fmt: skip
         meter = turns.Meter(model.num_sources, reader.rate)
-        offset, blocks = long_audio.find_offset(reader.blocks(), reader.rate)
-        offset_notes = long_audio.offset_notes(offset)
-        pieces = long_audio.voices_of(
-            blocks,
-            reader.rate,
-            model,
-            offset=offset,
-            chunk_seconds=chunk_seconds,
-            overlap_seconds=overlap_seconds,
-            listeners=(tally, *((beginning,) if plot else ()), *listeners),
-        )
         job.stem.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".voices-", dir=job.stem.parent) as folder:
             drafts = [pathlib.Path(folder) / f"{i}.wav" for i in range(model.num_sources)]
-            shown = _with_progress(_metered(pieces, meter, offset), reader, label)
-            num_samples, peak = _write(drafts, shown, reader)
+            num_samples, peak = _write(drafts, _metered(talk.pieces(), meter, offset), reader)
             if not num_samples:
                 raise decoding.AudioError(f"{job.source}: empty: it has no samples")
             if peak <= 1 and reader.subtype not in _FINE_SUBTYPES:
                 drafts = [_in_16_bits(draft) for draft in drafts]
-            notes = (tally.note(),) if tally.note() else ()
-            warnings = (*reader.notes, *offset_notes)
+            notes = (*talk.notes, *filter(None, [tally.note()]))
+            warnings = (*read_notes, *long_audio.offset_notes(offset))
             found = meter.activity()
-            told = summary.describe(
+            facts = summary.describe(
                 job.title or job.source.name,
                 [name.name for name in names],
                 found,
@@ -221,7 +253,7 @@ def separate_file(
             if activity:
                 texts = {
                     job.rttm: rttm.text(found, job.stem.name),
-                    job.summary: json.dumps(told, indent=2) + "\n",
+                    job.summary: json.dumps(facts, indent=2) + "\n",
                 }
                 for name, text in texts.items():
                     drafts.append(pathlib.Path(folder) / f"text{name.suffix}")
@@ -232,15 +264,16 @@ def separate_file(
                     raise errors.UserError(f"{name} is a folder, and in the way of a voice")
             for draft, name in zip(drafts, names, strict=True):
                 draft.replace(name)
-    return Separated(
-        tuple(names),
-        num_samples / reader.rate,
-        (*warnings, *notes),
-        reader.rate,
-        reader.num_channels,
-        found,
-        told,
-    )
+        return Separated(
+            tuple(names),
+            num_samples / reader.rate,
+            (*warnings, *notes),
+            reader.rate,
+            reader.num_channels,
+            found,
+            facts,
+            talk.mode,
+        )
 
 
 def _check_folder(folder: pathlib.Path) -> None:
@@ -300,12 +333,28 @@ def _in_16_bits(path: pathlib.Path) -> pathlib.Path:
     return target
 
 
-def _with_progress(
-    pieces: Iterable[np.ndarray], reader: decoding.Reader, label: str
-) -> Iterator[np.ndarray]:
-    if not label:
-        yield from pieces
-        return
+def _blocks(
+    source: pathlib.Path, reader: decoding.Reader, stack: contextlib.ExitStack
+) -> tuple[conversation.Blocks, list[str]]:
+    """The recording, as often as it is asked for, and what is to be said of how it was read."""
+    if not source.is_file():  # A pipe can be read once.
+        again = conversation.spooled(reader.blocks(), stack)
+        return again, list(reader.notes)
+    notes: list[str] = []
+
+    def blocks() -> Iterator[np.ndarray]:
+        with decoding.Reader(source) as again:
+            yield from again.blocks()
+            notes[:] = again.notes
+
+    return blocks, notes
+
+
+@contextlib.contextmanager
+def _progress(
+    reader: decoding.Reader, label: str, told: Callable[[str, float | None], None] | None
+) -> Iterator[conversation.Progress]:
+    """What a conversation tells of its progress, to a bar on the terminal and to `told`."""
     import tqdm
 
     total = None if reader.num_samples is None else reader.num_samples / reader.rate
@@ -313,13 +362,29 @@ def _with_progress(
     form = "{desc} {n:.0f} s of audio, {elapsed}"
     if total is not None:
         form = "{desc} {percentage:3.0f} %|{bar}| {n:.0f}/{total:.0f} s of audio, {remaining}"
-    # disable=None: none where stderr is no terminal.
-    with tqdm.tqdm(
-        total=total, desc=label, unit="s", disable=None, leave=False, bar_format=form
-    ) as bar:
-        for piece in pieces:
-            yield piece
-            bar.update(piece.shape[1] / reader.rate)
+    with contextlib.ExitStack() as stack:
+        bar = None
+        if label:
+            # disable=None: none where stderr is no terminal.
+            bar = stack.enter_context(
+                tqdm.tqdm(
+                    total=total, desc=label, unit="s", disable=None, leave=False, bar_format=form
+                )
+            )
+        before = ""
+
+        def update(stage: str, samples: int) -> None:
+            nonlocal before
+            if bar is not None:
+                if stage != before and before:
+                    bar.set_description_str(f"{label}, {stage}", refresh=False)
+                    bar.reset()
+                bar.update(samples / reader.rate - bar.n)
+            before = stage
+            if told is not None:
+                told(stage, None if not reader.num_samples else samples / reader.num_samples)
+
+        yield update
 
 
 def _define_flags() -> None:
@@ -342,6 +407,20 @@ def _define_flags() -> None:
         "overlap_seconds", long_audio.OVERLAP_SECONDS,
         "that two pieces share at least, up to half of a piece", lower_bound=0.5,
     )  # fmt: skip
+    flags.DEFINE_enum(
+        "band", "full", conversation.BANDS,
+        "full: what lies above the model's band is divided between the voices, so that they add up "
+        "to all of the recording; model: it is left out",
+    )  # fmt: skip
+    flags.DEFINE_bool(
+        "gate", True, "where one person speaks alone, all of the recording goes to that voice"
+    )
+    flags.DEFINE_bool(
+        "track",
+        None,
+        "a person is known by voice, and stays in one file after a pause (default: "
+        "yes, but not with --band=model --nogate)",
+    )
     stdio.define_flags()
 
 
@@ -405,6 +484,10 @@ def _separate_all(arguments: list[str], model_path: str, stdin: pathlib.Path | N
                 model,
                 chunk_seconds=options.chunk_seconds,
                 overlap_seconds=options.overlap_seconds,
+                band=options.band,
+                gate=options.gate,
+                track=options.track,
+                channels=options.channels,
                 plot=options.plot,
                 activity=options.activity,
                 label=count + (job.title or job.source.name),

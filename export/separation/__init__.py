@@ -1,4 +1,4 @@
 """From a recording to its voices: models, runtimes, chunks, streams.
 
-Imports `pipeline`, `export.outlets` and `export.pretrained`.
+Imports `pipeline`, `models`, `export.outlets` and `export.pretrained`.
 """

@@ -19,6 +19,8 @@ from pipeline import features, schema
 _LOUD_RANGE_DB = 30.0
 # Against the correlation of what two chunks share: it decides between voices that are silent there.
 _COLOUR_WEIGHT = 0.02
+# A fade in a pause is this part of the overlap: 0.1 s of 5.
+_PAUSE_FADES = 50
 
 # From the mixtures [sample, channel] of some chunks of one length to the voices of each,
 # [source, sample, channel].
@@ -26,7 +28,12 @@ Separate = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
 
 
 def separate_blocks(
-    blocks: Iterable[np.ndarray], separate: Separate, chunk: int, overlap: int, at_once: int = 1
+    blocks: Iterable[np.ndarray],
+    separate: Separate,
+    chunk: int,
+    overlap: int,
+    at_once: int = 1,
+    in_pauses: bool = False,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Separates a recording that comes in blocks.
 
@@ -40,6 +47,8 @@ def separate_blocks(
         chunk: samples in a chunk.
         overlap: samples that two chunks share at least, at most half a chunk.
         at_once: most chunks that `separate` is given in one call.
+        in_pauses: chunks meet where the mixture is quietest within what they share, and not in its
+            middle.
 
     Yields:
         Pieces of the mixture, float32 `[sample, channel]`, and of its voices,
@@ -71,7 +80,11 @@ def separate_blocks(
                 later = later[best_order(similarity)]
                 memory.add(later)
                 mixture = np.concatenate([mixture[:start], cut.mixture])
-                voices = _join(voices, later, start, overlap)
+                middle, fade = voices.shape[1] - overlap // 2, overlap // 4
+                if in_pauses:
+                    fade = overlap // _PAUSE_FADES
+                    middle = _quietest(mixture, voices.shape[1] - overlap, voices.shape[1], fade)
+                voices = _join(voices, later, start, middle, fade)
             until = len(mixture) if cut.last else len(mixture) - overlap
             yield mixture[done:until], voices[:, done:until]
             # What the next chunk may share is kept, and counted from this chunk's first sample.
@@ -218,13 +231,22 @@ def _enough(overlap: int) -> int:
     return max(1, overlap // (2 * schema.FRAME_LENGTH))
 
 
-def _join(earlier: np.ndarray, later: np.ndarray, start: int, overlap: int) -> np.ndarray:
-    """One after the other, cross-faded about the middle of the last `overlap` samples.
+def _quietest(mixture: np.ndarray, first: int, last: int, fade: int) -> int:
+    """The middle of the quietest `fade` samples in the middle half of `first` to `last`."""
+    quarter = (last - first) // 4
+    power = np.square(mixture[first + quarter : last - quarter], dtype=np.float64).sum(axis=1)
+    if len(power) <= fade or fade == 0:
+        return (first + last) // 2
+    total = np.cumsum(np.pad(power, (1, 0)))
+    return first + quarter + fade // 2 + int(np.argmin(total[fade:] - total[:-fade]))
+
+
+def _join(earlier: np.ndarray, later: np.ndarray, start: int, middle: int, fade: int) -> np.ndarray:
+    """One after the other, cross-faded over `fade` samples about `middle`.
 
     Near its ends a chunk has heard little of what surrounds it, so the fade keeps clear of them.
     """
-    fade = overlap // 4
-    first = earlier.shape[1] - overlap // 2 - fade // 2
+    first = middle - fade // 2
     weight = ((np.arange(fade, dtype=np.float32) + 0.5) / max(fade, 1))[:, np.newaxis]
     between = slice(first, first + fade)
     mixed = earlier[:, between] * (1 - weight)

@@ -63,50 +63,97 @@ def voices_of(
     Raises:
         UserError: the model gives values that are no numbers.
     """
+    counted = Counted(without(offset, blocks))
+    pieces = model_voices(
+        counted, rate, model, chunk_seconds=chunk_seconds, overlap_seconds=overlap_seconds
+    )
+    shape = (model.num_sources, 1)
+
+    def separated() -> Iterator[np.ndarray]:
+        nonlocal shape
+        for mixture, voices in pieces:
+            for listener in listeners:
+                listener(mixture, voices)
+            shape = (voices.shape[0], voices.shape[2])
+            flat = voices.transpose(1, 0, 2).reshape(voices.shape[1], -1)
+            for first in range(0, len(flat), _BLOCK):
+                yield np.ascontiguousarray(flat[first : first + _BLOCK])
+
+    given = 0
+    for block in decoding.resample_blocks(separated(), model.sample_rate, rate):
+        block = block[: counted.num_samples - given]
+        given += len(block)
+        if len(block):
+            voices = block.reshape(-1, *shape).transpose(1, 0, 2)
+            yield voices if offset is None else voices + offset / np.float32(shape[0])
+
+
+def model_voices(
+    blocks: Iterable[np.ndarray],
+    rate: int,
+    model: loading.LoadedModel,
+    *,
+    chunk_seconds: float = CHUNK_SECONDS,
+    overlap_seconds: float = OVERLAP_SECONDS,
+    in_pauses: bool = False,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """What the model makes of a recording that comes in blocks, at the model's rate.
+
+    Args:
+        blocks: as for `voices_of`, and so are the next four, without an offset.
+        rate: in Hz.
+        model: separates.
+        chunk_seconds: what is longer is separated in pieces of this length.
+        overlap_seconds: that two pieces share at least.
+        in_pauses: see `chunks.separate_blocks`.
+
+    Yields:
+        Pieces of the mixture, float32 `[sample, channel]`, and of its voices,
+        `[source, sample, channel]`: together some samples more than the recording has, so that
+        rounding of lengths, there and back, does not cost the last ones.
+
+    Raises:
+        UserError: the model gives values that are no numbers.
+    """
     model_rate = model.sample_rate
-    taken = given = 0
     blocks = iter(blocks)
     first_block = next(blocks, None)
     if first_block is None:
         return
     blocks = itertools.chain([first_block], blocks)
-    at_once = max(1, min(_AT_ONCE, 2 * _AT_ONCE // first_block.shape[1]))
 
-    def counted() -> Iterator[np.ndarray]:
-        nonlocal taken
-        block = None
-        for block in blocks:
-            taken += len(block)
-            yield block if offset is None else block - offset
-        if block is not None and rate != model_rate:
-            # Rounding of lengths, there and back, must not cost the last samples.
+    def with_spare() -> Iterator[np.ndarray]:
+        yield from blocks
+        if rate != model_rate:
             spare = -(-_SPARE_SAMPLES * rate // model_rate)
-            yield np.zeros((spare, block.shape[1]), np.float32)
+            yield np.zeros((spare, first_block.shape[1]), np.float32)
 
-    def separated() -> Iterator[np.ndarray]:
-        pieces = chunks.separate_blocks(
-            decoding.resample_blocks(counted(), rate, model_rate),
-            lambda mixtures: _separate_chunks(model, mixtures),
-            chunk=round(chunk_seconds * model_rate),
-            overlap=round(overlap_seconds * model_rate),
-            at_once=at_once,
-        )
-        for mixture, voices in pieces:
-            for listener in listeners:
-                listener(mixture, voices)
-            shapes.append((voices.shape[0], voices.shape[2]))
-            flat = voices.transpose(1, 0, 2).reshape(voices.shape[1], -1)
-            for first in range(0, len(flat), _BLOCK):
-                yield np.ascontiguousarray(flat[first : first + _BLOCK])
+    yield from chunks.separate_blocks(
+        decoding.resample_blocks(with_spare(), rate, model_rate),
+        lambda mixtures: _separate_chunks(model, mixtures),
+        chunk=round(chunk_seconds * model_rate),
+        overlap=round(overlap_seconds * model_rate),
+        at_once=max(1, min(_AT_ONCE, 2 * _AT_ONCE // first_block.shape[1])),
+        in_pauses=in_pauses,
+    )
 
-    shapes: list[tuple[int, int]] = []
-    for block in decoding.resample_blocks(separated(), model_rate, rate):
-        block = block[: taken - given]
-        given += len(block)
-        if len(block):
-            num_sources, num_channels = shapes[-1]
-            voices = block.reshape(-1, num_sources, num_channels).transpose(1, 0, 2)
-            yield voices if offset is None else voices + offset / np.float32(num_sources)
+
+class Counted:
+    """Blocks, and how many samples they had so far.
+
+    Attributes:
+        num_samples: of those that were taken.
+    """
+
+    def __init__(self, blocks: Iterable[np.ndarray]) -> None:
+        """Counts from 0."""
+        self._blocks = blocks
+        self.num_samples = 0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for block in self._blocks:
+            self.num_samples += len(block)
+            yield block
 
 
 def find_offset(
@@ -146,6 +193,12 @@ def offset_notes(offset: np.ndarray | None) -> tuple[str, ...]:
         return ()
     values = ", ".join(f"{value:.3g}" for value in offset)
     return (f"has a constant offset ({values}), of which each voice has an equal share",)
+
+
+def without(offset: np.ndarray | None, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The blocks less a constant."""
+    for block in blocks:
+        yield block if offset is None else block - offset
 
 
 class Tally:

@@ -21,9 +21,11 @@ from pipeline.audio import decoding, limits
 # A level so far from the trained one is worth a word.
 _FAR_DB = 6.0
 
+# What --channels may be of files.
+_CHANNELS = ("auto", "mix", "separate")
 # Flags of one way to separate that mean nothing to the other.
-_OF_FILES = ("plot", "activity", "json", "chunk_seconds", "overlap_seconds")
-_OF_STREAMS = ("gain_db", "stdin", "stdout", "rate", "channels", "block_ms")
+_OF_FILES = ("plot", "activity", "json", "chunk_seconds", "overlap_seconds", "gate", "track")
+_OF_STREAMS = ("gain_db", "stdin", "stdout", "rate", "block_ms")
 
 
 def define_flags() -> None:
@@ -45,9 +47,10 @@ def define_flags() -> None:
         "rate", None, "--stream: of raw samples, in Hz (default: the model's)",
         lower_bound=limits.MIN_RATE, upper_bound=limits.MAX_RATE,
     )  # fmt: skip
-    flags.DEFINE_integer(
-        "channels", 1, "--stream: of raw samples; of a WAV, what its header must say",
-        lower_bound=1, upper_bound=limits.MAX_CHANNELS,
+    flags.DEFINE_string(
+        "channels", "auto", "mix: the model separates; separate: there is a speaker on each of two "
+        "channels; auto: finds that out. --stream: number of raw samples' channels (default: 1); "
+        "of a WAV, what its header must say",
     )  # fmt: skip
     flags.DEFINE_float(
         "block_ms", 16.0, "--stream: what the model is handed at a time, to the nearest whole hop "
@@ -63,11 +66,30 @@ def check_flags(arguments: list[str]) -> None:
         if options[name].present:
             raise flags.Error(f"--{name} is {'not ' * options.stream}for --stream")
     if not options.stream:
+        if options.channels not in _CHANNELS:
+            raise flags.Error(
+                f"--channels={options.channels}: it is one of {', '.join(_CHANNELS)}; a number is "
+                "for --stream"
+            )
         return
+    _num_channels()
     if arguments:
         raise flags.Error(f"--stream reads standard input, not {arguments[0]}")
     if options["stdout"].present and options["output_dir"].present:
         raise flags.Error("--stdout and --output_dir are two ways out; choose one")
+
+
+def _num_channels() -> int | None:
+    """What --channels says of a stream."""
+    options = flags.FLAGS
+    if not options["channels"].present:
+        return None
+    text = options.channels
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= limits.MAX_CHANNELS):
+        raise flags.Error(
+            f"--channels={text}: with --stream it is a number from 1 to {limits.MAX_CHANNELS}"
+        )
+    return int(text)
 
 
 def run_flags(model: str) -> int:
@@ -78,8 +100,9 @@ def run_flags(model: str) -> int:
         gain_db=options.gain_db,
         kind=options.stdin,
         rate=options.rate,
-        num_channels=options.channels if options["channels"].present else None,
+        num_channels=_num_channels(),
         block_seconds=options.block_ms / 1000,
+        band=options.band,
         output=options.stdout,
         output_dir=pathlib.Path(options.output_dir) if options["output_dir"].present else None,
     )
@@ -173,6 +196,7 @@ def run(
     rate: int | None,
     num_channels: int | None,
     block_seconds: float,
+    band: str,
     output: str,
     output_dir: pathlib.Path | None,
 ) -> int:
@@ -185,6 +209,7 @@ def run(
         rate: of the input; of raw samples by default the model's.
         num_channels: of raw samples; of a WAV, what its header must say, if anything.
         block_seconds: see `stream.Stream`.
+        band: see `stream.Stream`.
         output: of standard output, of `FORMATS`.
         output_dir: write files `voice1.wav`, … there instead.
 
@@ -209,7 +234,9 @@ def run(
     if kind != wav_stream.WAV and rate is None:
         rate = loaded.sample_rate
     source = wav_stream.Source(sys.stdin.buffer, kind, rate, num_channels)
-    follower = stream.Stream(loaded, gain_db=gain_db, rate=source.rate, block_seconds=block_seconds)
+    follower = stream.Stream(
+        loaded, gain_db=gain_db, rate=source.rate, block_seconds=block_seconds, band=band
+    )
     print(describe(follower), file=sys.stderr, flush=True)
     interrupt = _Interrupt()
     level = Level()

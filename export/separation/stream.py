@@ -15,7 +15,7 @@ import numpy as np
 import soxr
 
 from export import pretrained
-from export.separation import loading
+from export.separation import full_band, loading
 from pipeline import errors
 from pipeline.audio import limits
 
@@ -45,6 +45,7 @@ class Stream:
         gain_db: float,
         rate: int | None = None,
         block_seconds: float = 0.0,
+        band: str = "full",
     ) -> None:
         """Begins a stream.
 
@@ -57,12 +58,16 @@ class Stream:
             block_seconds: that the model is handed at a time, to the nearest whole hop of its own,
                 and one hop at least; by default just that. Longer blocks take less
                 computing, and add their length to the delay.
+            band: `full`: at a higher rate than the model's, what lies above its band is divided
+                between the voices, which add up to the mixture; `model`: it is left out.
 
         Raises:
             UserError: there is no such model, it is not causal, or no recording has such a rate.
         """
         if not isinstance(model, loading.LoadedModel):
             model = loading.load(pretrained.resolve(os.fspath(model)))
+        if band not in ("full", "model"):
+            raise ValueError(f"band is 'full' or 'model', not {band!r}")
         if not np.isfinite(gain_db):
             raise ValueError(f"gain_db is {gain_db}")
         self.model = model
@@ -82,10 +87,14 @@ class Stream:
         self._due = -self._lag  # Voices' samples that the model has given; what is below 0 is none.
         self._finished = False
         self._there = self._back = None
+        self._upper: full_band.Follower | None = None
+        self._mixture = np.zeros(0, np.float32)  # At `rate`, from the first sample not yet given.
         if self.rate != model.sample_rate:
             rates, kind = (self.rate, model.sample_rate), {"dtype": "float32", "quality": _QUALITY}
             self._there = soxr.ResampleStream(*rates, 1, **kind)
             self._back = soxr.ResampleStream(*rates[::-1], model.num_sources, **kind)
+            if band == "full":
+                self._upper = full_band.Follower(model.num_sources, model.sample_rate)
 
     def feed(self, samples: np.ndarray) -> np.ndarray:
         """Takes the next samples, and gives what is known of the voices by now.
@@ -111,6 +120,8 @@ class Stream:
             raise errors.UserError("the stream holds samples that are NaN or infinite")
         self._taken += len(samples)
         samples = samples.astype(np.float32)
+        if self._upper is not None:
+            self._mixture = np.concatenate([self._mixture, samples])
         if self._there is not None:
             samples = self._there.resample_chunk(samples)
         return self._out(self._separate(samples))
@@ -165,7 +176,13 @@ class Stream:
     def _out(self, voices: np.ndarray, last: bool = False) -> np.ndarray:
         """The voices at `rate`, in all no more of them than samples that were taken."""
         if self._back is not None:
+            if self._upper is not None:
+                self._upper.hear(voices)
             flat = np.ascontiguousarray(voices.T)
             voices = self._back.resample_chunk(flat, last=last).T[:, : self._taken - self._given]
+        if self._upper is not None:
+            count = voices.shape[1]
+            voices = self._upper.add(voices, self._mixture[:count], self._given, self.rate)
+            self._mixture = self._mixture[count:]
         self._given += voices.shape[1]
         return np.ascontiguousarray(voices)

@@ -12,6 +12,9 @@ from export.separation import jobs, pictures
 from pipeline import errors
 from pipeline.audio import decoding
 
+# What the model gives, and nothing else.
+PLAIN = {"band": "model", "gate": False}
+
 
 def write(path, samples, rate=8000, subtype="PCM_16"):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,7 +32,7 @@ def separate_one(bands, tmp_path):
 
     def run(path, **settings):
         done = separate.separate_file(
-            jobs.Job(path, tmp_path / "out" / path.stem), bands, **settings
+            jobs.Job(path, tmp_path / "out" / path.stem), bands, **PLAIN | settings
         )
         voices = [soundfile.read(f, always_2d=True) for f in done.files if f.suffix == ".wav"]
         return done, np.stack([v for v, _ in voices]), voices[0][1]
@@ -114,7 +117,7 @@ class TestFile:
         path = write(tmp_path / "long.wav", samples, 22050, "FLOAT")
         settings = {"chunk_seconds": 2.0, "overlap_seconds": 0.5}
         _, voices, _ = separate_one(path, **settings)
-        expected = separate.separate(samples, 22050, bands, **settings)
+        expected = separate.separate(samples, 22050, bands, **settings, **PLAIN)
         np.testing.assert_allclose(voices, expected, atol=1e-5)
 
     def test_picture(self, separate_one, tmp_path, speechlike):
@@ -170,7 +173,7 @@ class TestFile:
 class TestFunction:
     def test_one_channel(self, bands, speechlike):
         samples = speechlike(5000)
-        voices = separate.separate(samples, 8000, bands)
+        voices = separate.separate(samples, 8000, bands, **PLAIN)
         assert voices.dtype == np.float32
         np.testing.assert_array_equal(voices, bands.separate(samples[np.newaxis])[0])
 
@@ -186,15 +189,15 @@ class TestFunction:
 
     def test_a_path_is_a_model(self, saved, speechlike):
         samples = speechlike(4000)
-        voices = separate.separate(samples, 8000, saved.saved_model)
+        voices = separate.separate(samples, 8000, saved.saved_model, **PLAIN)
         np.testing.assert_allclose(voices, saved.separator(samples[None])[0], atol=1e-5)
 
     def test_in_pieces_as_in_one(self, saved, speechlike):
         """The network's memory and the level of a piece are its own: close, not the same."""
         samples = speechlike(30 * 8000)
-        whole = separate.separate(samples, 8000, saved.saved_model)
+        whole = separate.separate(samples, 8000, saved.saved_model, **PLAIN)
         parts = separate.separate(
-            samples, 8000, saved.saved_model, chunk_seconds=8, overlap_seconds=2
+            samples, 8000, saved.saved_model, chunk_seconds=8, overlap_seconds=2, **PLAIN
         )
         for one, other in zip(whole, parts, strict=True):
             error = np.square(one - other).sum() / np.square(one).sum()
@@ -222,7 +225,8 @@ class TestCommand:
         write(tmp_path / "silent.wav", np.zeros(900))
         done = run_command(
             "export.separate", tmp_path / "in", tmp_path / "silent.wav", tmp_path / "absent.wav",
-            f"--model={saved.saved_model}", f"--output_dir={tmp_path}/out",
+            f"--model={saved.saved_model}", f"--output_dir={tmp_path}/out", "--nogate",
+            "--band=model",
         )  # fmt: skip
         assert done.returncode == 1
         assert names(tmp_path / "out") == [

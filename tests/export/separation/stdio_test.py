@@ -123,7 +123,8 @@ class TestRun:
             monkeypatch.setattr(sys, "stdout", streams[1])
             chosen = {
                 "gain_db": 0.0, "kind": "f32le", "rate": None, "num_channels": 1,
-                "block_seconds": 0.016, "output": "f32le", "output_dir": None, **settings,
+                "block_seconds": 0.016, "band": "full", "output": "f32le", "output_dir": None,
+                **settings,
             }  # fmt: skip
             code = stdio.run(str(model), **chosen)
             return code, np.frombuffer(output.getvalue(), "<f4").reshape(-1, 2).T

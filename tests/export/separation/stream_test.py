@@ -122,13 +122,33 @@ def test_other_rates_are_resampled(case):
         inside = decoding.resample(mixture, rate, RATE)
         voices = np.asarray(case.whole(inside[np.newaxis]))[0]
         expected = decoding.resample(np.ascontiguousarray(voices.T), RATE, rate).T
-        found = run(stream.Stream(case.model, gain_db=GAIN_DB, rate=rate), pieces(mixture, 3, 2000))
+        follower = stream.Stream(case.model, gain_db=GAIN_DB, rate=rate, band="model")
+        found = run(follower, pieces(mixture, 3, 2000))
         assert found.shape == (2, len(mixture))
         # The end is within the filters' reach of what follows it: zeros, or nothing. Elsewhere a
         # rounding error in a bin that is all but silent moves its logarithm, and so the masks.
         near = slice(0, len(mixture) - rate // 50)
         difference = np.square(found[:, near] - expected[:, near]).mean()
         assert difference < 1e-6 * np.square(expected).mean()
+
+
+def test_the_full_band_is_divided(case):
+    """Voices add up to all of the mixture, whatever the blocks; below, they are the model's."""
+    rate = 16000
+    mixture = decoding.resample(case.mixture, RATE, rate)[: 2 * rate]
+    mixture += 0.01 * np.random.default_rng(2).standard_normal(len(mixture)).astype(np.float32)
+    found = [
+        run(stream.Stream(case.model, gain_db=GAIN_DB, rate=rate, band=band), blocks)
+        for band, blocks in (
+            ("full", pieces(mixture, 3, 2000)), ("full", [mixture]), ("model", [mixture]),
+        )
+    ]  # fmt: skip
+    np.testing.assert_allclose(found[0].sum(axis=0), mixture, atol=1e-6)
+    np.testing.assert_allclose(found[0], found[1], atol=2e-3)
+    low = [decoding.resample(np.ascontiguousarray(one.T), rate, RATE) for one in found[1:]]
+    assert np.square(low[0] - low[1]).mean() < 0.01 * np.square(low[1]).mean()
+    with pytest.raises(ValueError, match="band"):
+        stream.Stream(case.model, gain_db=0, band="wide")
 
 
 def test_the_file_beside_the_model_says_what_the_signature_takes(case):

@@ -1,0 +1,289 @@
+"""A recording of a conversation to one signal a person: full band, and the same person throughout.
+
+The recording is gone through twice. First the model separates it, in chunks, and what it gives is
+kept in a temporary file at the model's rate; from that it is found out who speaks when. Then each
+person's signal is put together, at the recording's own rate and band.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from export.conversations import channels as channels_lib
+from export.conversations import routing, speakers
+from export.separation import full_band, loading, long_audio, spool
+from pipeline import errors
+from pipeline.audio import decoding
+
+BANDS = ("full", "model")
+CHANNELS = ("auto", "mix", "separate")
+SEPARATING, WRITING = "separating", "writing"
+MIX, SEPARATE = "mix", "separate"
+_BLOCK = 2**16
+
+# A recording from its first block on, float32 [sample, channel], as often as it is asked for.
+Blocks = Callable[[], Iterable[np.ndarray]]
+# Is told the stage, and how many samples of the recording it has come to.
+Progress = Callable[[str, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a recording is separated.
+
+    Attributes:
+        band: `full`: all of the recording is divided between the voices; `model`: what the model
+            hears, and nothing above half its rate.
+        gate: where one person speaks, all of the recording goes to that person's voice.
+        track: a person is known again by voice after a pause; otherwise pieces are joined by what
+            they share alone. None: yes, but with `band="model"` and without `gate`, which then is
+            what the model gives and nothing else.
+        channels: `mix`: the model separates; `separate`: there is a speaker on each of two
+            channels, and no model is needed; `auto`: finds that out.
+        chunk_seconds: what is longer is separated in pieces of this length.
+        overlap_seconds: that two pieces share at least.
+    """
+
+    band: str = "full"
+    gate: bool = True
+    track: bool | None = None
+    channels: str = "auto"
+    chunk_seconds: float = long_audio.CHUNK_SECONDS
+    overlap_seconds: float = long_audio.OVERLAP_SECONDS
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what is no option."""
+        for name, known in (("band", BANDS), ("channels", CHANNELS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is one of {known}, not {getattr(self, name)!r}")
+
+    @property
+    def tracks(self) -> bool:
+        """Whether persons are known by voice."""
+        return self.gate or self.band == "full" if self.track is None else self.track
+
+
+class Conversation:
+    """One recording that is separated.
+
+    Attributes:
+        mode: `mix` or `separate`, known when `pieces` has begun.
+        notes: what a person has to know, likewise.
+    """
+
+    def __init__(
+        self,
+        blocks: Blocks,
+        rate: int,
+        model: loading.LoadedModel,
+        options: Options | None = None,
+        *,
+        offset: np.ndarray | None = None,
+        listeners: Iterable[long_audio.Listener] = (),
+        progress: Progress | None = None,
+    ) -> None:
+        """Takes what is to be done; `pieces` does it.
+
+        Args:
+            blocks: gives the recording, up to three times.
+            rate: in Hz.
+            model: separates.
+            options: by default all that `Options` says.
+            offset: float32 `[channel]` that the model is not to hear (`long_audio.find_offset`);
+                each voice gets an equal share of it back.
+            listeners: are handed the mixture and its voices at the model's rate, in their final
+                order.
+            progress: is told how far it is; may raise, to end it.
+        """
+        self._blocks = lambda: long_audio.without(offset, blocks())
+        self._offset, self._rate, self._model = offset, rate, model
+        self._options = options or Options()
+        self._listeners = tuple(listeners)
+        self._progress = progress or (lambda stage, samples: None)
+        self.mode = MIX
+        self.notes: tuple[str, ...] = ()
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """The voices, float32 `[source, sample, channel]` at the recording's rate.
+
+        Raises:
+            UserError: the model gives values that are no numbers.
+            OSError: there is no room for the temporary file.
+        """
+        for piece in self._pieces():
+            share = None if self._offset is None else self._offset / np.float32(len(piece))
+            yield piece if share is None else piece + share
+
+    def _pieces(self) -> Iterator[np.ndarray]:
+        options = self._options
+        crosstalk = None
+        if options.channels != MIX:
+            crosstalk = channels_lib.examine(
+                self._blocks(), self._rate, options.channels == SEPARATE, self._model.num_sources
+            )
+        if crosstalk is not None:
+            self.mode = SEPARATE
+            self.notes = (crosstalk.note(),)
+            yield from self._heard(crosstalk.voices(self._told(self._blocks(), WRITING)))
+        elif options.band == "model" and not (options.gate or options.tracks):
+            yield from long_audio.voices_of(
+                self._told(self._blocks(), SEPARATING),
+                self._rate,
+                self._model,
+                chunk_seconds=options.chunk_seconds,
+                overlap_seconds=options.overlap_seconds,
+                listeners=self._listeners,
+            )
+        else:
+            with spool.Spool() as kept:
+                yield from self._in_two_passes(kept)
+
+    def _told(self, blocks: Iterable[np.ndarray], stage: str) -> Iterator[np.ndarray]:
+        done = 0
+        for block in blocks:
+            yield block
+            done += len(block)
+            self._progress(stage, done)
+
+    def _heard(self, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """The pieces, which listeners hear at the model's rate."""
+        if not self._listeners:
+            yield from pieces
+            return
+        shape = (2, 1)
+        waiting: list[np.ndarray] = []
+
+        def flat() -> Iterator[np.ndarray]:
+            nonlocal shape
+            for piece in pieces:
+                shape = (piece.shape[0], piece.shape[2])
+                waiting.append(piece)
+                yield np.ascontiguousarray(piece.transpose(1, 0, 2)).reshape(piece.shape[1], -1)
+
+        for low in decoding.resample_blocks(flat(), self._rate, self._model.sample_rate):
+            voices = low.reshape(-1, *shape).transpose(1, 0, 2)
+            for listener in self._listeners:
+                listener(voices.sum(axis=0), voices)
+            while waiting:
+                yield waiting.pop(0)
+        yield from waiting
+
+    def _in_two_passes(self, kept: spool.Spool) -> Iterator[np.ndarray]:
+        options, model = self._options, self._model
+        counted = long_audio.Counted(self._told(self._blocks(), SEPARATING))
+        num_channels = 1
+        pieces = long_audio.model_voices(
+            counted, self._rate, model,
+            chunk_seconds=options.chunk_seconds, overlap_seconds=options.overlap_seconds,
+            in_pauses=options.tracks,
+        )  # fmt: skip
+        for _, voices in pieces:
+            num_channels = voices.shape[2]
+            kept.append(voices.transpose(1, 0, 2).reshape(voices.shape[1], -1))
+        if not kept.num_samples:
+            return
+        shape = (model.num_sources, num_channels)
+        plan = routing.Routing.constant()
+        if model.num_sources == 2 and (options.gate or options.tracks):
+            plan = speakers.find(
+                kept, num_channels, model.sample_rate, gate=options.gate, track=options.tracks
+            )
+        if options.band == "model":
+            found = self._within_model_band(kept, shape, plan)
+        else:
+            found = self._full_band(kept, shape, plan)
+        given = 0
+        for piece in found:
+            piece = piece[:, : counted.num_samples - given]
+            given += piece.shape[1]
+            if piece.shape[1]:
+                yield piece
+                self._progress(WRITING, given)
+        if given != counted.num_samples:
+            raise errors.UserError("the recording changed while it was read")
+
+    def _outputs(self, kept: spool.Spool, shape: tuple[int, int]) -> Iterator[np.ndarray]:
+        """The model's outputs block by block, `[source, sample, channel]`."""
+        for first in range(0, kept.num_samples, _BLOCK):
+            block = kept.read(first, min(first + _BLOCK, kept.num_samples))
+            yield block.reshape(-1, *shape).transpose(1, 0, 2)
+
+    def _routed(
+        self, kept: spool.Spool, shape: tuple[int, int], plan: routing.Routing
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The model's outputs and the voices in their order; listeners hear these."""
+        first = 0
+        for outputs in self._outputs(kept, shape):
+            voices = plan.route(outputs, first, self._model.sample_rate)
+            first += outputs.shape[1]
+            for listener in self._listeners:
+                listener(voices.sum(axis=0), voices)
+            yield outputs, voices
+
+    def _within_model_band(
+        self, kept: spool.Spool, shape: tuple[int, int], plan: routing.Routing
+    ) -> Iterator[np.ndarray]:
+        blocks = (_flat(voices) for _, voices in self._routed(kept, shape, plan))
+        for block in decoding.resample_blocks(blocks, self._model.sample_rate, self._rate):
+            yield block.reshape(-1, *shape).transpose(1, 0, 2)
+
+    def _full_band(
+        self, kept: spool.Spool, shape: tuple[int, int], plan: routing.Routing
+    ) -> Iterator[np.ndarray]:
+        """The model's outputs with their shares of what the model does not hear."""
+        shares = full_band.shares_of(kept, shape)
+        mixture = _Buffer(self._blocks())
+        blocks = (_flat(outputs) for outputs, _ in self._routed(kept, shape, plan))
+        first = 0
+        for block in decoding.resample_blocks(blocks, self._model.sample_rate, self._rate):
+            outputs = block.reshape(-1, *shape).transpose(1, 0, 2)
+            sound = mixture.take(outputs.shape[1])
+            outputs = outputs[:, : len(sound)]
+            times = np.arange(first, first + len(sound)) / self._rate
+            outputs = full_band.add(outputs, sound, shares, times, self._model.sample_rate)
+            if len(outputs) == 2:
+                outputs = plan.route(outputs, first, self._rate)
+            yield outputs
+            first += len(sound)
+
+
+def _flat(voices: np.ndarray) -> np.ndarray:
+    """`[source, sample, channel]` to `[sample, source · channel]`."""
+    return np.ascontiguousarray(voices.transpose(1, 0, 2)).reshape(voices.shape[1], -1)
+
+
+class _Buffer:
+    """Blocks of samples, taken in other lengths."""
+
+    def __init__(self, blocks: Iterable[np.ndarray]) -> None:
+        self._blocks = iter(blocks)
+        self._held: list[np.ndarray] = []
+
+    def take(self, length: int) -> np.ndarray:
+        """The next samples, fewer at the end."""
+        have = sum(map(len, self._held))
+        while have < length:
+            block = next(self._blocks, None)
+            if block is None:
+                break
+            self._held.append(block)
+            have += len(block)
+        joined = np.concatenate(self._held) if self._held else np.zeros((0, 1), np.float32)
+        self._held = [joined[length:]]
+        return joined[:length]
+
+
+def spooled(blocks: Iterable[np.ndarray], stack: contextlib.ExitStack) -> Blocks:
+    """Blocks that can be had only once, as often as they are asked for.
+
+    Args:
+        blocks: float32 `[sample, channel]`.
+        stack: ends the temporary file.
+    """
+    kept = stack.enter_context(spool.Spool())
+    for block in blocks:
+        kept.append(block)
+    places = range(0, kept.num_samples, _BLOCK)
+    return lambda: (kept.read(i, min(i + _BLOCK, kept.num_samples)) for i in places)

@@ -1,0 +1,94 @@
+"""How sound above a separator's band is shared between its voices: by what they do below it.
+
+For each frame of 8 ms and each voice the levels of ten bands are weighed: where a voice is strong
+near the top of the model's band and weak at the bottom, what sounds above is likely its own (a
+fricative), and where it is strong at the bottom, rather not (a vowel). The weights are those of a
+logistic regression, made by `trainer.upper_band`.
+"""
+
+import numpy as np
+
+from pipeline import features, schema
+
+# In Hz, of a model at 8,000 Hz; they grow with the model's rate.
+_EDGES = (60, 300, 600, 1000, 1500, 2000, 2500, 3000, 3400, 3700, 3950)
+NUM_BANDS = len(_EDGES) - 1
+# Frames whose power is averaged: 8, 72 and 328 ms.
+SPANS = (1, 9, 41)
+NUM_WEIGHTS = NUM_BANDS * len(SPANS)
+_FLOOR = 1e-12
+
+# `[span, band]` for a difference of 10 dB: with what comes later, and with what came before alone.
+WEIGHTS = np.array(
+    (
+        (-0.29, -0.23, 0.15, -0.13, 0.02, -0.06, 0.27, 0.38, 0.12, 0.36),
+        (0.07, 0.11, -0.05, -0.09, 0.01, -0.08, -0.04, 0.21, -0.18, 0.11),
+        (0.09, 0.04, 0.01, -0.01, 0.18, -0.06, 0.1, 0.14, -0.1, 0.13),
+    )
+)
+CAUSAL_WEIGHTS = np.array(
+    (
+        (-0.16, -0.24, 0.25, -0.16, -0.02, -0.06, 0.26, 0.34, 0.0, 0.35),
+        (-0.16, 0.1, -0.22, -0.01, 0.1, -0.04, -0.07, 0.32, -0.07, 0.17),
+        (0.1, -0.03, -0.05, -0.0, 0.18, -0.16, 0.18, 0.13, -0.04, 0.09),
+    )
+)
+
+
+def band_powers(voices: np.ndarray) -> np.ndarray:
+    """The power of each voice in each band.
+
+    Args:
+        voices: float32 `[source, sample]` at the model's rate.
+
+    Returns:
+        float64 `[source, frame, band]`; frame k is centred on sample 64·k.
+    """
+    return in_bands(features.stft(voices))
+
+
+def in_bands(spectrograms: np.ndarray) -> np.ndarray:
+    """The power in each band, `[source, frame, band]`, of spectrograms `[source, frame, bin]`."""
+    power = np.square(np.abs(spectrograms), dtype=np.float64)
+    bins = np.array(_EDGES) / schema.DEFAULT_SAMPLE_RATE * schema.FRAME_LENGTH
+    edges = np.ceil(bins).astype(int)
+    total = np.cumsum(np.pad(power, ((0, 0), (0, 0), (1, 0))), axis=2)
+    return total[..., edges[1:]] - total[..., edges[:-1]]
+
+
+def inputs(powers: np.ndarray, causal: bool = False) -> np.ndarray:
+    """What is weighed: levels over spans of time, in 10 dB.
+
+    Args:
+        powers: of `band_powers`, `[source, frame, band]`.
+        causal: each span ends with its frame, and does not lie around it.
+
+    Returns:
+        float64 `[source, frame, span · band]`.
+    """
+    total = np.cumsum(np.pad(powers, ((0, 0), (1, 0), (0, 0))), axis=1)
+    place = np.arange(powers.shape[1])
+    parts = []
+    for span in SPANS:
+        reach = 0 if causal else span // 2
+        last = np.minimum(place + reach + 1, powers.shape[1])
+        first = np.maximum(place + reach + 1 - span, 0)
+        mean = (total[:, last] - total[:, first]) / (last - first)[:, np.newaxis]
+        parts.append(np.log10(np.maximum(mean, 0) + _FLOOR))
+    return np.concatenate(parts, axis=2)
+
+
+def shares(powers: np.ndarray, causal: bool = False) -> np.ndarray:
+    """Each voice's share of what lies above the model's band.
+
+    Args:
+        powers: of `band_powers`, `[source, frame, band]`.
+        causal: as in `inputs`.
+
+    Returns:
+        float64 `[source, frame]`, 0 to 1; they add up to 1 over the voices.
+    """
+    weights = CAUSAL_WEIGHTS if causal else WEIGHTS
+    scores = inputs(powers, causal) @ weights.ravel()
+    scores = np.exp(scores - scores.max(axis=0))
+    return scores / scores.sum(axis=0)

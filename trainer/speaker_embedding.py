@@ -1,0 +1,368 @@
+r"""Trains the two small networks that say who speaks, and whether one person does or two.
+
+    python -m trainer.speaker_embedding --manifest=speech/manifest.csv \\
+        --separator=export/pretrained/two-voices-8khz --output=export/conversations/speakers.npz
+
+takes some minutes of one or two processors, and writes less than 1 MB. Speakers of the split train
+are learnt from. The first network gives an embedding: segments of one speaker lie close together.
+It is trained to tell the speakers of train apart (cosine softmax with an additive margin: Wang et
+al. 2018), with another voice, noise and another spectral tilt mixed in. The second says for each
+20 ms whether two persons speak, from what --separator makes of conversations that are put together
+here. Train it anew for another separator.
+"""
+
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from absl import flags, logging
+
+from models import speaker
+from pipeline import cli, features
+from pipeline.corpora import corpus
+
+_MANIFESTS = flags.DEFINE_multi_string("manifest", [], "CSV file of recordings: path, speaker, …")
+_SEPARATOR = flags.DEFINE_string("separator", "", "SavedModel of a separator of two voices")
+_OUTPUT = flags.DEFINE_string("output", "", "the .npz file to write")
+_STEPS = flags.DEFINE_integer("steps", 2500, "of training, of each network", lower_bound=1)
+_MINUTES = flags.DEFINE_float("minutes", 60.0, "of conversations for the second network")
+_SEED = flags.DEFINE_integer("seed", 0, "of all draws")
+
+_WIDTHS = {"embedding": (128, 128, 128), "overlap": (64, 64, 64)}
+_KERNELS = {"embedding": (5, 3, 3), "overlap": (5, 5, 5)}
+_DIMENSION = 64
+_DISCRIMINANTS = 32
+_SEGMENTS_PER_SPEAKER = 10
+_BATCH = 96
+_LEARNING_RATE = 2e-3
+_MARGIN, _SCALE = 0.15, 24.0
+# A voice counts as the second one down to here below the first, over 0.2 s.
+_SECOND_DB = 18.0
+_CONVERSATION_SECONDS = 40.0
+_LEVEL_DB = -26.0
+
+Recordings = dict[str, list[np.ndarray]]
+Separate = Callable[[np.ndarray], np.ndarray]
+
+
+def main(arguments: list[str]) -> None:
+    """The command, after its flags are parsed."""
+    if arguments:
+        raise flags.Error(f"what does {' '.join(arguments)} mean? Only flags are taken")
+    for flag in (_MANIFESTS, _SEPARATOR, _OUTPUT):
+        if not flag.value:
+            raise flags.Error(f"--{flag.name} is needed")
+    rng = np.random.default_rng(_SEED.value)
+    people = read(_MANIFESTS.value, "train")
+    strangers = read(_MANIFESTS.value, "valid")
+    weights = train_embedding(people, _STEPS.value, rng)
+    networks = speaker.Networks(weights)
+    logging.info(
+        "equal error rate on valid, segments of 2 s: %.3f", error_rate(networks, strangers)
+    )
+    separate = load_separator(_SEPARATOR.value)
+    train = conversations(people, separate, 60 * _MINUTES.value, rng)
+    valid = conversations(strangers, separate, 6 * _MINUTES.value, rng)
+    weights |= train_overlap(train, valid, _STEPS.value, rng)
+    write(_OUTPUT.value, weights)
+
+
+def read(manifests: list[str], split: str) -> Recordings:
+    """The recordings of a split by speaker, float32 `[sample]` at 8 kHz and −26 dB."""
+    from pipeline.audio import decoding
+
+    table = corpus.read(manifests=manifests)
+    split_of = corpus.assign_splits(table.utterances, valid_fraction=0)
+    people: Recordings = {}
+    for utterance in table.utterances:
+        if split_of[utterance.speaker] == split:
+            samples, rate = decoding.decode(pathlib.Path(utterance.path).read_bytes())
+            samples = decoding.resample(samples, rate, speaker.RATE)
+            if len(samples) >= speaker.RATE // 2 and samples.any():
+                gain = 10 ** ((_LEVEL_DB - features.active_level_db(samples)) / 20)
+                people.setdefault(utterance.speaker, []).append((gain * samples).astype(np.float32))
+    cli.require(len(people) > 1, f"the manifests name fewer than two speakers of the split {split}")
+    return people
+
+
+def network(name: str, num_inputs: int) -> tuple[Any, Any]:
+    """The convolutions as Keras layers, from `[batch, frame, input]` to the last of them."""
+    import keras
+
+    inputs = keras.Input((None, num_inputs))
+    hidden = inputs
+    plan = zip(_WIDTHS[name], _KERNELS[name], speaker.DILATIONS[name], strict=True)
+    for layer, (width, kernel, rate) in enumerate(plan):
+        hidden = keras.layers.Conv1D(
+            width, kernel, padding="same", dilation_rate=rate, activation="relu",
+            name=f"{name}_{layer}",
+        )(hidden)  # fmt: skip
+    return inputs, hidden
+
+
+def convolution_weights(model: Any, name: str) -> dict[str, np.ndarray]:
+    """The arrays of `speaker.Networks` that the layers of `network` hold."""
+    weights = {}
+    for layer in range(len(_WIDTHS[name])):
+        kernel, bias = model.get_layer(f"{name}_{layer}").get_weights()
+        weights[f"{name}/{layer}/kernel"], weights[f"{name}/{layer}/bias"] = kernel, bias
+    return weights
+
+
+def train_embedding(
+    people: Recordings, steps: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Trains the first network on recordings by speaker; returns its arrays by name."""
+    import keras
+    import tensorflow as tf
+
+    names = sorted(people)
+    table = [[speaker.features(x).astype(np.float16) for x in people[name]] for name in names]
+    inputs, hidden = network("embedding", speaker.NUM_FEATURES)
+    weight = keras.Input((None,))
+    share = (weight / keras.ops.maximum(keras.ops.sum(weight, axis=1, keepdims=True), 1))[..., None]
+    mean = keras.ops.sum(share * hidden, axis=1)
+    variance = keras.ops.sum(share * hidden**2, axis=1) - mean**2
+    pooled = keras.ops.concatenate(
+        [mean, keras.ops.sqrt(keras.ops.maximum(variance, 1e-4))], axis=1
+    )
+    pooled = keras.layers.Dropout(0.2)(pooled)
+    vector = keras.layers.Dense(_DIMENSION, use_bias=False, name="dense")(pooled)
+    model = keras.Model([inputs, weight], vector)
+    centres = tf.Variable(rng.standard_normal((_DIMENSION, len(names))).astype(np.float32))
+    optimizer = keras.optimizers.AdamW(
+        keras.optimizers.schedules.CosineDecay(_LEARNING_RATE, steps), weight_decay=1e-2
+    )
+
+    @tf.function(reduce_retracing=True)
+    def step(values: Any, weights: Any, labels: Any) -> Any:
+        with tf.GradientTape() as tape:
+            unit = tf.math.l2_normalize(model([values, weights], training=True), axis=1)
+            cosine = unit @ tf.math.l2_normalize(centres, axis=0)
+            logits = _SCALE * (cosine - _MARGIN * tf.one_hot(labels, len(names)))
+            loss = tf.reduce_mean(
+                tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+            )
+        variables = [*model.trainable_variables, centres]
+        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        return loss
+
+    begin, losses = time.monotonic(), []
+    for count in range(steps):
+        length = int(rng.choice([40, 70, 100, 150]))
+        labels = rng.integers(len(names), size=_BATCH)
+        parts = [embedding_example(table, label, length, rng) for label in labels]
+        values, weights = (np.stack(part) for part in zip(*parts, strict=True))
+        losses.append(float(step(values, weights, labels)))
+        if (count + 1) % 250 == 0:
+            logging.info(
+                "embedding: step %d, loss %.2f, %.0f s",
+                count + 1, np.mean(losses[-250:]), time.monotonic() - begin,
+            )  # fmt: skip
+    return convolution_weights(model, "embedding") | {
+        "embedding/dense": model.get_layer("dense").get_weights()[0]
+    }
+
+
+def embedding_example(
+    table: list[list[np.ndarray]], label: int, length: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """A segment of a speaker with something of another and of noise, as the network takes it."""
+
+    def crop(who: int) -> np.ndarray:
+        own = table[who][rng.integers(len(table[who]))]
+        first = int(rng.integers(max(1, len(own) - length + 1)))
+        part = own[first : first + length].astype(np.float32)
+        return np.pad(part, ((0, length - len(part)), (0, 0)), constant_values=-100)
+
+    values = crop(label)
+    power = np.power(10, values / 10)
+    if rng.uniform() < 0.6:
+        other = crop(int(rng.integers(len(table))))
+        power += np.power(10, (other - rng.uniform(3, 25)) / 10)
+    level = power.mean()
+    power += level * 10 ** (rng.uniform(-50, -15) / 10) * rng.exponential(size=power.shape)
+    # Another microphone: the spectrum's shape is not the speaker's alone.
+    place = np.linspace(0, 1, speaker.NUM_FEATURES)
+    curve = sum(
+        rng.normal(0, 3) * np.cos(np.pi * k * place + rng.uniform(0, 6)) for k in (1, 2, 3, 4)
+    )
+    return speaker.embedding_inputs((10 * np.log10(power + 1e-12) + curve).astype(np.float32))
+
+
+def whitening(
+    networks: speaker.Networks, people: Recordings, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Linear discriminants of the embeddings: within a speaker their covariance is one.
+
+    Segments are of 2 s, with something of others and of noise mixed in, as in training.
+    """
+    from scipy import linalg
+
+    table = [[speaker.features(x).astype(np.float16) for x in people[name]] for name in people]
+    within = np.zeros((_DIMENSION, _DIMENSION))
+    means = []
+    for label in range(len(table)):
+        vectors = np.stack(
+            [
+                networks.vector(*embedding_example(table, label, 100, rng))
+                for _ in range(_SEGMENTS_PER_SPEAKER)
+            ]
+        )
+        means.append(vectors.mean(axis=0))
+        within += np.cov(vectors.T) / len(table)
+    between = np.cov(np.stack(means).T) - within / _SEGMENTS_PER_SPEAKER
+    spread, directions = linalg.eigh(between, within + 1e-6 * np.eye(_DIMENSION))
+    best = np.argsort(-spread)[:_DISCRIMINANTS]
+    return {"embedding/whiten": directions[:, best], "embedding/spread": spread[best]}
+
+
+def error_rate(networks: speaker.Networks, people: Recordings, seconds: float = 2.0) -> float:
+    """The equal error rate of telling segments of one speaker from those of two."""
+    vectors, owners = [], []
+    length = round(seconds * speaker.RATE)
+    for name, recordings in people.items():
+        samples = np.concatenate(recordings)[: 12 * length]
+        for first in range(0, len(samples) - length, length):
+            vectors.append(networks.embed(speaker.features(samples[first : first + length])))
+            owners.append(name)
+    scores = -np.square(np.array(vectors)[:, np.newaxis] - np.array(vectors)).sum(axis=2)
+    pairs = np.triu_indices(len(owners), 1)
+    same = (np.array(owners)[:, None] == np.array(owners))[pairs]
+    scores = scores[pairs]
+    thresholds = np.quantile(scores, np.linspace(0, 1, 500))
+    missed = np.array([(scores[same] < t).mean() for t in thresholds])
+    false = np.array([(scores[~same] >= t).mean() for t in thresholds])
+    best = int(np.argmin(np.abs(missed - false)))
+    return float((missed[best] + false[best]) / 2)
+
+
+def load_separator(path: str) -> Separate:
+    """A function from float32 `[batch, sample]` to voices `[batch, source, sample]`."""
+    import tensorflow as tf
+
+    module = tf.saved_model.load(path)
+    run = module.signatures["serving_default"]
+
+    # The module has to live as long as its signature.
+    def separate(waveform: np.ndarray, _: Any = module) -> np.ndarray:
+        return run(waveform=tf.constant(waveform))["sources"].numpy()
+
+    return separate
+
+
+def conversation(people: Recordings, rng: np.random.Generator) -> np.ndarray:
+    """Two speakers who take turns, talk at once, and pause; float32 `[2, sample]`."""
+    length = round(_CONVERSATION_SECONDS * speaker.RATE)
+    voices = np.zeros((2, length), np.float32)
+    names = sorted(people)
+    for voice, index in zip(voices, rng.choice(len(names), 2, replace=False), strict=True):
+        # Half of the time of each is speech, in stretches of 1 to 12 s.
+        own, place = people[names[index]], int(rng.uniform(0, 6) * speaker.RATE)
+        gain = 10 ** (rng.uniform(-2.5, 2.5) / 20)
+        while place < length:
+            part = own[rng.integers(len(own))][: int(rng.uniform(1, 12) * speaker.RATE)]
+            part = part[: length - place]
+            voice[place : place + len(part)] += gain * part
+            place += len(part) + int(rng.uniform(0.1, 8) * speaker.RATE)
+    return voices
+
+
+def conversations(
+    people: Recordings,
+    separate: Separate,
+    seconds: float,
+    rng: np.random.Generator,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """What the second network learns from: inputs `[frame, input]` and truth `[frame]` of each."""
+    examples: list[tuple[np.ndarray, np.ndarray]] = []
+    while len(examples) * _CONVERSATION_SECONDS < seconds:
+        voices = conversation(people, rng)
+        noise = rng.standard_normal(voices.shape[1]) * 10 ** (rng.uniform(-80, -50) / 20)
+        mixture = voices.sum(axis=0) + noise.astype(np.float32)
+        estimates = separate(mixture[np.newaxis])[0]
+        first, second = (speaker.features(estimate) for estimate in estimates)
+        both = speaker.levels(speaker.features(mixture))
+        level = float(both[both >= both.max() - speaker.SPEECH_RANGE_DB].mean())
+        examples.append((speaker.overlap_inputs(first, second, level), truth(voices)))
+    return examples
+
+
+def truth(voices: np.ndarray) -> np.ndarray:
+    """Whether two voices speak, float32 `[frame]`: over 0.2 s both are loud, and of like level."""
+    reach = 5 * speaker.HOP
+    frames = -(-voices.shape[1] // speaker.HOP)
+    padded = np.pad(np.square(voices, dtype=np.float64), ((0, 0), (reach, 2 * reach)))
+    total = np.pad(np.cumsum(padded, axis=1), ((0, 0), (1, 0)))
+    centre = speaker.HOP * np.arange(frames) + speaker.HOP // 2 + reach
+    power = (total[:, centre + reach] - total[:, centre - reach]) / (2 * reach)
+    quiet = power.min(axis=0)
+    near = quiet >= power.max(axis=0) * 10 ** (-_SECOND_DB / 10)
+    return (near & (quiet >= 10 ** ((_LEVEL_DB - 25) / 10))).astype(np.float32)
+
+
+def train_overlap(
+    train: list[tuple[np.ndarray, np.ndarray]],
+    valid: list[tuple[np.ndarray, np.ndarray]],
+    steps: int,
+    rng: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    """Trains the second network; returns its arrays by name."""
+    import keras
+
+    inputs, hidden = network("overlap", 2 * speaker.NUM_FEATURES)
+    hidden = keras.layers.Dropout(0.2)(hidden)
+    logits = keras.layers.Dense(1, name="dense")(hidden)
+    model = keras.Model(inputs, logits)
+    model.compile(
+        keras.optimizers.AdamW(
+            keras.optimizers.schedules.CosineDecay(_LEARNING_RATE, steps), weight_decay=1e-2
+        ),
+        keras.losses.BinaryCrossentropy(from_logits=True),
+    )
+    begin, losses, length = time.monotonic(), [], 250
+    for count in range(steps):
+        picks = rng.integers(len(train), size=_BATCH // 4)
+        values, labels = [], []
+        for pick in picks:
+            first = int(rng.integers(len(train[pick][1]) - length + 1))
+            part = train[pick][0][first : first + length]
+            # Of another level than is thought, and heard through another microphone.
+            values.append(part + np.float32(0))
+            values[-1][:, : speaker.NUM_FEATURES] += rng.normal(0, 0.2)
+            labels.append(train[pick][1][first : first + length, np.newaxis])
+        losses.append(float(model.train_on_batch(np.stack(values), np.stack(labels))))
+        if (count + 1) % 250 == 0:
+            logging.info(
+                "overlap: step %d, loss %.3f, %.0f s",
+                count + 1, losses[-1], time.monotonic() - begin,
+            )  # fmt: skip
+    weights = convolution_weights(model, "overlap")
+    kernel, bias = model.get_layer("dense").get_weights()
+    weights |= {"overlap/dense": kernel, "overlap/bias": bias}
+    networks = speaker.Networks(weights)
+    found = np.concatenate([networks.overlap(values) for values, _ in valid]) > 0.5
+    real = np.concatenate([labels for _, labels in valid]) > 0.5
+    logging.info(
+        "overlap on valid: %.1f %% of frames; of those %.1f %% found, of the others %.1f %% taken "
+        "for it", 100 * real.mean(), 100 * found[real].mean(), 100 * found[~real].mean(),
+    )  # fmt: skip
+    return weights
+
+
+def write(path: str, weights: dict[str, np.ndarray]) -> None:
+    """Writes the arrays as float16, under a temporary name first."""
+    target = pathlib.Path(path)
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, **{k: v.astype(np.float16) for k, v in weights.items()})
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__)

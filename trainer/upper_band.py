@@ -1,0 +1,136 @@
+"""Fits the weights of `models.upper_band` and prints them, to be pasted there.
+
+    python -m pipeline.voices --output_dir=voices --num_speakers=40 --utterances_per_speaker=4
+    python -m trainer.upper_band --recordings=voices --separator=export/pretrained/two-voices-8khz
+
+Learnt from recordings at 16 kHz or more: pairs of speakers are mixed, and each voice's true share
+above the model's band is compared with what is heard of the voices below it, both as the separator
+gives them and as they were. It takes a minute.
+"""
+
+import pathlib
+
+import numpy as np
+from absl import flags, logging
+
+from models import upper_band
+from pipeline import cli, features, schema
+from pipeline.audio import decoding
+from pipeline.corpora import corpus
+
+_RECORDINGS = flags.DEFINE_string("recordings", "", "folder of recordings, one folder a speaker")
+_SEPARATOR = flags.DEFINE_string("separator", "", "SavedModel of a separator at 8 kHz")
+_PAIRS = flags.DEFINE_integer("pairs", 60, "mixtures to learn from", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "of all draws")
+
+_RATE = 16000
+_LEVEL_DB = -26.0
+# A few loud frames are not all that counts.
+_MOST = 30.0
+_DECAY = 1e-3
+# Frames by which the shares of a stream are late.
+_LATE = 3
+
+
+def main(arguments: list[str]) -> None:
+    """The command, after its flags are parsed."""
+    if arguments:
+        raise flags.Error(f"what does {' '.join(arguments)} mean? Only flags are taken")
+    for flag in (_RECORDINGS, _SEPARATOR):
+        if not flag.value:
+            raise flags.Error(f"--{flag.name} is needed")
+    import tensorflow as tf
+
+    module = tf.saved_model.load(_SEPARATOR.value)
+    run = module.signatures["serving_default"]
+    rng = np.random.default_rng(_SEED.value)
+    pairs = [pair(_people(_RECORDINGS.value), rng) for _ in range(_PAIRS.value)]
+    for causal in (False, True):
+        examples = []
+        for voices in pairs:
+            low = decoding.resample(voices.T, _RATE, schema.DEFAULT_SAMPLE_RATE).T
+            mixture = tf.constant(low.sum(axis=0)[np.newaxis])
+            found = run(waveform=mixture)["sources"].numpy()[0]
+            if np.trace(found @ low.T) < np.trace(found[::-1] @ low.T):
+                found = found[::-1]
+            examples += [example(below, voices, causal) for below in (low, found)]
+        weights = fit(*(np.concatenate(part) for part in zip(*examples, strict=True)))
+        print("CAUSAL_WEIGHTS" if causal else "WEIGHTS")
+        print(np.array2string(weights.reshape(upper_band.WEIGHTS.shape), precision=2))
+
+
+_CACHE: dict[str, dict[str, list[np.ndarray]]] = {}
+
+
+def _people(folder: str) -> dict[str, list[np.ndarray]]:
+    if folder not in _CACHE:
+        people: dict[str, list[np.ndarray]] = {}
+        for utterance in corpus.read([folder]).utterances:
+            samples, rate = decoding.decode(pathlib.Path(utterance.path).read_bytes())
+            cli.require(rate >= _RATE, f"{utterance.path} has {rate} Hz; {_RATE} are needed")
+            samples = decoding.resample(samples, rate, _RATE)
+            people.setdefault(utterance.speaker, []).append(samples)
+        logging.info("%d speakers", len(people))
+        _CACHE[folder] = people
+    return _CACHE[folder]
+
+
+def pair(people: dict[str, list[np.ndarray]], rng: np.random.Generator) -> np.ndarray:
+    """Two utterances of each of two speakers, within ±5 dB; float32 `[2, sample]` at 16 kHz."""
+    names = sorted(people)
+    voices = []
+    for index in rng.choice(len(names), 2, replace=False):
+        own = people[names[index]]
+        samples = np.concatenate([own[i] for i in rng.integers(len(own), size=2)])
+        voices.append(samples * 10 ** ((_LEVEL_DB - features.active_level_db(samples)) / 20))
+    length, half = min(map(len, voices)), rng.uniform(-2.5, 2.5)
+    gains = 10 ** (np.array([[half], [-half]]) / 20)
+    return (gains * np.stack([voice[:length] for voice in voices])).astype(np.float32)
+
+
+def example(
+    below: np.ndarray, voices: np.ndarray, causal: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Inputs `[frame, weight]`, the first voice's true share `[frame]`, and what a frame counts.
+
+    Args:
+        below: the voices at 8 kHz, `[2, sample]`, as a separator gives them.
+        voices: the true ones at 16 kHz, `[2, sample]`.
+        causal: see `upper_band.inputs`.
+    """
+    levels = upper_band.inputs(upper_band.band_powers(below), causal)
+    if causal:
+        # A stream knows frames that have ended, half a frame and the ramp of a hop before.
+        levels = np.pad(levels, ((0, 0), (_LATE, 0), (0, 0)), "edge")[:, :-_LATE]
+    low = decoding.resample(voices.T, _RATE, schema.DEFAULT_SAMPLE_RATE)
+    heard = decoding.resample(low, schema.DEFAULT_SAMPLE_RATE, _RATE).T
+    length = min(heard.shape[1], voices.shape[1])
+    high = voices[:, :length] - heard[:, :length]
+    # Every second frame of the spectrogram at the doubled rate: it is centred on the same time.
+    power = np.square(np.abs(features.stft(high))).sum(axis=2)[:, ::2]
+    frames = min(power.shape[1], levels.shape[1])
+    power, levels = power[:, :frames], levels[:, :frames]
+    total = power.sum(axis=0)
+    return (
+        levels[0] - levels[1],
+        power[0] / (total + 1e-12),
+        np.minimum(total / total.mean(), _MOST),
+    )
+
+
+def fit(differences: np.ndarray, share: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The weights whose shares leave the least energy with the wrong voice."""
+    from scipy import optimize
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        guess = 1 / (1 + np.exp(-differences @ weights))
+        error = guess - share
+        slope = 2 * counts * error * guess * (1 - guess)
+        value = (counts * error**2).mean() + _DECAY * weights @ weights
+        return value, differences.T @ slope / len(share) + 2 * _DECAY * weights
+
+    return optimize.minimize(loss, np.zeros(differences.shape[1]), jac=True, method="L-BFGS-B").x
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__)
