@@ -10,6 +10,7 @@ import unicodedata
 
 import numpy as np
 import pytest
+import soundfile
 
 from pipeline import errors
 from pipeline.corpora import corpus
@@ -127,6 +128,17 @@ def test_a_folder_of_speakers(tmp_path):
     assert [(os.path.basename(r.path), r.reason) for r in found.rejections] == [
         ("loose.ogg", "in no speaker's folder")
     ]
+
+
+def test_what_is_no_audio_is_counted_and_what_is_has_any_ending(tmp_path, voice):
+    folder = make(tmp_path, "a/1.wav", "a/1.txt", "b/1.m4a", "b/1.lab", "README", "b/notes.txt")
+    soundfile.write(tmp_path / "b" / "2.take", voice(1, 1.0), 16000, format="WAV")
+    found = corpus.read_folder(folder)
+    assert [u.id for u in found.utterances] == ["a/1", "b/1", "b/2.take"]
+    assert found.rejections == ()
+    (note,) = corpus.read([folder]).notes
+    assert note.startswith(f"{folder}: 4 files are left out")
+    assert "2 .txt, 1 without an ending, 1 .lab" in note or "2 .txt, 1 .lab, 1 without" in note
 
 
 def test_librispeech_as_it_unpacks(tmp_path):
