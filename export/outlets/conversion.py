@@ -15,10 +15,10 @@ import numpy as np
 from export.outlets import (
     formats,
     keras_model,
-    litert,
     loaded_model,
     model_info,
     tensorflow_model,
+    terminal,
 )
 from pipeline import errors
 from pipeline.io import atomic
@@ -95,7 +95,7 @@ def write(
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic.replacing(output) as draft:
         try:
-            with litert.quiet(1, 2):
+            with terminal.quiet(1, 2):
                 info = row.converter(separator, draft, **options)
                 difference = compare(separator, row.load(draft), allowed_db)
         except (errors.UserError, OSError):

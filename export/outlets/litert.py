@@ -4,20 +4,17 @@ What `voices_apart.json` says of a SavedModel lies within the file, as LiteRT la
 that belong to a model: in a ZIP archive at its end.
 """
 
-import contextlib
 import io
-import os
 import pathlib
 import tempfile
 import threading
 import zipfile
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from export.outlets import loaded_model, model_info
+from export.outlets import loaded_model, model_info, terminal
 from pipeline import errors, file_names
 from pipeline.io import cores
 
@@ -55,7 +52,7 @@ def load(path: pathlib.Path, interpreter: Any) -> loaded_model.LoadedModel:
     info = read_info(path)
     try:
         # It tells of its parts when it allocates for the first time.
-        with quiet(2):
+        with terminal.quiet(2):
             runner = interpreter.Interpreter(str(path), num_threads=cores.available_cores())
             runner.allocate_tensors()
         signatures = {name: runner.get_signature_runner(name) for name in info.signatures}
@@ -178,15 +175,3 @@ def _with_info(model: bytes, info: model_info.ModelInfo) -> bytes:
     with zipfile.ZipFile(stream, "a") as archive:
         archive.writestr(entry, info.to_json())
     return stream.getvalue()
-
-
-@contextlib.contextmanager
-def quiet(*streams: int) -> Iterator[None]:
-    """Keeps from the terminal what is written, by whatever library, to streams 1 and 2, or one."""
-    with open(os.devnull, "w") as nothing, contextlib.ExitStack() as stack:
-        for number in streams:
-            kept = os.dup(number)
-            stack.callback(os.close, kept)
-            stack.callback(os.dup2, kept, number)
-            os.dup2(nothing.fileno(), number)
-        yield

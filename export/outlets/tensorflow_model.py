@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from export.outlets import loaded_model, model_info
+from export.outlets import loaded_model, model_info, terminal
 from pipeline import errors, file_names
 
 
@@ -106,7 +106,8 @@ def convert(separator: Any, folder: pathlib.Path, *, float16: bool = False) -> m
             name: _reading(function, separator.variables, module.weights).get_concrete_function()
             for name, function in signatures.functions(separator).items()
         }
-    tf.saved_model.save(module, str(folder), signatures=functions)
+    with terminal.quiet(2):
+        tf.saved_model.save(module, str(folder), signatures=functions)
     (folder / file_names.MODEL_INFO).write_text(info.to_json(), encoding="utf-8")
     return info
 

@@ -262,6 +262,7 @@ def test_command(saved, run_command, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "lstm" in done.stdout
     assert "export.separate takes it" in done.stdout
+    assert done.stderr == ""
     assert (tmp_path / "x" / file_names.LITE_MODEL).is_file()
     again = run_command(
         "export.saved_model", f"--model_dir={saved.run}", f"--output_dir={tmp_path}/x"
