@@ -25,8 +25,8 @@ from pipeline.audio import decoding
 WEIGHTS_FILE = "speakers.npz"
 
 _FRAME = speaker.HOP / speaker.RATE
-# Two voices, from this probability on, and down to that; and how long one or two last at least. Low,
-# for a second voice that is taken for none is lost in the first.
+# Two voices, from this probability on, and down to that; and how long one or two last at least.
+# Low, for a second voice that is taken for none is lost in the first.
 TWO_FROM, TWO_UNTIL = 0.1, 0.04
 MIN_TWO_SECONDS, MIN_ONE_SECONDS = 0.24, 0.6
 # The weaker output so far below the stronger, over 0.3 s, is no second voice, whatever else.
