@@ -45,6 +45,19 @@ def test_a_run_a_keras_file_and_an_exported_model(tmp_path, name):
         assert model.mean == -4.0  # The new dataset's.
 
 
+def test_an_exported_model_of_16_bits(tmp_path):
+    source = _separator(seed=1)
+    saved_model.write(source, tmp_path / "exported", lite=False, float16=True)
+    model = _separator(seed=2)
+    initial_weights.load(str(tmp_path / "exported"), model)
+    rounded = 0
+    for found, expected in zip(model.get_weights(), source.get_weights(), strict=True):
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, rtol=2**-11, atol=2**-24)
+        rounded += not np.array_equal(found, expected)
+    assert rounded
+
+
 @pytest.mark.parametrize("exported", [False, True])
 def test_a_larger_network_does_at_first_what_the_smaller_did(tmp_path, capsys, exported):
     source = _separator(seed=1)
