@@ -69,13 +69,17 @@ def load(recording: Recording, sample_rate: int, num_samples: int) -> np.ndarray
     try:
         # The inspection has compared FLAC's own checksum.
         with decoding.Reader(io.BytesIO(data), verify=False) as reader:
-            length = reader.num_samples
-            short = length is not None and length <= _LONGEST_KEPT_SECONDS * reader.rate
-            if reader.rate == sample_rate and not short:
-                # Nothing is resampled, so that what will be cut off need not be decoded.
-                blocks = [decoding.mean_channel(next(reader.blocks(num_samples)))]
-            else:
-                blocks = list(map(decoding.mean_channel, reader.blocks()))
+            longest = _LONGEST_KEPT_SECONDS * reader.rate
+            blocks: list[np.ndarray] = []
+            done = 0
+            for block in reader.blocks():
+                blocks.append(decoding.mean_channel(block))
+                done += len(block)
+                # Where nothing is resampled, what will be cut off need not be decoded.
+                cut = reader.rate == sample_rate and done >= num_samples
+                if cut and max(done, reader.num_samples or 0) > longest:
+                    break
+            short = max(done, reader.num_samples or 0) <= longest
     except decoding.AudioError as error:
         raise errors.UserError(f"{recording.path}: {error}") from error
     samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
