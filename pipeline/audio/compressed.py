@@ -27,9 +27,10 @@ _BY_CHANCE = ("aac", "ac3", "dts", "dv", "eac3", "loas", "mlp", "mp3", "mpeg", "
 # Their headers promise a length that was not guessed by FFmpeg from the rate of bytes.
 _TIMED = ("aiff", "ape", "asf", "caf", "mov", "mpc8", "tak", "tta", "w64", "wav", "wv")
 _LOSSLESS = ("alac", "ape", "flac", "mlp", "shorten", "tak", "truehd", "tta", "wavpack")
-# What may be missing at the end: FFmpeg's own rounding of times, and padding of encoders.
-# FFmpeg's flag for leaving it to us what belongs to the recording.
+# FFmpeg's flags: it is left to us what belongs to the recording; a stream is a cover picture.
 _SKIP_MANUAL = 1 << 29
+_ATTACHED_PICTURE = 0x400
+# What may be missing at the end: FFmpeg's own rounding of times, and padding of encoders.
 _SLACK_SECONDS, _SLACK_SHARE = 0.5, 0.02
 
 
@@ -85,6 +86,8 @@ class Source:
             what = "video, but no sound" if streams.video else "no sound"
             raise limits.AudioError(f"there is {what} in it")
         self._stream = streams.audio[0]
+        if self._stream.codec_context is None:
+            raise limits.AudioError("cannot be decoded: its coding is none that FFmpeg knows")
         self.notes = list(_about(streams))
         self.num_samples: int | None = None
         self._decoded = 0
@@ -216,9 +219,9 @@ def _about(streams: Any) -> Iterator[str]:
 
 
 def _is_picture(stream: Any) -> bool:
-    return bool(getattr(stream.disposition, "value", 0) & 0x400) or stream.codec_context.name in (
-        "mjpeg", "png", "bmp", "gif", "webp",
-    )  # fmt: skip
+    context = stream.codec_context
+    attached = bool(stream.disposition.value & _ATTACHED_PICTURE)
+    return attached or (context is not None and context.name in ("mjpeg", "png", "bmp", "gif"))
 
 
 def _in_blocks(pieces: Iterable[np.ndarray], num_samples: int) -> Iterator[np.ndarray]:

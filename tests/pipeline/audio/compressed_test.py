@@ -368,3 +368,9 @@ def test_random_damage_raises_nothing_else(name, capfd):
             continue
         assert np.isfinite(samples).all()
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_coding_that_nobody_knows():
+    data = encode("matroska", "aac").replace(b"A_AAC", b"A_XYZ")
+    with pytest.raises(decoding.AudioError, match="its coding is none that FFmpeg knows"):
+        decoding.decode(data)
