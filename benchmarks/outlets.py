@@ -69,6 +69,7 @@ def _outlets(path: str, folder: pathlib.Path, facts: dict) -> dict[str, str]:
     found = {"SavedModel": str(folder / "exported")}
     for outlet, write, file in (
         ("LiteRT", lite.write, "float.tflite"),
+        ("LiteRT, float16", lambda s, f: lite.write(s, f, float16=True), "half.tflite"),
         ("LiteRT, int8", lambda s, f: lite.write(s, f, int8=True), "int8.tflite"),
         ("ONNX", onnx.write, "model.onnx"),
     ):
