@@ -183,7 +183,7 @@ def separate_file(
     activity: bool = False,
     label: str = "",
     listeners: Iterable[long_audio.Listener] = (),
-    progress: Callable[[str, float | None], None] | None = None,
+    progress: Callable[[str, float], None] | None = None,
 ) -> Separated:
     """Separates a file; its outputs get their names when all of them are whole.
 
@@ -202,8 +202,8 @@ def separate_file(
         label: shows a progress bar of this name, on a terminal.
         listeners: are handed the mixture and its voices at the model's rate, in their final order;
             one that raises ends the separation, which then leaves nothing.
-        progress: is told the stage, `separating` or `writing`, and what part of it is done, or None
-            where the recording's length is not known; it may raise, too.
+        progress: is told the stage, `separating` or `writing`, and how many seconds of the recording
+            have passed it; it may raise, too.
 
     Raises:
         UserError: the recording cannot be read, or the outputs cannot be written.
@@ -352,7 +352,7 @@ def _blocks(
 
 @contextlib.contextmanager
 def _progress(
-    reader: decoding.Reader, label: str, told: Callable[[str, float | None], None] | None
+    reader: decoding.Reader, label: str, told: Callable[[str, float], None] | None
 ) -> Iterator[conversation.Progress]:
     """What a conversation tells of its progress, to a bar on the terminal and to `told`."""
     import tqdm
@@ -382,7 +382,7 @@ def _progress(
                 bar.update(samples / reader.rate - bar.n)
             before = stage
             if told is not None:
-                told(stage, None if not reader.num_samples else samples / reader.num_samples)
+                told(stage, samples / reader.rate)
 
         yield update
 

@@ -15,7 +15,7 @@ from pipeline import errors
 
 WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
 # What a recording that has come goes through, in order.
-STAGES = ("waiting", "reading", "loading", "separating", "drawing")
+STAGES = ("waiting", "reading", "loading", "separating", "writing", "drawing")
 
 
 class DiscardedError(Exception):

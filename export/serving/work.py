@@ -217,21 +217,25 @@ class Queue:
 class _Watch:
     """Follows a separation: how far it is, whether it may go on, and what was heard."""
 
-    def __init__(self, one: recording.Recording, rate: int, total: float) -> None:
-        self._one, self._rate, self._total = one, rate, total
-        self._num_samples = 0
+    def __init__(self, one: recording.Recording, total: float) -> None:
+        self._one, self._total = one, total
         self._mixture: list[np.ndarray] = []
         self._voices: list[np.ndarray] = []
 
     def __call__(self, mixture: np.ndarray, voices: np.ndarray) -> None:
         """Takes `[sample, channel]` and `[source, sample, channel]`."""
         self._one.go_on()
-        self._num_samples += len(mixture)
-        seconds = min(self._num_samples / self._rate, self._total)
-        self._one.step = f"separating, {seconds:.0f} of {self._total:.0f} s"
-        self._one.fraction = seconds / self._total
         self._mixture.append(mixture.mean(axis=1))
         self._voices.append(voices.mean(axis=2))
+
+    def progress(self, stage: str, seconds: float) -> None:
+        """Takes what `separate_file` tells, and says it to the client."""
+        if stage != self._one.stage:
+            self._one.begin_stage(stage)
+        self._one.go_on()
+        seconds = min(seconds, self._total)
+        self._one.step = f"{stage}, {seconds:.0f} of {self._total:.0f} s"
+        self._one.fraction = seconds / self._total
 
     def heard(self) -> tuple[np.ndarray, np.ndarray]:
         """Float32 `[sample]` and `[source, sample]`, means of the channels at the model's rate."""
@@ -262,9 +266,8 @@ def _read(one: recording.Recording, limits: Limits) -> float:
 
 
 def _separate(one: recording.Recording, model: loading.LoadedModel, seconds: float) -> None:
-    one.begin_stage("separating")
-    watch = _Watch(one, model.sample_rate, seconds)
+    watch = _Watch(one, seconds)
     job = jobs.Job(one.source, one.folder / "out")
-    done = separate.separate_file(job, model, listeners=[watch])
+    done = separate.separate_file(job, model, listeners=[watch], progress=watch.progress)
     one.begin_stage("drawing")
     view.complete(one, done, *watch.heard())
