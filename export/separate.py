@@ -202,8 +202,8 @@ def separate_file(
         label: shows a progress bar of this name, on a terminal.
         listeners: are handed the mixture and its voices at the model's rate, in their final order;
             one that raises ends the separation, which then leaves nothing.
-        progress: is told the stage, `separating` or `writing`, and how many seconds of the recording
-            have passed it; it may raise, too.
+        progress: is told the stage, `separating` or `writing`, and how many seconds of the
+            recording have passed it; it may raise, too.
 
     Raises:
         UserError: the recording cannot be read, or the outputs cannot be written.
