@@ -1,1 +1,1 @@
-"""Networks that separate, and the signal processing around them, in `keras.ops`."""
+"""Separation networks and the signal processing around them, in `keras.ops`."""

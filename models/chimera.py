@@ -1,7 +1,7 @@
-"""Chimera: masks and embeddings from one body; the latter teach, the former separate.
+"""Chimera: masks and embeddings from one BLSTM; embeddings help training, masks separate.
 
-Z.-Q. Wang, J. Le Roux, J. R. Hershey: «Alternative objective functions for deep clustering»,
-ICASSP 2018 (chimera++; theirs has four layers of 600 units and dropout of 0.3).
+Z.-Q. Wang, J. Le Roux, J. R. Hershey: "Alternative objective functions for deep clustering",
+ICASSP 2018 (chimera++; their network has four layers of 600 units and dropout 0.3).
 """
 
 from typing import Any
@@ -16,18 +16,18 @@ Tensor = Any
 
 @keras.saving.register_keras_serializable("voices_apart")
 class Chimera(keras.Model):
-    """LSTM layers in both directions with two heads: a mask for each output, a point for each bin.
+    """BLSTM layers with two heads: a mask for each output, an embedding for each bin.
 
-    What it gives are the masks; the points are for the loss.
+    A call gives the masks; the embeddings are only used by the loss.
 
     Args:
-        num_outputs: masks to give: one, or one a voice.
-        units: of each LSTM layer and direction.
-        num_layers: LSTM layers.
-        dropout: share of each layer's outputs that is dropped in training.
+        num_outputs: number of masks: one, or one per voice.
+        units: units of each LSTM layer, per direction.
+        num_layers: number of LSTM layers.
+        dropout: dropout rate.
         head: activation of the masks, `sigmoid`, `linear`, `relu` or `softmax` (over the outputs).
-        dimension: of the points.
-        num_bins: bins of the spectrogram.
+        dimension: dimension of the embeddings.
+        num_bins: number of bins of the spectrogram.
 
     Call arguments:
         inputs: normalised log-magnitudes, `[batch, frame, bin]`.
@@ -74,21 +74,21 @@ class Chimera(keras.Model):
         self.built = True
 
     def both(self, inputs: Tensor, training: bool | None = None) -> tuple[Tensor, Tensor]:
-        """What both heads give, in one pass.
+        """Returns the results of both heads, in one pass.
 
         Args:
             inputs: normalised log-magnitudes, `[batch, frame, bin]`.
             training: whether dropout is active.
 
         Returns:
-            Masks `[batch, output, frame, bin]`, and points of unit length `[batch, frame, bin,
+            Masks `[batch, output, frame, bin]`, and embeddings of unit length `[batch, frame, bin,
             dimension]`; float32.
         """
         features = self.recurrent(inputs, training=training)
         return self.mask_head(features), self.embedding_head(features)
 
     def embeddings(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        """The second of `both`."""
+        """Returns the embeddings of `both`."""
         return self.embedding_head(self.recurrent(inputs, training=training))
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:

@@ -1,7 +1,7 @@
 """Conv-TasNet: masks over learned features of the waveform, by dilated convolutions.
 
-Y. Luo, N. Mesgarani: «Conv-TasNet: surpassing ideal time-frequency magnitude masking for speech
-separation», IEEE/ACM Transactions on Audio, Speech, and Language Processing 27(8), 2019.
+Y. Luo, N. Mesgarani: "Conv-TasNet: surpassing ideal time-frequency magnitude masking for speech
+separation", IEEE/ACM Transactions on Audio, Speech, and Language Processing 27(8), 2019.
 """
 
 from typing import Any
@@ -19,41 +19,40 @@ _MASKS = ("relu", "sigmoid", "softmax")
 
 @keras.saving.register_keras_serializable("voices_apart")
 class ConvTasNet(keras.Model):
-    """Filters, a mask for each voice over what they give, and filters back to waveforms.
+    """A learned encoder, a mask for each voice over its output, and a learned decoder.
 
-    Frames of `filter_length` samples, half of which the next one shares, become `filters` numbers
-    each. Stacks of convolutions with dilations 1, 2, 4, … work out the masks; with the defaults
-    they see 1.3 s at 8 kHz. The defaults are the paper's smallest network (1.5 M parameters, 0.58 G
-    multiply-adds a second); its best is
+    Frames of `filter_length` samples, which overlap by half, are encoded to `filters` values each.
+    Stacks of convolutions with dilations 1, 2, 4, … compute the masks; with the defaults their
+    receptive field is 1.3 s at 8 kHz. The defaults are the paper's smallest network (1.5 M
+    parameters, 0.58 G multiply-adds per second); its best is
 
         ConvTasNet(filters=512, filter_length=16, hidden=512, blocks=8, repeats=3)
 
-    (5.1 M, 5.0 G). Samples that are all zero at the end of a row are taken for padding: how far a
-    batch is padded changes nothing before it.
+    (5.1 M, 5.0 G). Trailing zeros of a row are taken for padding: the amount of padding does not
+    change the output before it.
 
     Args:
-        num_outputs: voices to give.
-        filters: of the encoder, and as many of the decoder (N in the paper).
-        filter_length: in samples, even (L).
+        num_outputs: number of voices.
+        filters: number of encoder filters, and of decoder filters (N in the paper).
+        filter_length: filter length in samples, even (L).
         bottleneck: channels between the blocks (B).
         hidden: channels within a block (H).
-        skip: channels that each block adds to the sum from which masks are made (Sc).
-        kernel_size: frames that a block's convolution sees, odd (P).
-        blocks: in a stack, each with twice the dilation of the one before (X).
-        repeats: stacks (R).
+        skip: channels of the skip connections, whose sum gives the masks (Sc).
+        kernel_size: kernel size of a block's convolution, in frames, odd (P).
+        blocks: blocks in a stack, each with twice the dilation of the one before (X).
+        repeats: number of stacks (R).
         mask: activation of the masks, `relu`, `sigmoid`, or `softmax` over the voices.
-        causal: no frame sees what comes after it (its own samples aside): convolutions over the
-            past, and norms by what has been heard so far.
+        causal: no frame depends on later frames: causal convolutions, and cumulative norms.
 
     Call arguments:
         inputs: waveforms, `[batch, sample]`.
-        training: there is nothing that it changes.
+        training: has no effect.
 
     Returns:
         float32 `[batch, output, sample]`.
 
     Raises:
-        ValueError: a setting has no such value.
+        ValueError: a setting has an invalid value.
 
     Example:
         voices = ConvTasNet(num_outputs=2)(np.zeros((1, 8000), "float32"))
@@ -76,7 +75,7 @@ class ConvTasNet(keras.Model):
         causal: bool = False,
         **kwargs: Any,
     ) -> None:
-        # The waveform stays in full precision on its way to the encoder.
+        # The waveform stays in full precision up to the encoder.
         super().__init__(**{"autocast": False, **kwargs})
         if blocks < 1 or repeats < 1:
             raise ValueError(f"blocks and repeats are at least 1, not {blocks} and {repeats}")
@@ -99,7 +98,7 @@ class ConvTasNet(keras.Model):
         self.causal = causal
         policy = self.dtype_policy
         norm = normalisation.CumulativeLayerNorm if causal else normalisation.GlobalLayerNorm
-        # All that is heard passes through these two: in full precision, which costs them little.
+        # The whole signal passes through these two layers; full precision costs little here.
         self.encoder = keras.layers.Dense(
             filters, activation="relu", use_bias=False, dtype="float32", name="encoder"
         )
@@ -110,7 +109,7 @@ class ConvTasNet(keras.Model):
         self.entry = keras.layers.Dense(bottleneck, dtype=policy, name="entry")
         count = repeats * blocks
         self.stack = [
-            # What the last block would hand on, no other block would hear.
+            # No later block would use the residual output of the last block.
             Block(
                 bottleneck if i < count - 1 else 0,
                 hidden,
@@ -154,16 +153,16 @@ class ConvTasNet(keras.Model):
 
     @property
     def hop(self) -> int:
-        """Samples from frame to frame; `step` takes multiples of it."""
+        """Hop in samples; `step` takes multiples of it."""
         return self.filter_length // 2
 
     @property
     def delay(self) -> int:
-        """Samples by which what `step` gives lags behind what it takes."""
+        """Delay of the output of `step` relative to its input, in samples."""
         return self.filter_length // 2
 
     def initial_state(self, batch: int) -> dict[str, Tensor]:
-        """What `step` starts from: zeros, as before the first sample."""
+        """Returns the state before the first sample: zeros."""
         state = {
             "frames": ops.zeros((), "int64"),
             "samples": ops.zeros((batch, self.hop)),
@@ -176,11 +175,11 @@ class ConvTasNet(keras.Model):
         return state
 
     def step(self, waveform: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The next samples of a stream, if the network is causal; see `models.streaming`.
+        """Processes the next samples of a stream, if the network is causal (`models.streaming`).
 
         Args:
             waveform: float32 `[batch, k · hop]`.
-            state: of the call before, or `initial_state`.
+            state: state from the call before, or `initial_state`.
 
         Returns:
             Float32 `[batch, output, k · hop]`, `delay` samples behind the waveform, and the new
@@ -210,7 +209,7 @@ class ConvTasNet(keras.Model):
         return given, new
 
     def _masks(self, x: Tensor) -> Tensor:
-        """`[batch, frame, output · filter]` to `[batch, output, frame, filter]`."""
+        """Maps `[batch, frame, output · filter]` to masks `[batch, output, frame, filter]`."""
         batch, frames = ops.shape(x)[:2]
         x = ops.reshape(x, (batch, frames, self.num_outputs, self.filters))
         x = ops.transpose(x, (0, 2, 1, 3))
@@ -229,26 +228,25 @@ class ConvTasNet(keras.Model):
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
-# The class keeps its name, after which the weights in files are named.
+# The serialised name stays as it is: the weights in saved files are named after it.
 @keras.saving.register_keras_serializable("voices_apart", "ConvTasNetBlock")
 class Block(keras.layers.Layer):
-    """A wider layer, a dilated convolution of each channel, and two ways out.
+    """A dense layer, a dilated depthwise convolution, and residual and skip outputs.
 
     Args:
-        width: channels of what is handed on; 0 for nothing.
+        width: channels of the residual output; 0 for none.
         hidden: channels within.
-        skip: channels of the other way out.
-        kernel_size: frames that the convolution sees, odd.
-        dilation: their distance.
-        causal: see the past alone.
+        skip: channels of the skip output.
+        kernel_size: kernel size of the convolution, in frames, odd.
+        dilation: dilation of the convolution.
+        causal: use only past frames.
 
     Call arguments:
         inputs: `[batch, frame, channel]`.
-        valid: 1 for frames that count, 0 for padding, float32 `[batch, frame]`.
+        valid: 1 for valid frames, 0 for padding, float32 `[batch, frame]`.
 
     Returns:
-        The inputs with what the block found added, and its share of the sum of all blocks,
-        `[batch, frame, skip]`.
+        The inputs plus the residual output, and the skip output, `[batch, frame, skip]`.
     """
 
     def __init__(
@@ -261,7 +259,7 @@ class Block(keras.layers.Layer):
         causal: bool,
         **kwargs: Any,
     ) -> None:
-        # `valid` is a float32 also under mixed precision.
+        # `valid` is float32 even under mixed precision.
         super().__init__(**{"autocast": False, **kwargs})
         self.width = width
         self.hidden = hidden
@@ -276,7 +274,7 @@ class Block(keras.layers.Layer):
         self.first_norm = norm(dtype=policy)
         self.second_slope = Slope(dtype=policy)
         self.second_norm = norm(dtype=policy)
-        # Both ways out in one product.
+        # Both outputs in one matrix product.
         self.out = keras.layers.Dense(width + skip, dtype=policy)
 
     def build(self, input_shape: Any) -> None:
@@ -284,7 +282,7 @@ class Block(keras.layers.Layer):
         self.widen.build(input_shape)
         self.kernel = self.add_weight(
             shape=(self.kernel_size, self.hidden),
-            # As a depthwise convolution of Keras begins.
+            # The default initialisation of a Keras depthwise convolution.
             initializer=keras.initializers.VarianceScaling(1 / self.hidden, "fan_avg", "uniform"),
             name="kernel",
         )
@@ -304,22 +302,22 @@ class Block(keras.layers.Layer):
 
     @property
     def reach(self) -> int:
-        """Frames beside the present one that the convolution spans."""
+        """Number of frames beside the current one that the convolution spans."""
         return (self.kernel_size - 1) * self.dilation
 
     def step(
         self, inputs: Tensor, norms: Tensor, context: Tensor, frames: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The next frames of a stream, if the block is causal.
+        """Processes the next frames of a stream, if the block is causal.
 
         Args:
             inputs: `[batch, frame, channel]`.
             norms: state of the two norms, float32 `[batch, 2, 2]`.
-            context: what the convolution has heard last, `[batch, reach, hidden]`.
-            frames: how many frames came before.
+            context: last frames seen by the convolution, `[batch, reach, hidden]`.
+            frames: number of frames before.
 
         Returns:
-            The two that a call gives, and the new `norms` and `context`.
+            The two results of a call, and the new `norms` and `context`.
         """
         x, first = self.first_norm.step(self.first_slope(self.widen(inputs)), norms[:, 0], frames)
         x = ops.concatenate([context, x], axis=1)
@@ -333,7 +331,7 @@ class Block(keras.layers.Layer):
         return inputs + x[..., : self.width], x[..., self.width :], norms, context
 
     def _convolve(self, x: Tensor) -> Tensor:
-        """The dilated convolution of each channel."""
+        """Dilated depthwise convolution."""
         kernel = ops.cast(self.kernel, self.compute_dtype)
         reach = self.reach
         before = reach if self.causal else reach // 2
@@ -342,8 +340,8 @@ class Block(keras.layers.Layer):
         total = ops.cast(self.bias, self.compute_dtype)
         if keras.backend.backend() == "tensorflow":
             return ops.depthwise_conv(x, kernel[..., None], dilation_rate=self.dilation) + total
-        # XLA's convolution by channels takes 14 times as long on a CPU as this sum of shifted
-        # products, which it fuses; without XLA, TensorFlow's takes a fifth of what the sum takes.
+        # XLA's depthwise convolution takes 14 times as long on a CPU as this sum of shifted
+        # products, which it fuses. Without XLA, TensorFlow's takes a fifth of the time of the sum.
         for k in range(self.kernel_size):
             total = total + kernel[k] * x[:, k * self.dilation : k * self.dilation + frames]
         return total
@@ -355,9 +353,9 @@ class Block(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("voices_apart")
 class Slope(keras.layers.Layer):
-    """What is negative, times a factor that is learned, at most 1 (He et al. 2015's PReLU).
+    """PReLU (He et al. 2015): scales negative values by a learned factor, at most 1.
 
-    One factor for all channels. Keras' own has five steps over the data instead of two.
+    One factor for all channels. The Keras layer makes five passes over the data instead of two.
     """
 
     def build(self, input_shape: Any) -> None:
@@ -375,7 +373,7 @@ class Slope(keras.layers.Layer):
 
 
 def _frames(waveform: Tensor, half: int) -> Tensor:
-    """`[batch, sample]` to `[batch, ceil(sample / half) + 1, 2 · half]`, overlapping."""
+    """Splits `[batch, sample]` into overlapping `[batch, ceil(sample / half) + 1, 2 · half]`."""
     batch, samples = ops.shape(waveform)
     count = (samples + half - 1) // half + 2
     padded = ops.pad(waveform, [(0, 0), (half, 2 * half - 1)])[:, : count * half]
@@ -384,7 +382,7 @@ def _frames(waveform: Tensor, half: int) -> Tensor:
 
 
 def _valid_frames(waveform: Tensor, half: int) -> Tensor:
-    """1 for the frames of each row up to its last sample that is not zero, `[batch, frame]`."""
+    """1 for the frames of each row up to its last non-zero sample, `[batch, frame]`."""
     samples = ops.shape(waveform)[1]
     length = normalisation.sounding_samples(waveform)
     frames = ops.arange((samples + half - 1) // half + 1, dtype="int32")

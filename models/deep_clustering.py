@@ -1,9 +1,9 @@
-"""Deep clustering: each bin becomes a point, and the points of one voice lie together.
+"""Deep clustering: one embedding per bin; the embeddings of one voice form a cluster.
 
-J. R. Hershey, Z. Chen, J. Le Roux, S. Watanabe: «Deep clustering: discriminative embeddings for
-segmentation and separation», ICASSP 2016. Y. Isik, J. Le Roux, Z. Chen, S. Watanabe, J. R. Hershey:
-«Single-channel multi-speaker separation using deep clustering», Interspeech 2016 (masks by soft
-k-means; theirs has four layers).
+J. R. Hershey, Z. Chen, J. Le Roux, S. Watanabe: "Deep clustering: discriminative embeddings for
+segmentation and separation", ICASSP 2016. Y. Isik, J. Le Roux, Z. Chen, S. Watanabe, J. R. Hershey:
+"Single-channel multi-speaker separation using deep clustering", Interspeech 2016 (masks by soft
+k-means; their network has four layers).
 """
 
 from typing import Any
@@ -18,31 +18,31 @@ Tensor = Any
 
 @keras.saving.register_keras_serializable("voices_apart")
 class DeepClustering(keras.Model):
-    """LSTM layers in both directions, a point on a sphere for each bin, k-means, masks.
+    """BLSTM layers, an embedding of unit length for each bin, k-means, then masks.
 
-    It is trained on the points (`embeddings`), with the loss `trainer.clustering_loss`, and does
-    not depend on how many voices it was trained with.
+    The embeddings are trained with the loss `trainer.clustering_loss`. The number of voices may
+    differ from the number in training.
 
     Args:
-        num_outputs: voices to find, at least two.
-        units: of each LSTM layer and direction.
-        num_layers: LSTM layers.
-        dropout: share of each layer's outputs that is dropped in training.
-        dimension: of the points.
-        iterations: of k-means.
-        hardness: of the masks: how fast a voice's share of a bin falls with the squared distance
-            from its centre.
-        span: bins so far below the mixture's loudest, in standard deviations of the
-            log-magnitudes, have no say in where the centres are. 2.3 is 40 dB where the deviation
-            is 17 dB, as it is in speech.
-        num_bins: bins of the spectrogram.
+        num_outputs: number of voices to find, at least two.
+        units: units of each LSTM layer, per direction.
+        num_layers: number of LSTM layers.
+        dropout: dropout rate.
+        dimension: dimension of the embeddings.
+        iterations: number of k-means iterations.
+        hardness: hardness of the masks: how fast a voice's share of a bin falls with the squared
+            distance from its centre.
+        span: bins more than this below the mixture's loudest, in standard deviations of the
+            log-magnitudes, are ignored when finding the centres. 2.3 is 40 dB where the deviation
+            is 17 dB, as in speech.
+        num_bins: number of bins of the spectrogram.
 
     Call arguments:
         inputs: normalised log-magnitudes, `[batch, frame, bin]`.
         training: whether dropout is active.
 
     Returns:
-        float32 masks, `[batch, output, frame, bin]`, adding up to one.
+        float32 masks, `[batch, output, frame, bin]`, which sum to one over the outputs.
 
     Example:
         masks = DeepClustering(num_outputs=2)(np.zeros((1, 100, 129), "float32"))
@@ -86,7 +86,7 @@ class DeepClustering(keras.Model):
         self.built = True
 
     def embeddings(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        """A point of unit length for each bin.
+        """Returns an embedding of unit length for each bin.
 
         Args:
             inputs: normalised log-magnitudes, `[batch, frame, bin]`.

@@ -1,4 +1,4 @@
-"""The feed-forward network of the original experiment: each frame by itself."""
+"""The feed-forward network of the original experiment, which processes each frame separately."""
 
 from typing import Any
 
@@ -13,17 +13,17 @@ Tensor = Any
 
 @keras.saving.register_keras_serializable("voices_apart")
 class FeedForward(keras.Model):
-    """Dense layers over one frame's normalised log-magnitudes, then a mask for each output.
+    """Dense layers over the normalised log-magnitudes of one frame, then a mask for each output.
 
-    It sees no frame but the one it masks, so that all it can use is the shape of one spectrum.
+    It sees only the frame that it masks, so it can only use the shape of a single spectrum.
 
     Args:
-        num_outputs: masks to give: one, or one a voice.
-        units: of each hidden layer.
-        num_layers: hidden layers.
-        dropout: share of the hidden units that is dropped in training.
+        num_outputs: number of masks: one, or one per voice.
+        units: units of each hidden layer.
+        num_layers: number of hidden layers.
+        dropout: dropout rate of the hidden units.
         head: activation of the masks, `sigmoid`, `linear`, `relu` or `softmax` (over the outputs).
-        num_bins: bins of the spectrogram.
+        num_bins: number of bins of the spectrogram.
 
     Call arguments:
         inputs: normalised log-magnitudes, `[batch, frame, bin]`.

@@ -1,8 +1,9 @@
-"""Long short-term memory over the frames, the first network that can follow a voice.
+"""LSTM over the frames, the simplest network here that can track a voice over time.
 
-M. Kolbæk, D. Yu, Z.-H. Tan, J. Jensen: «Multitalker speech separation with utterance-level
-permutation invariant training of deep recurrent neural networks», IEEE/ACM Transactions on Audio,
-Speech, and Language Processing 25(10), 2017 (uPIT-LSTM; theirs has three layers of 896 units).
+M. Kolbæk, D. Yu, Z.-H. Tan, J. Jensen: "Multitalker speech separation with utterance-level
+permutation invariant training of deep recurrent neural networks", IEEE/ACM Transactions on Audio,
+Speech, and Language Processing 25(10), 2017 (uPIT-LSTM; their network has three layers of 896
+units).
 """
 
 from typing import Any
@@ -17,15 +18,15 @@ Tensor = Any
 
 @keras.saving.register_keras_serializable("voices_apart")
 class LongShortTermMemory(keras.Model):
-    """LSTM layers over the frames, then a mask for each output. Causal: it hears the past alone.
+    """LSTM layers over the frames, then a mask for each output. Causal.
 
     Args:
-        num_outputs: masks to give: one, or one a voice.
-        units: of each LSTM layer.
-        num_layers: LSTM layers.
-        dropout: share of each layer's outputs that is dropped in training.
+        num_outputs: number of masks: one, or one per voice.
+        units: units of each LSTM layer.
+        num_layers: number of LSTM layers.
+        dropout: dropout rate.
         head: activation of the masks, `sigmoid`, `linear`, `relu` or `softmax` (over the outputs).
-        num_bins: bins of the spectrogram.
+        num_bins: number of bins of the spectrogram.
 
     Call arguments:
         inputs: normalised log-magnitudes, `[batch, frame, bin]`.
@@ -73,17 +74,17 @@ class LongShortTermMemory(keras.Model):
 
     @property
     def causal(self) -> bool:
-        """Whether it hears the past alone, and so can follow a stream (`models.streaming`)."""
+        """Whether it uses only past frames, and so can process a stream (`models.streaming`)."""
         return not self.bidirectional
 
     def initial_state(self, batch: int) -> dict[str, Tensor]:
-        """The state of `Recurrent.step` before the first frame."""
+        """Returns the state of `Recurrent.step` before the first frame."""
         return self.recurrent.initial_state(batch)
 
     def step(
         self, inputs: Tensor, state: dict[str, Tensor], valid: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The masks of the next frames of a stream, and the new state; see `models.streaming`."""
+        """Returns the masks of the next frames and the new state; see `models.streaming`."""
         x, state = self.recurrent.step(inputs, state, valid)
         return self.mask_head(x), state
 

@@ -1,7 +1,8 @@
-"""Ideal masks, what applies them, and how well a mask agrees with the ideal one, in `keras.ops`.
+"""Ideal masks, how to apply masks, and mask accuracy, in `keras.ops`.
 
-`pipeline.ideal_masks` has the ideal masks in NumPy, for the record, with their ranges and codes;
-here they are for mixtures that are made on the device. Axes are `[..., source, frame, bin]`.
+`pipeline.ideal_masks` computes the ideal masks of the record in NumPy and defines their ranges and
+codes; this module computes them for mixtures made on the device. Axes are
+`[..., source, frame, bin]`.
 """
 
 from collections.abc import Callable
@@ -15,10 +16,10 @@ Tensor = Any
 
 
 def ideal_binary(magnitudes: Tensor) -> Tensor:
-    """1 for the loudest voice of each bin, 0 for the others; a tie goes to the first.
+    """Ideal binary mask: 1 for the loudest voice of each bin, else 0; ties go to the first voice.
 
     Args:
-        magnitudes: of the voices, `[..., source, frame, bin]`.
+        magnitudes: magnitudes of the voices, `[..., source, frame, bin]`.
 
     Returns:
         float32, the same shape.
@@ -28,11 +29,11 @@ def ideal_binary(magnitudes: Tensor) -> Tensor:
 
 
 def ideal_ratio(magnitudes: Tensor, noise: Tensor | None = None) -> Tensor:
-    """`|S_s| / sum_k |S_k|`, and 1 / S where all are zero.
+    """Ideal ratio mask: `|S_s| / sum_k |S_k|`, and 1 / S where all are zero.
 
     Args:
-        magnitudes: of the voices, `[..., source, frame, bin]`.
-        noise: of what else is in the mixture, `[..., frame, bin]`, a further term of the sum.
+        magnitudes: magnitudes of the voices, `[..., source, frame, bin]`.
+        noise: magnitudes of the noise, `[..., frame, bin]`, a further term of the sum.
 
     Returns:
         float32, the shape of the magnitudes.
@@ -47,13 +48,13 @@ def ideal_ratio(magnitudes: Tensor, noise: Tensor | None = None) -> Tensor:
 def phase_sensitive(
     real: Tensor, imaginary: Tensor, mixture: tuple[Tensor, Tensor] | None = None
 ) -> Tensor:
-    """`Re(S_s / X)` with X the mixture (Erdogan et al. 2015), not clipped.
+    """Phase-sensitive mask: `Re(S_s / X)`, X the mixture (Erdogan et al. 2015), not clipped.
 
     Args:
         real: real parts of the voices' spectrograms, `[..., source, frame, bin]`.
-        imaginary: imaginary parts, likewise.
-        mixture: real and imaginary part of its spectrogram, `[..., frame, bin]`; by default it is
-            the sum of the voices.
+        imaginary: imaginary parts, of the same shape.
+        mixture: real and imaginary part of the mixture's spectrogram, `[..., frame, bin]`; by
+            default the sum of the voices.
 
     Returns:
         float32, the same shape; 1 / S where the mixture is zero.
@@ -68,11 +69,11 @@ def phase_sensitive(
 
 
 class Mixtures(Protocol):
-    """What ideal masks are made of, as `trainer.objectives.Mixtures` has it.
+    """The input of the ideal masks; `trainer.objectives.Mixtures` provides it.
 
-    `spectrograms` are real and imaginary parts of the voices, `[batch, source, frame, bin]`,
-    `magnitudes` theirs; `spectrogram` is of the mixture, `[batch, frame, bin]` each;
-    `noise_magnitude` is None where there is no noise, otherwise `[batch, frame, bin]`.
+    `spectrograms` are the real and imaginary parts of the voices, `[batch, source, frame, bin]`,
+    and `magnitudes` their magnitudes. `spectrogram` is that of the mixture, `[batch, frame, bin]`
+    each. `noise_magnitude` is None without noise, otherwise `[batch, frame, bin]`.
     """
 
     @property
@@ -86,12 +87,12 @@ class Mixtures(Protocol):
 
 
 def _phase_sensitive(mixtures: Mixtures) -> Tensor:
-    # Without noise the mixture is the sum of the voices, which costs no transform.
+    # Without noise the mixture is the sum of the voices, which needs no further STFT.
     noisy = mixtures.noise_magnitude is not None
     return phase_sensitive(*mixtures.spectrograms, mixtures.spectrogram if noisy else None)
 
 
-# By the names of `pipeline.ideal_masks.MASKS`: the masks of all voices.
+# The masks of all voices, keyed by the names in `pipeline.ideal_masks.MASKS`.
 IDEAL: dict[str, Callable[[Mixtures], Tensor]] = {
     "ibm": lambda mixtures: ideal_binary(mixtures.magnitudes),
     "irm": lambda mixtures: ideal_ratio(mixtures.magnitudes, mixtures.noise_magnitude),
@@ -100,11 +101,11 @@ IDEAL: dict[str, Callable[[Mixtures], Tensor]] = {
 
 
 def complete(masks: Tensor, num_sources: int) -> Tensor:
-    """The masks of all voices, where a network gives that of the first of two alone.
+    """Returns the masks of all voices; a single output is completed to two voices by 1 - mask.
 
     Args:
         masks: `[batch, output, frame, bin]` with 1 or `num_sources` outputs.
-        num_sources: voices.
+        num_sources: number of voices.
 
     Returns:
         `[batch, source, frame, bin]`.
@@ -115,23 +116,25 @@ def complete(masks: Tensor, num_sources: int) -> Tensor:
 
 
 def make_consistent(estimates: Tensor, mixture: Tensor) -> Tensor:
-    """The estimates, changed by equal shares so that they add up (Wisdom et al. 2019).
+    """Adds an equal share of the residual to each estimate, so that they sum to the mixture.
+
+    Mixture consistency: Wisdom et al. 2019.
 
     Args:
         estimates: `[batch, source, sample]`.
         mixture: `[batch, sample]`.
 
     Returns:
-        `[batch, source, sample]`, whose sum over the voices is the mixture.
+        `[batch, source, sample]`; the sum over the voices is the mixture.
     """
     missing = mixture[:, None] - ops.sum(estimates, axis=1, keepdims=True)
     return estimates + missing / estimates.shape[1]
 
 
 def counted_bins(mixture: Tensor, frame_mask: Tensor | None = None) -> Tensor:
-    """The bins that mask accuracy counts, ties aside: within 40 dB of the mixture's loudest.
+    """Returns the bins counted by mask accuracy: those within 40 dB of the mixture's loudest bin.
 
-    Of digital silence, which the spectrogram holds at its floor, none.
+    Ties are not excluded here. In digital silence, where all bins are at the floor, no bin counts.
 
     Args:
         mixture: magnitudes of the mixture, `[batch, frame, bin]`.
@@ -144,5 +147,5 @@ def counted_bins(mixture: Tensor, frame_mask: Tensor | None = None) -> Tensor:
         mixture = mixture * ops.cast(frame_mask, mixture.dtype)[..., None]
     loudest = ops.max(mixture, axis=(-2, -1), keepdims=True)
     threshold = loudest * 10 ** (-schema.ACTIVITY_RANGE_DB / 20)
-    # What was a logarithm in between may be a little above the floor.
+    # The floor may have changed slightly by a round trip through the logarithm.
     return ops.cast((mixture >= threshold) & (mixture > 1.01 * schema.MAGNITUDE_FLOOR), "float32")

@@ -1,7 +1,7 @@
-"""Which output is which voice: the assignment with the least loss over the whole utterance.
+"""Assignment of outputs to voices with the least loss over the whole utterance (PIT).
 
-D. Yu, M. Kolbæk, Z.-H. Tan, J. Jensen: «Permutation invariant training of deep models for
-speaker-independent multi-talker speech separation», ICASSP 2017.
+D. Yu, M. Kolbæk, Z.-H. Tan, J. Jensen: "Permutation invariant training of deep models for
+speaker-independent multi-talker speech separation", ICASSP 2017.
 """
 
 import functools
@@ -13,24 +13,25 @@ from keras import ops
 
 Tensor = Any
 
-# Up to so many voices all assignments are tried: six, and one product of matrices.
+# Up to this many voices all assignments (at most six) are tried, in one matrix product.
 _FEW = 3
-# Beyond, the best assignments of all sets of voices are found: 4,096 sets of twelve.
+# For more voices, dynamic programming over sets of voices is used: 4,096 sets for twelve voices.
 MAX_SOURCES = 12
 
 
 def assign(losses: Tensor) -> Tensor:
-    """The best assignment.
+    """Returns the assignment with the least total loss.
 
-    It is found on the device, whatever the number of voices: in as many steps as there are voices,
-    without a loop, so that it compiles.
+    It is computed on the device without a loop, so that it compiles. The number of steps equals the
+    number of voices.
 
     Args:
-        losses: of each output taken for each voice, `[batch, output, source]`, as many of both.
+        losses: loss of each output against each voice, `[batch, output, source]`; as many outputs
+            as voices.
 
     Returns:
-        int32 `[batch, output]`: the voice that each output is taken for; the first in the order of
-        permutations among equals.
+        int32 `[batch, output]`: the voice assigned to each output. Ties go to the first
+        permutation in lexicographic order.
     """
     num_sources = losses.shape[-1]
     if losses.shape[-2] != num_sources:
@@ -44,17 +45,17 @@ def assign(losses: Tensor) -> Tensor:
 def _try_all(losses: Tensor) -> Tensor:
     num_sources = losses.shape[-1]
     permutations = np.array(list(itertools.permutations(range(num_sources))), "int32")
-    # [permutation, output, source], 1 where the output is taken for the voice.
+    # [permutation, output, source], 1 where the output is assigned to the voice.
     chosen = np.eye(num_sources, dtype="float32")[permutations]
     totals = ops.einsum("bos,pos->bp", losses, ops.convert_to_tensor(chosen))
     return ops.take(ops.convert_to_tensor(permutations), ops.argmin(totals, axis=-1), axis=0)
 
 
 def _by_sets(losses: Tensor) -> Tensor:
-    """By dynamic programming: exact, and for S voices S · 2^S additions instead of S!.
+    """Dynamic programming: exact, with S · 2^S additions for S voices instead of S!.
 
-    The last k outputs share a set of k voices; the best way to do so follows from the best ways of
-    the last k - 1 outputs with one voice less. Then the outputs choose, from the first on.
+    The last k outputs share a set of k voices. The best assignment of a set follows from those of
+    its subsets for the last k - 1 outputs. A pass from the first output on then reads it off.
     """
     num_sources = losses.shape[-1]
     least = ops.zeros_like(losses[:, 0, :1])
@@ -69,7 +70,7 @@ def _by_sets(losses: Tensor) -> Tensor:
     assignment = []
     for size in range(num_sources, 0, -1):
         members, rest = _sets(num_sources, size)
-        # Where in the tables, read as one row, the chosen voice of the current set stands.
+        # Index of the chosen voice of the current set in the flattened tables.
         place = current * size + ops.take_along_axis(choices[size - 1], current, axis=1)
         assignment.append(ops.take(members.ravel(), place))
         current = ops.take(rest.ravel(), place)
@@ -78,11 +79,11 @@ def _by_sets(losses: Tensor) -> Tensor:
 
 @functools.cache
 def _sets(num_sources: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """All sets of `size` voices.
+    """Returns all sets of `size` voices.
 
     Returns:
-        Their members, in ascending order, and for each member the number of the set without it
-        among those that have one voice less; int32 `[set, member]`.
+        The members of each set in ascending order, and for each member the index of the set
+        without it among the sets of `size - 1` voices; int32 `[set, member]`.
     """
     numbers = {s: i for i, s in enumerate(itertools.combinations(range(num_sources), size - 1))}
     sets = list(itertools.combinations(range(num_sources), size))
@@ -91,16 +92,16 @@ def _sets(num_sources: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def reorder(sources: Tensor, assignment: Tensor) -> Tensor:
-    """What belongs to the voices, in the order of the outputs.
+    """Reorders the sources to match the outputs.
 
     Args:
         sources: `[batch, source, ...]`.
-        assignment: `[batch, output]`, what `assign` gives.
+        assignment: `[batch, output]`, the result of `assign`.
 
     Returns:
         `[batch, output, ...]`.
     """
-    # A product with zeros and ones: exact, and faster than a gather on every backend.
+    # A product with a one-hot matrix is exact, and faster than a gather on every backend.
     chosen = ops.one_hot(assignment, sources.shape[1], dtype=sources.dtype)
     flat = ops.reshape(sources, (*ops.shape(sources)[:2], -1))
     return ops.reshape(ops.matmul(chosen, flat), ops.shape(sources))

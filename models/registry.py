@@ -1,13 +1,14 @@
-"""All networks by name. A new one is a file of its own and a line here.
+"""All networks by name. A new network is one file and one line here.
 
 Each is a `keras.Model` whose constructor has `num_outputs: int = 2`, for any number of voices, and
-settings with defaults. Its class attribute `takes` says what it is handed and gives:
-`"log_magnitude"`, normalised, `[batch, frame, bin]`, for masks `[batch, output, frame, bin]`, or
-`"waveform"`, `[batch, sample]` at the level of the train split, for waveforms `[batch, output,
-sample]`; both in float32 and of any length. A network that also gives voices on its way has, beside
-`call`, a method `with_auxiliary(waveform, training)`: the waveforms and a list of such tensors. One
-that is trained on a point for each bin has `embeddings(inputs, training)`, `[batch, frame, bin,
-dimension]`, and if on its masks as well, `both(inputs, training)`: masks and embeddings.
+settings with defaults. The class attribute `takes` names the input: `"log_magnitude"` (normalised
+log-magnitudes `[batch, frame, bin]` to masks `[batch, output, frame, bin]`) or `"waveform"`
+(`[batch, sample]` at the level of the train split to waveforms `[batch, output, sample]`). Inputs
+and outputs are float32 and of any length. Three methods are optional:
+`with_auxiliary(waveform, training)` gives the waveforms and a list of auxiliary estimates of the
+same shape; `embeddings(inputs, training)`, for networks trained on embeddings, gives
+`[batch, frame, bin, dimension]`; `both(inputs, training)`, for networks trained on masks and
+embeddings, gives both.
 """
 
 import inspect
@@ -42,12 +43,12 @@ NETWORKS: dict[str, type[keras.Model]] = {
 
 
 def names() -> tuple[str, ...]:
-    """The names, sorted."""
+    """Returns the names, sorted."""
     return tuple(sorted(NETWORKS))
 
 
 def settings(name: str) -> dict[str, Any]:
-    """What can be set of a network: names and defaults of its constructor's arguments.
+    """Returns the settings of a network: its constructor's argument names and defaults.
 
     Raises:
         UserError: no network has that name.
@@ -59,15 +60,15 @@ def settings(name: str) -> dict[str, Any]:
 
 
 def create(name: str, /, *, dtype: str | None = None, **values: Any) -> keras.Model:
-    """A new network with random weights.
+    """Returns a new network with random weights.
 
     Args:
         name: one of `names()`.
-        dtype: Keras' dtype policy, such as `mixed_bfloat16`; by default the global one.
+        dtype: Keras dtype policy, such as `mixed_bfloat16`; by default the global one.
         **values: the constructor's arguments.
 
     Raises:
-        UserError: no network has that name, or it has no such setting, or not that value.
+        UserError: no network has that name, or a setting or its value is invalid.
     """
     known = settings(name)
     for unknown in values.keys() - known.keys():

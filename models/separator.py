@@ -1,7 +1,7 @@
-"""From waveform to waveforms: what stands around every network, once, for all who use one.
+"""Separators: a network plus the signal processing that turns a waveform into waveforms.
 
-Trainer, SavedModel and evaluator all separate through these, so that they cannot disagree.
-`wrap` puts the right one around a network, by what the network's class says that it `takes`.
+Trainer, SavedModel and evaluator all separate through these classes, so their results agree.
+`wrap` chooses the class from the network's class attribute `takes`.
 """
 
 from typing import Any
@@ -15,11 +15,11 @@ from pipeline import schema
 
 Tensor = Any
 
-# What networks can take: the values of their class attribute `takes`.
+# The values of a network's class attribute `takes`.
 LOG_MAGNITUDE = "log_magnitude"
 WAVEFORM = "waveform"
 
-# Below it, float32 has not all its digits, and one over it no value.
+# Below this peak, float32 values lose digits and their reciprocal overflows.
 _SILENCE = 1e-35
 
 
@@ -32,18 +32,18 @@ def wrap(
     sample_rate: int,
     num_sources: int,
 ) -> "BaseSeparator":
-    """The separator that fits a network, not yet built.
+    """Returns the separator that fits a network, not yet built.
 
     Args:
-        network: of the registry, or another whose class has the attribute `takes`.
-        mean: of the train split's log-magnitudes; only a network of masks needs it.
-        deviation: their standard deviation, likewise.
-        active_level_db: the train split's mean active level, in dB.
-        sample_rate: in Hz.
-        num_sources: voices in a mixture.
+        network: network from the registry, or any whose class has the attribute `takes`.
+        mean: mean of the train split's log-magnitudes; used only by networks that give masks.
+        deviation: standard deviation of the train split's log-magnitudes.
+        active_level_db: mean active level of the train split, in dB.
+        sample_rate: sample rate, in Hz.
+        num_sources: number of voices in a mixture.
 
     Raises:
-        ValueError: the class says that it takes something else.
+        ValueError: `takes` has an unknown value.
     """
     common: dict[str, Any] = {
         "active_level_db": active_level_db,
@@ -61,23 +61,23 @@ def wrap(
 
 
 class BaseSeparator(keras.Model):
-    """A network with its dataset's constants: separates waveforms of any level and length.
+    """A network with the constants of its dataset: separates waveforms of any level and length.
 
-    Inside, the mixture is brought to the level that the network was trained at, and the estimates
-    back to the mixture's; they add up to the mixture. A whole separator is one `.keras` file.
-    A subclass says in `estimate` how the network is asked.
+    The mixture is scaled to the level that the network was trained at, and the estimates are scaled
+    back. The estimates add up to the mixture. A separator is saved as one `.keras` file.
+    Subclasses call the network in `estimate`.
 
     Args:
-        network: what separates.
-        active_level_db: the train split's mean active level, in dB.
-        sample_rate: in Hz.
-        num_sources: voices in a mixture.
+        network: the separation network.
+        active_level_db: mean active level of the train split, in dB.
+        sample_rate: sample rate, in Hz.
+        num_sources: number of voices in a mixture.
 
     Call arguments:
         waveform: `[batch, sample]`, at least one sample, full scale 1.
-        gain_db: what the mixture is changed by before the network sees it; by default what brings
-            it to `active_level_db`.
-        training: whether dropout and the like are active.
+        gain_db: gain applied to the mixture before the network, in dB; by default the gain that
+            brings it to `active_level_db`.
+        training: whether layers such as dropout are in training mode.
 
     Returns:
         float32 `[batch, source, sample]`.
@@ -102,24 +102,24 @@ class BaseSeparator(keras.Model):
         self.num_sources = int(num_sources)
 
     def gain(self, waveform: Tensor) -> Tensor:
-        """The factor that brings each mixture to the trained level; 1 for silence. `[batch]`."""
+        """Returns the gain to the trained level for each mixture, `[batch]`; 1 for silence."""
         peak = ops.max(ops.abs(waveform), axis=-1)
         sounding = peak > _SILENCE
         peak = ops.where(sounding, peak, 1.0)
-        # At full scale first: the squares of very small or large samples have no place in float32.
+        # Scale to full scale first: the squares of extreme samples would overflow or underflow.
         level = spectral.active_level_db(waveform / peak[:, None])
         change_db = self.active_level_db - ops.where(sounding, level, self.active_level_db)
         return 10 ** (change_db / 20) / peak
 
     def estimate(self, waveform: Tensor, training: bool | None = None) -> Tensor:
-        """The voices as the network gives them.
+        """Returns the voices as estimated by the network.
 
         Args:
-            waveform: at the trained level, float32 `[batch, sample]`.
-            training: whether dropout and the like are active.
+            waveform: mixture at the trained level, float32 `[batch, sample]`.
+            training: whether layers such as dropout are in training mode.
 
         Returns:
-            float32 `[batch, source, sample]`, which need not add up.
+            float32 `[batch, source, sample]`, which need not add up to the mixture.
         """
         raise NotImplementedError
 
@@ -151,16 +151,16 @@ class BaseSeparator(keras.Model):
 
 @keras.saving.register_keras_serializable("voices_apart")
 class Separator(BaseSeparator):
-    """Around a network that gives masks for log-magnitudes; see `BaseSeparator`.
+    """Separator for a network that gives masks for log-magnitudes; see `BaseSeparator`.
 
     Args:
         network: gives masks `[batch, output, frame, bin]` for normalised log-magnitudes
-            `[batch, frame, bin]`; one output or one a voice.
-        mean: of the train split's log-magnitudes.
-        deviation: their standard deviation.
-        active_level_db: the train split's mean active level, in dB.
-        sample_rate: in Hz.
-        num_sources: voices in a mixture.
+            `[batch, frame, bin]`, with one output or one per voice.
+        mean: mean of the train split's log-magnitudes.
+        deviation: standard deviation of the train split's log-magnitudes.
+        active_level_db: mean active level of the train split, in dB.
+        sample_rate: sample rate, in Hz.
+        num_sources: number of voices in a mixture.
     """
 
     def __init__(
@@ -183,15 +183,15 @@ class Separator(BaseSeparator):
         self.built = True
 
     def normalise(self, log_magnitude: Tensor) -> Tensor:
-        """Log-magnitudes as the network takes them, of the same shape."""
+        """Returns log-magnitudes normalised for the network, of the same shape."""
         return (ops.cast(log_magnitude, "float32") - self.mean) / self.deviation
 
     def masks(self, log_magnitude: Tensor, training: bool | None = None) -> Tensor:
-        """The masks of all voices.
+        """Returns the masks of all voices.
 
         Args:
-            log_magnitude: of the mixture, as the record stores it, `[batch, frame, bin]`.
-            training: whether dropout and the like are active.
+            log_magnitude: log-magnitudes of the mixture, as in the record, `[batch, frame, bin]`.
+            training: whether layers such as dropout are in training mode.
 
         Returns:
             float32 `[batch, source, frame, bin]`.
@@ -212,16 +212,16 @@ class Separator(BaseSeparator):
 
 @keras.saving.register_keras_serializable("voices_apart")
 class WaveformSeparator(BaseSeparator):
-    """Around a network that gives waveforms for a waveform; see `BaseSeparator`.
+    """Separator for a network that maps a waveform to waveforms; see `BaseSeparator`.
 
     Args:
-        network: gives `[batch, output, sample]` for `[batch, sample]`; one output a voice.
-        active_level_db: the train split's mean active level, in dB.
-        sample_rate: in Hz.
-        num_sources: voices in a mixture.
+        network: gives `[batch, output, sample]` for `[batch, sample]`, one output per voice.
+        active_level_db: mean active level of the train split, in dB.
+        sample_rate: sample rate, in Hz.
+        num_sources: number of voices in a mixture.
 
     Raises:
-        ValueError: the network gives another number of voices.
+        ValueError: the network has a different number of outputs.
     """
 
     def __init__(
@@ -244,23 +244,23 @@ class WaveformSeparator(BaseSeparator):
 
     def estimate(self, waveform: Tensor, training: bool | None = None) -> Tensor:
         estimates = ops.cast(self.network(waveform, training=training), "float32")
-        # A network with biases makes something of nothing.
+        # A network with biases gives non-zero output for silence.
         sounding = ops.any(waveform != 0, axis=-1)
         return estimates * ops.cast(sounding, "float32")[:, None, None]
 
     def with_auxiliary(
         self, waveform: Tensor, training: bool | None = None
     ) -> tuple[Tensor, list[Tensor]]:
-        """The voices, and those that a network also gives on its way, for the loss in training.
+        """Returns the voices and the network's auxiliary estimates, for the training loss.
 
         Args:
             waveform: `[batch, sample]`.
-            training: whether dropout and the like are active.
+            training: whether layers such as dropout are in training mode.
 
         Returns:
-            What a call gives, and a list of as many tensors of the same shape and level, which
-            need not add up, as the network's own `with_auxiliary` gives; none if it has no such
-            method.
+            The result of a call, and the list of auxiliary estimates from the network's own
+            `with_auxiliary`: tensors of the same shape and level, which need not add up to the
+            mixture. The list is empty if the network has no such method.
         """
         if not hasattr(self.network, "with_auxiliary"):
             return self(waveform, training=training), []

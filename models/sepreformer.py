@@ -1,7 +1,7 @@
-"""SepReformer: the voices are parted early and rebuilt by one decoder that they share.
+"""SepReformer: splits the features by voice early and reconstructs all voices with one decoder.
 
-U.-H. Shin, S. Lee, T. Kim, H.-M. Park: «Separate and reconstruct: asymmetric encoder-decoder for
-speech separation», NeurIPS 2024. Sizes and widths are those of the authors' configurations.
+U.-H. Shin, S. Lee, T. Kim, H.-M. Park: "Separate and reconstruct: asymmetric encoder-decoder for
+speech separation", NeurIPS 2024. Sizes and widths are those of the authors' configurations.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from models.layers import sepreformer_blocks as blocks
 
 Tensor = Any
 
-# What the sizes differ in. M and L of the paper are not here: they train on larger machines.
+# Settings by size. The paper's M and L are left out: they need larger machines for training.
 SIZES: dict[str, dict[str, int]] = {
     "B": {"channels": 128, "num_stages": 4, "kernel": 16, "stride": 4},
     "S": {"channels": 64, "num_stages": 5, "kernel": 8, "stride": 2},
@@ -26,45 +26,45 @@ SIZES: dict[str, dict[str, int]] = {
 
 @keras.saving.register_keras_serializable("voices_apart")
 class SepReformer(keras.Model):
-    """Frames of the waveform through ever coarser stages, parted by voice, and back as waveforms.
+    """Encodes the waveform, halves the frame rate stage by stage, splits by voice, and decodes.
 
     Each stage alternates attention over the whole length, between means of frames, with long
-    convolutions; in the decoder the voices also attend to each other in each frame. Both halves of
-    the split (of every stage's result and of the coarsest) have the same weights, and so has the
-    decoder for all voices.
+    convolutions. In the decoder the voices also attend to each other in each frame. All splits (of
+    the result of every stage and of the coarsest) share their weights, and all voices share the
+    decoder.
 
-    What the sources leave open was read thus: the waveform gets kernel − stride zeros at both ends,
-    so that every sample lies in equally many frames; frames are filled with zeros after the
-    projection, up to a multiple of 2 ** num_stages; dropout acts on what attention gives, not on
-    its weights; one table of 4,000 relative positions serves all attention.
+    Where the sources leave details open, this implementation pads the waveform with kernel − stride
+    zeros at both ends, so that every sample lies in the same number of frames; zero-pads the frames
+    after the projection to a multiple of 2 ** num_stages; applies dropout to the output of
+    attention, not to its weights; and uses one table of 4,000 relative positions for all attention.
 
     Args:
-        num_outputs: voices to give.
-        size: of `SIZES`: `T`, `S` and `B` are the paper's; `nano` is a small one for processors
-            without much power. Decides each of the following that is not given.
-        channels: of the features, a multiple of `heads`.
-        num_stages: how often time is halved.
-        kernel: samples in a frame, a multiple of `stride`.
-        stride: samples from frame to frame.
-        filters: of the encoder and the decoder of waveforms.
-        heads: of the attention.
-        local_kernel: frames that the long convolutions see.
-        encoder_repeats: pairs of a global and a local block in a stage before the split.
-        decoder_repeats: and behind it.
-        dropout: share of values that is dropped in training.
-        auxiliary: have heads for `with_auxiliary`, one a stage, which training alone uses; the
-            literature counts parameters without them.
+        num_outputs: number of voices.
+        size: one of `SIZES`: `T`, `S` and `B` are the paper's; `nano` is a small one for slow
+            processors. It sets those of the following arguments that are not given.
+        channels: number of feature channels, a multiple of `heads`.
+        num_stages: how often the frame rate is halved.
+        kernel: frame length of the encoder, in samples, a multiple of `stride`.
+        stride: hop of the encoder, in samples.
+        filters: number of filters of the waveform encoder and decoder.
+        heads: number of attention heads.
+        local_kernel: kernel size of the long convolutions, in frames.
+        encoder_repeats: pairs of a global and a local block per encoder stage.
+        decoder_repeats: the same per decoder stage.
+        dropout: dropout rate.
+        auxiliary: whether to add the heads for `with_auxiliary`, one per stage. Only training uses
+            them, and the literature does not count their parameters.
 
     Call arguments:
-        waveform: `[batch, sample]`, of any length. Zeros at the end of a row are taken for padding:
-            outside training, how far a batch is padded changes nothing before it.
-        training: whether dropout is active, and batch norm takes the batch's statistics.
+        waveform: `[batch, sample]`, of any length. Trailing zeros of a row are taken for padding:
+            outside training, the amount of padding does not change the output before it.
+        training: whether dropout is active and batch norm uses the statistics of the batch.
 
     Returns:
         float32 `[batch, output, sample]`.
 
     Raises:
-        ValueError: the size is unknown, or `kernel` or `channels` is no such multiple.
+        ValueError: the size is unknown, or `kernel` or `channels` is not the required multiple.
 
     Example:
         voices = SepReformer(num_outputs=2)(np.zeros((1, 32000), "float32"))
@@ -175,18 +175,18 @@ class SepReformer(keras.Model):
     def with_auxiliary(
         self, waveform: Tensor, training: bool | None = None
     ) -> tuple[Tensor, list[Tensor]]:
-        """The voices, and what could be said of them before each stage of the decoder.
+        """Returns the voices, and estimates of them before each stage of the decoder.
 
-        The paper's loss is (1 − a) of the voices' negative SI-SDR, plus a = 0.4 times the mean of
-        what the auxiliary ones have between magnitude spectrograms (512 samples, hop 128).
+        The paper's loss is (1 − a) times the negative SI-SDR of the voices, plus a = 0.4 times the
+        mean loss of the auxiliary estimates on magnitude spectrograms (512 samples, hop 128).
 
         Args:
             waveform: `[batch, sample]`.
-            training: whether dropout is active, and batch norm takes the batch's statistics.
+            training: whether dropout is active and batch norm uses the statistics of the batch.
 
         Returns:
-            The voices, float32 `[batch, output, sample]`, and `num_stages` such tensors, from the
-            coarsest on; none without `auxiliary`.
+            The voices, float32 `[batch, output, sample]`, and `num_stages` such tensors, coarsest
+            first; an empty list without `auxiliary`.
         """
         frames, features, valid = self._encode(waveform)
         *before, last = self._separate(features, valid, training)
@@ -194,15 +194,16 @@ class SepReformer(keras.Model):
         if self.auxiliary:
             layers = zip(before, self.auxiliary_heads, self.auxiliary_decoders, strict=True)
             for i, (x, head, decoder) in enumerate(layers):
-                # Each frame by itself: what is nearest in time may as well be repeated afterwards.
+                # The head acts on single frames, so nearest-neighbour upsampling may follow it.
                 mask = ops.repeat(ops.relu(head(x)), 2 ** (self.num_stages - i), axis=1)
                 others.append(self._waveforms(mask, decoder, valid, frames, waveform, masked=True))
         return self._waveforms(self.head(last), self.decoder, valid, frames, waveform), others
 
     def _encode(self, waveform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of `[batch, sample]` the frames `[batch, frame, filter]`, and filled up the features.
+        """Returns the encoded frames of `[batch, sample]`, the padded features, and `valid`.
 
-        Last comes what counts of the latter, 1 or 0, `[batch, frame]`.
+        Frames are `[batch, frame, filter]`. `valid` is 1 for valid frames of the features, 0 for
+        padding, `[batch, frame]`.
         """
         before = self.kernel - self.stride
         waveform = ops.cast(waveform, "float32")
@@ -219,14 +220,14 @@ class SepReformer(keras.Model):
         return frames, features, ops.pad(valid, [(0, 0), (0, multiple - 1)])[:, :whole]
 
     def _separate(self, features: Tensor, valid: Tensor, training: bool | None) -> list[Tensor]:
-        """The voices' features before each stage of the decoder and after the last."""
+        """Returns the voices' features before each stage of the decoder and after the last."""
         distances = self.positions(features[:, :: 2**self.num_stages])
-        # What counts of each level of the encoder, the last of which is that of the means.
+        # Valid frames at each level of the encoder; the last level has the rate of the means.
         levels = [valid]
         for _ in range(self.num_stages):
             pairs = ops.reshape(levels[-1], (-1, ops.shape(levels[-1])[1] // 2, 2))
             levels.append(ops.max(pairs, axis=-1))
-        # Examples to train on are full but for a few: what padding does to them is not worth it.
+        # Few training examples are padded, so masking the padding is not worth its cost.
         masks: list[Tensor | None] = [None if training else level for level in levels]
         x, skipped = features, []
         for i, stage in enumerate(self.encoder_stages):
@@ -252,7 +253,7 @@ class SepReformer(keras.Model):
         waveform: Tensor,
         masked: bool = False,
     ) -> Tensor:
-        """From `[batch · voice, frame, filter]`, a mask of the mixture's frames if it is one."""
+        """Decodes `[batch · voice, frame, filter]`, with `masked` as a mask for `frames`."""
         num_frames, num_samples = ops.shape(frames)[1], ops.shape(waveform)[1]
         x = ops.cast(x[:, :num_frames], "float32")
         x = ops.reshape(x, (-1, self.num_outputs, num_frames, self.filters))
@@ -283,12 +284,12 @@ class SepReformer(keras.Model):
 
 
 class Halve(keras.layers.Layer):
-    """Half as many frames: a convolution of each channel by itself.
+    """Halves the number of frames by a depthwise convolution with stride 2.
 
     Call arguments:
         inputs: `[row, frame, channel]`, an even number of frames.
-        valid: 1 for frames that count, 0 for padding, `[row, frame]`; all count without it.
-        training: whether the batch norm takes the batch's statistics.
+        valid: 1 for valid frames, 0 for padding, `[row, frame]`; by default all are valid.
+        training: whether batch norm uses the statistics of the batch.
 
     Returns:
         `[row, frame / 2, channel]`.
@@ -315,18 +316,18 @@ class Halve(keras.layers.Layer):
 
 
 class Split(keras.layers.Layer):
-    """Features of the mixture to features of each voice.
+    """Splits the features of the mixture into features of each voice.
 
     Args:
-        channels: of the features.
-        num_voices: voices.
+        channels: number of feature channels.
+        num_voices: number of voices.
 
     Call arguments:
         inputs: `[batch, frame, channel]`.
-        valid: 1 for frames that count, 0 for padding, `[batch, frame]`.
+        valid: 1 for valid frames, 0 for padding, `[batch, frame]`.
 
     Returns:
-        `[batch · voice, frame, channel]`, the voices of a mixture one after the other.
+        `[batch · voice, frame, channel]`; the voices of a mixture are adjacent rows.
     """
 
     def __init__(self, channels: int, num_voices: int, **kwargs: Any) -> None:
@@ -352,11 +353,11 @@ class Split(keras.layers.Layer):
 
 
 class Head(keras.layers.Layer):
-    """Features to as many values a frame as the waveform's decoder has filters.
+    """Maps features to one value per filter of the waveform decoder.
 
     Args:
-        channels: of the features.
-        filters: of the decoder.
+        channels: number of feature channels.
+        filters: number of filters of the decoder.
 
     Call arguments:
         inputs: `[row, frame, channel]`.

@@ -1,7 +1,8 @@
-"""Two small networks about who speaks, in NumPy: an embedding of a speaker, and one or two voices.
+"""Two small speaker networks in NumPy: a speaker embedding, and a detector of overlapping speech.
 
-Both are temporal convolutions over log-power features of 20 ms. `trainer.speaker_embedding` trains
-them; `Networks.load` reads what it wrote. They only judge separated voices and never make sound.
+Both are temporal convolutional networks over log-power features, one frame per 20 ms.
+`trainer.speaker_embedding` trains them and `Networks.load` reads its file. They only rate separated
+voices and never produce sound.
 """
 
 import itertools
@@ -12,22 +13,22 @@ import numpy as np
 
 RATE = 8000
 HOP = 160
-# Harmonics of a low voice are 80 Hz apart, and a bin of 512 samples is 16 Hz.
+# Harmonics of a low voice are 80 Hz apart, and a bin of 512 samples is 16 Hz wide.
 _WINDOW = 512
-_LINEAR_BINS = 64  # Up to 1 kHz bins as they are; above it bands of growing width.
+_LINEAR_BINS = 64  # Single bins up to 1 kHz; above it bands of growing width.
 _NUM_BANDS = 24
 NUM_FEATURES = _LINEAR_BINS - 2 + _NUM_BANDS
-# Of full scale 1; far below what 16 bits hold.
+# Relative to full scale 1; far below the resolution of 16 bits.
 _FLOOR = 1e-10
-# Frames so far below a segment's loudest are no speech, in dB.
+# Frames more than this below the loudest frame of a segment are not speech, in dB.
 SPEECH_RANGE_DB = 25.0
 
 
 def _bands() -> np.ndarray:
-    """Weights `[bin, feature]` of the bins in each feature."""
+    """Returns the weights `[bin, feature]` of the bins in each feature."""
     bins = _WINDOW // 2 + 1
     weights = np.zeros((bins, NUM_FEATURES), np.float32)
-    linear = np.arange(2, _LINEAR_BINS)  # Not what lies below 32 Hz.
+    linear = np.arange(2, _LINEAR_BINS)  # Skips the bins below 32 Hz.
     weights[linear, linear - 2] = 1
     edges = np.geomspace(_LINEAR_BINS, bins, _NUM_BANDS + 1).round().astype(int)
     for band, (first, last) in enumerate(itertools.pairwise(edges)):
@@ -40,7 +41,7 @@ _TAPER = np.hanning(_WINDOW + 1)[:-1].astype(np.float32)
 
 
 def features(signal: np.ndarray) -> np.ndarray:
-    """The log-power of each band every 20 ms.
+    """Returns the log-power of each band every 20 ms.
 
     Args:
         signal: float `[sample]` at `RATE`.
@@ -64,24 +65,25 @@ def features(signal: np.ndarray) -> np.ndarray:
 
 
 def speech_frames(values: np.ndarray) -> np.ndarray:
-    """Which frames of `features` hold speech, bool `[frame]`, by their level alone."""
+    """Returns which frames of `features` contain speech, judged by level, bool `[frame]`."""
     level = levels(values)
     return level >= level.max(initial=-np.inf) - SPEECH_RANGE_DB
 
 
 def levels(values: np.ndarray) -> np.ndarray:
-    """The level of each frame of `features`, `[frame]` in dB."""
+    """Returns the level of each frame of `features`, `[frame]` in dB."""
     return 10 * np.log10(np.power(10, values / 10).sum(axis=-1))
 
 
 def embedding_inputs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the embedding's network takes: features at a level of their own, and who counts.
+    """Returns the inputs of the embedding network: level-normalised features, and weights.
 
     Args:
-        values: `features`, `[frame, feature]`.
+        values: result of `features`, `[frame, feature]`.
 
     Returns:
-        float32 `[frame, feature]`, and float32 `[frame]`, 1 where there is speech.
+        Features, float32 `[frame, feature]`, and weights, float32 `[frame]`, 1 where there is
+        speech.
     """
     weights = speech_frames(values)
     mean = levels(values)[weights].mean() if weights.any() else 0.0
@@ -89,12 +91,12 @@ def embedding_inputs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def overlap_inputs(first: np.ndarray, second: np.ndarray, level: float) -> np.ndarray:
-    """What the network takes that tells one voice from two; the same for voices exchanged.
+    """Returns the inputs of the overlap network; swapping the voices changes nothing.
 
     Args:
-        first: `features` of one of the model's outputs, `[frame, feature]`.
-        second: of the other.
-        level: of speech in the two together, in dB (`levels`).
+        first: `features` of one output of the model, `[frame, feature]`.
+        second: `features` of the other output.
+        level: level of speech in the sum of both, in dB (see `levels`).
 
     Returns:
         float32 `[frame, 2 · feature]`.
@@ -105,7 +107,7 @@ def overlap_inputs(first: np.ndarray, second: np.ndarray, level: float) -> np.nd
 
 
 def _convolve(values: np.ndarray, kernel: np.ndarray, bias: np.ndarray, rate: int) -> np.ndarray:
-    """A dilated convolution with zeros beyond the ends, then ReLU; `[frame, channel]`."""
+    """Dilated convolution with zero padding, then ReLU; returns `[frame, channel]`."""
     size = len(kernel)
     reach = (size - 1) // 2 * rate
     padded = np.pad(values, ((reach, reach), (0, 0)))
@@ -115,7 +117,7 @@ def _convolve(values: np.ndarray, kernel: np.ndarray, bias: np.ndarray, rate: in
     return np.maximum(out, 0)
 
 
-# Of each convolution, by network.
+# Dilation of each convolution, by network.
 DILATIONS = {"embedding": (1, 2, 3), "overlap": (1, 3, 6)}
 
 
@@ -123,17 +125,17 @@ class Networks:
     """The trained networks."""
 
     def __init__(self, weights: dict[str, np.ndarray]) -> None:
-        """Takes arrays by name, as `trainer.speaker_embedding` writes them."""
+        """Takes arrays by name, as written by `trainer.speaker_embedding`."""
         self._weights = {name: value.astype(np.float32) for name, value in weights.items()}
 
     @classmethod
     def load(cls, file: str | os.PathLike[str] | BinaryIO) -> "Networks":
-        """Reads the `.npz` that `trainer.speaker_embedding` wrote."""
+        """Reads the `.npz` file written by `trainer.speaker_embedding`."""
         with np.load(file) as archive:
             return cls({name: archive[name] for name in archive.files})
 
     def vector(self, inputs: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """The embedding as it is trained, of length 1, from `embedding_inputs`."""
+        """Returns the embedding used in training, of unit length, from `embedding_inputs`."""
         hidden = self._convolutions("embedding", inputs)
         weights = (weights / max(float(weights.sum()), 1.0))[:, np.newaxis]
         mean = (weights * hidden).sum(axis=0)
@@ -143,7 +145,7 @@ class Networks:
         return vector / max(float(np.linalg.norm(vector)), 1e-9)
 
     def embed(self, values: np.ndarray) -> np.ndarray:
-        """Who speaks: a point; those of 2 s of one speaker lie about 1 apart along each axis.
+        """Returns a speaker embedding; two of one speaker from 2 s differ by about 1 per axis.
 
         Args:
             values: `features` of a segment, `[frame, feature]`.
@@ -155,11 +157,11 @@ class Networks:
 
     @property
     def spread(self) -> np.ndarray:
-        """The variance of different speakers' points along each axis, `[dimension]`."""
+        """Variance between speakers along each axis of the embedding, `[dimension]`."""
         return self._weights["embedding/spread"]
 
     def overlap(self, inputs: np.ndarray) -> np.ndarray:
-        """The probability that two voices speak, float32 `[frame]`, from `overlap_inputs`."""
+        """Returns the probability of two voices, float32 `[frame]`, from `overlap_inputs`."""
         hidden = self._convolutions("overlap", inputs)
         logits = hidden @ self._weights["overlap/dense"][:, 0] + self._weights["overlap/bias"][0]
         return 1 / (1 + np.exp(-logits))

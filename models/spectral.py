@@ -1,11 +1,11 @@
-"""The spectrogram of `pipeline.features` in `keras.ops`, differentiable, on any backend.
+"""The spectrogram of `pipeline.features` in `keras.ops`: differentiable, on any backend.
 
-Complex numbers are pairs of float32 tensors (real, imaginary). Lengths may be unknown until a
-graph runs. Everything is float32 whatever the layers around it use: log-magnitudes and sums of
-squares lose too much in half precision.
+Complex numbers are pairs of float32 tensors (real, imaginary). Lengths may be unknown until the
+graph runs. Everything is float32 whatever the precision of the surrounding layers: log-magnitudes
+and sums of squares lose too much in half precision.
 
-Runtimes that a model is exported to lack one operation or another; `transform` has the spectrogram
-written without them, to the same values up to rounding.
+Some export runtimes lack FFT operations. `transform` selects equivalent ones, with the same results
+up to rounding.
 """
 
 import contextlib
@@ -20,21 +20,21 @@ from pipeline import schema
 
 Tensor = Any
 
-# What the sum of squared windows is held above.
+# Lower bound of the sum of squared windows in the inverse STFT.
 WEIGHT_FLOOR = 1e-10
 
-# How Fourier transforms are written: see `transform`.
+# Implementations of the Fourier transform: see `transform`.
 _BOTH, FORWARD, PRODUCTS = "both", "forward", "products"
 _kind = contextvars.ContextVar("kind", default=_BOTH)
 
 
 @contextlib.contextmanager
 def transform(kind: str) -> Iterator[None]:
-    """Has Fourier transforms in what is computed, or traced to a graph, within it written so.
+    """Selects how Fourier transforms are computed, or traced to a graph, inside the context.
 
     Args:
-        kind: `FORWARD`, with no operation but the transform of real numbers, of which the inverse
-            is made by symmetry; or `PRODUCTS`, with products of matrices alone.
+        kind: `FORWARD` uses only the forward transform of real signals, from which the inverse is
+            derived by symmetry; `PRODUCTS` uses only matrix products.
     """
     token = _kind.set(kind)
     try:
@@ -44,26 +44,26 @@ def transform(kind: str) -> Iterator[None]:
 
 
 def window(frame_length: int = schema.FRAME_LENGTH) -> np.ndarray:
-    """The periodic Hann window, float64 `[sample]`."""
+    """Returns the periodic Hann window, float64 `[sample]`."""
     return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(frame_length) / frame_length)
 
 
 def stft(
     waveform: Tensor, frame_length: int = schema.FRAME_LENGTH, hop: int = schema.HOP
 ) -> tuple[Tensor, Tensor]:
-    """The spectrogram; by default the dataset's, as the record stores it.
+    """Computes the STFT; by default with the dataset's settings, as in the record.
 
     Args:
         waveform: `[..., sample]`.
-        frame_length: samples of a frame, even.
-        hop: samples from frame to frame.
+        frame_length: frame length in samples, even.
+        hop: hop in samples.
 
     Returns:
         Real and imaginary part, float32 `[..., frame, bin]`, `ceil(sample / hop) + 1` frames.
     """
     waveform = ops.cast(waveform, "float32")
     half, weights = frame_length // 2, window(frame_length)
-    # These widths give the right number of frames for every length, so that it need not be known.
+    # This padding gives the right number of frames for every length, so the length may be unknown.
     widths = [(0, 0)] * (len(waveform.shape) - 1) + [(half, half + hop - 1)]
     if _kind.get() != _BOTH:
         frames = _frames(ops.pad(waveform, widths), frame_length, hop)
@@ -85,14 +85,14 @@ def inverse_stft(
     frame_length: int = schema.FRAME_LENGTH,
     hop: int = schema.HOP,
 ) -> Tensor:
-    """The signal whose spectrogram this is, by least squares (Griffin and Lim 1984).
+    """Computes the inverse STFT by least squares (Griffin and Lim 1984).
 
     Args:
         real: real part, `[..., frame, bin]`.
-        imaginary: imaginary part, likewise.
-        num_samples: length of the signal; the frames must be those of that length.
-        frame_length: samples of a frame, a multiple of `hop` and at least twice as many.
-        hop: samples from frame to frame.
+        imaginary: imaginary part, of the same shape.
+        num_samples: length of the signal; the number of frames must match it.
+        frame_length: frame length in samples, a multiple of `hop` and at least twice `hop`.
+        hop: hop in samples.
 
     Returns:
         float32 `[..., sample]`.
@@ -100,13 +100,13 @@ def inverse_stft(
     half = frame_length // 2
     frames, squares = inverse_frames(real, imaginary, frame_length)
     weight = overlap_add(ops.ones_like(real[..., :1]) * squares, hop)
-    # The weight nears zero only within the padding, which is cut off.
+    # The weight is near zero only within the padding, which is cut off.
     signal = overlap_add(frames, hop) / ops.maximum(weight, WEIGHT_FLOOR)
     return signal[..., half : half + num_samples]
 
 
 def forward_frames(frames: Tensor) -> tuple[Tensor, Tensor]:
-    """The spectra of frames that have been cut out, as `stft` has them.
+    """Returns the spectra of frames that are already cut out, scaled as in `stft`.
 
     Args:
         frames: `[..., frame, sample]`.
@@ -122,16 +122,16 @@ def forward_frames(frames: Tensor) -> tuple[Tensor, Tensor]:
 def inverse_frames(
     real: Tensor, imaginary: Tensor, frame_length: int = schema.FRAME_LENGTH
 ) -> tuple[Tensor, Tensor]:
-    """What `inverse_stft` adds up.
+    """Returns the frames that `inverse_stft` adds up, and their weights.
 
     Args:
         real: real part, `[..., frame, bin]`.
-        imaginary: imaginary part, likewise.
-        frame_length: samples of a frame.
+        imaginary: imaginary part, of the same shape.
+        frame_length: frame length in samples.
 
     Returns:
-        Frames, float32 `[..., frame, sample]`, and the weight that each has, `[sample]`: the
-        signal is the sum of the frames by the sum of the weights (at least `WEIGHT_FLOOR`).
+        Frames, float32 `[..., frame, sample]`, and the weight of each sample, `[sample]`. The
+        signal is the sum of the frames divided by the sum of the weights (at least `WEIGHT_FLOOR`).
     """
     real, imaginary = ops.cast(real, "float32"), ops.cast(imaginary, "float32")
     weights = window(frame_length)
@@ -141,11 +141,11 @@ def inverse_frames(
 
 
 def overlap_add(frames: Tensor, hop: int) -> Tensor:
-    """The sum of frames, each laid `hop` samples after the one before.
+    """Adds up overlapping frames, each shifted by `hop` samples from the one before.
 
     Args:
-        frames: `[..., frame, sample]`, of a multiple of `hop` samples each.
-        hop: samples from frame to frame.
+        frames: `[..., frame, sample]`; the frame length is a multiple of `hop`.
+        hop: hop in samples.
 
     Returns:
         `[..., (frame - 1) · hop + sample]`.
@@ -158,7 +158,7 @@ def overlap_add(frames: Tensor, hop: int) -> Tensor:
         raise ValueError(f"frames of {frames.shape[-1]} samples are no multiple of {hop}")
     leading = [(0, 0)] * (len(frames.shape) - 2)
     total = 0
-    # Block j of frame t lies at hop t + j.
+    # Block j of frame t is at position t + j, in hops.
     for j in range(num_blocks):
         block = frames[..., j * hop : (j + 1) * hop]
         total = total + ops.pad(block, [*leading, (j, num_blocks - 1 - j), (0, 0)])
@@ -167,7 +167,7 @@ def overlap_add(frames: Tensor, hop: int) -> Tensor:
 
 
 def _frames(padded: Tensor, frame_length: int, hop: int) -> Tensor:
-    """`[..., sample]` to `[..., frame, frame_length]`; what is less than a frame is left over."""
+    """Splits `[..., sample]` into `[..., frame, frame_length]`; an incomplete frame is dropped."""
     num_blocks, rest = divmod(frame_length, hop)
     if rest:
         raise ValueError(f"frames of {frame_length} samples are no multiple of {hop}")
@@ -175,12 +175,12 @@ def _frames(padded: Tensor, frame_length: int, hop: int) -> Tensor:
     count = shape[-1] // hop
     blocks = ops.reshape(padded[..., : count * hop], (*shape[:-1], count, hop))
     frames = count - num_blocks + 1
-    # Block j of frame t is t + j.
+    # Block j of frame t is block t + j of the signal.
     return ops.concatenate([blocks[..., j : j + frames, :] for j in range(num_blocks)], axis=-1)
 
 
 def _rfft(frames: Tensor) -> tuple[Tensor, Tensor]:
-    """`[..., sample]` to real and imaginary part, `[..., bin]`."""
+    """Maps `[..., sample]` to real and imaginary part, `[..., bin]`."""
     if _kind.get() != PRODUCTS:
         return ops.rfft(frames)
     length = frames.shape[-1]
@@ -192,25 +192,25 @@ def _rfft(frames: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _irfft(real: Tensor, imaginary: Tensor, length: int) -> Tensor:
-    """`[..., bin]` to `[..., sample]`."""
+    """Maps real and imaginary part, `[..., bin]`, to `[..., sample]`."""
     if _kind.get() == _BOTH:
         return ops.irfft((real, imaginary), length)
-    # The first and last bin of real signals are real, and the inverse takes them for that.
+    # The first and last bin of a real signal are real; the inverse ignores their imaginary parts.
     inner = np.ones(length // 2 + 1, np.float32)
     inner[[0, -1]] = 0
-    # The transform of Hartley is its own inverse, but for the factor.
+    # The Hartley transform is its own inverse up to a factor.
     spectrum = _rfft(_hartley(real, imaginary * inner))
     return _hartley(*spectrum) / length
 
 
 def _hartley(real: Tensor, imaginary: Tensor) -> Tensor:
-    """Real part less imaginary of all bins, of which half is given: `[..., 2 · (bin - 1)]`."""
+    """Real minus imaginary part of all bins, from the first half: `[..., 2 · (bin - 1)]`."""
     mirrored = ops.flip((real + imaginary)[..., 1:-1], axis=-1)
     return ops.concatenate([real - imaginary, mirrored], axis=-1)
 
 
 def magnitude(real: Tensor, imaginary: Tensor) -> Tensor:
-    """`max(|X|, 1e-7)`, whose gradient is zero, not infinite, where the magnitude is."""
+    """`max(|X|, 1e-7)`; the gradient is zero, not infinite, where the magnitude is zero."""
     power = ops.square(real) + ops.square(imaginary)
     return ops.sqrt(ops.maximum(power, schema.MAGNITUDE_FLOOR**2))
 
@@ -222,7 +222,7 @@ def log_magnitude(real: Tensor, imaginary: Tensor) -> Tensor:
 
 
 def active_level_db(waveform: Tensor) -> Tensor:
-    """The level of the parts that hold speech; `pipeline.features.active_level_db` defines it.
+    """Active level of speech, as defined by `pipeline.features.active_level_db`.
 
     Args:
         waveform: `[batch, sample]`, at least one sample.
@@ -232,7 +232,7 @@ def active_level_db(waveform: Tensor) -> Tensor:
     """
     waveform = ops.cast(waveform, "float32")
     energy = ops.sum(ops.square(_blocks(waveform)), axis=-1)
-    # The same for the whole batch: a constant that XLA would otherwise work out for every row.
+    # The same for the whole batch: a constant that XLA would otherwise compute for every row.
     lengths = ops.sum(_blocks(ops.ones_like(waveform[:1])), axis=-1)
     power = energy / lengths
     loudest = ops.max(power, axis=-1, keepdims=True)
@@ -242,7 +242,7 @@ def active_level_db(waveform: Tensor) -> Tensor:
 
 
 def _blocks(waveform: Tensor) -> Tensor:
-    """`[batch, sample]` to `[batch, block, 256]`, the last one filled with zeros."""
+    """Splits `[batch, sample]` into `[batch, block, 256]`; the last block is padded with zeros."""
     length = schema.FRAME_LENGTH
     num_samples = ops.shape(waveform)[-1]
     whole = (num_samples + length - 1) // length * length

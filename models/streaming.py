@@ -1,18 +1,18 @@
-"""Separators that hear a stream: block by block, with what they have to remember as a state.
+"""Separators for streams: they process block by block and carry their memory as a state.
 
-A network can do so if it hears the past alone and says how to go on. Its class then has
+A network supports streaming if it is causal and implements `step`. Its class then has
 
-- `causal`: whether it does, as it was made;
-- `initial_state(batch)`: tensors of zeros by name: all that it has to remember;
-- `step`: what a call does, for what comes next. A network of masks is handed
-  `(inputs, state, valid)` with a multiple of `frames_per_step` (1 where the class has none) frames
-  `[batch, frame, bin]`, of which those where `valid` (`[frame]`) is 0 are none of the signal's and
-  leave no trace in the state; it gives `(masks, state)`. A network of waveforms is handed
-  `(waveform, state)` with a multiple of its `hop` samples, and gives `(voices, state)`, as many
-  samples, `delay` behind what it was handed. The state that is handed in may hold more.
+- `causal`: whether this instance is causal;
+- `initial_state(batch)`: the whole state, tensors of zeros by name;
+- `step`: the same as a call, for the next block. A network that gives masks takes
+  `(inputs, state, valid)` and gives `(masks, state)`. Inputs are `[batch, frame, bin]` with a
+  multiple of `frames_per_step` frames (1 if the class has no such attribute). Frames where `valid`
+  (`[frame]`) is 0 are not part of the signal and do not change the state. A network that gives
+  waveforms takes `(waveform, state)`, a multiple of `hop` samples, and gives `(voices, state)`, as
+  many samples, `delay` samples behind the input. The state passed in may hold further tensors.
 
-`wrap` makes a separator of it that gives the same samples as the whole separator's call does, at a
-gain that is fixed: the level of what is still to come cannot be known.
+`wrap` makes a streaming separator from it. It gives the same samples as a call of the whole
+separator at a fixed gain: the level of the rest of the stream cannot be known.
 """
 
 from typing import Any
@@ -28,14 +28,14 @@ State = dict[str, Any]
 
 
 class NotCausalError(ValueError):
-    """The network hears what comes later, or does not say how to go on."""
+    """The network is not causal, or has no `step`."""
 
 
 def wrap(whole: Any) -> "StreamingSeparator":
-    """The streaming separator that fits one of `models.separator`.
+    """Returns the streaming version of a separator from `models.separator`.
 
     Raises:
-        NotCausalError: its network cannot follow a stream.
+        NotCausalError: its network does not support streaming.
     """
     network = whole.network
     if not getattr(network, "causal", False) or not hasattr(network, "step"):
@@ -46,25 +46,25 @@ def wrap(whole: Any) -> "StreamingSeparator":
 
 
 class StreamingSeparator:
-    """What is alike for all networks: steps of a stream, of whole hops of samples.
+    """Common part of all streaming separators: steps of whole hops of samples.
 
     Attributes:
-        separator: whose samples this gives.
-        hop: in samples: `step` takes multiples of it.
-        delay: in samples, by which what comes out lags behind what goes in.
+        separator: the separator whose samples this gives.
+        hop: hop in samples; `step` takes multiples of it.
+        delay: delay of the output relative to the input, in samples.
     """
 
     def __init__(self, whole: Any, hop: int, delay: int) -> None:
-        """Subclasses know hop and delay."""
+        """Takes hop and delay from the subclass."""
         self.separator = whole
         self.hop = hop
         self.delay = delay
 
     def initial_state(self, batch: int = 1) -> State:
-        """The state before the first sample: zeros, by name."""
+        """Returns the state before the first sample: zeros, by name."""
         return {
             **self.separator.network.initial_state(batch),
-            # Samples that came, and those of them that are the signal's.
+            # Samples received so far, and how many of them belong to the signal.
             "fed": ops.zeros((), "int64"),
             "heard": ops.zeros((), "int64"),
             "recent": ops.zeros((batch, self.delay)),
@@ -73,19 +73,20 @@ class StreamingSeparator:
     def step(
         self, waveform: Tensor, length: Tensor, gain_db: Tensor, state: State
     ) -> tuple[Tensor, State]:
-        """The next samples.
+        """Processes the next samples.
 
         Args:
             waveform: float32 `[batch, k · hop]`, full scale 1.
-            length: int32, how many of its samples are the signal's. Only where that ends are they
-                fewer: then zeros follow, until all `delay` samples that are owed have come out.
-            gain_db: float32, what the mixture is changed by before the network sees it; the same
-                in all steps of a stream.
-            state: of the step before, or `initial_state`.
+            length: int32, number of samples that belong to the signal. It is less than the whole
+                only from the end of the signal on: zeros follow until the last `delay` samples of
+                output have come out.
+            gain_db: float32, gain applied to the mixture before the network, in dB; the same in all
+                steps of a stream.
+            state: state from the step before, or `initial_state`.
 
         Returns:
             Float32 `[batch, source, k · hop]`: the voices, `delay` samples behind the waveform, so
-            that the first of all are zeros; and the new state.
+            the first `delay` samples of a stream are zeros; and the new state.
         """
         gain = 10 ** (gain_db / 20)
         heard = ops.concatenate([state["recent"], waveform], axis=1)
@@ -101,29 +102,29 @@ class StreamingSeparator:
     def _estimate(
         self, heard: Tensor, length: Tensor, gain: Tensor, state: State
     ) -> tuple[Tensor, State]:
-        """The voices at the network's level, and the part of the state that is not `step`'s own.
+        """Returns the voices at the network's level, and the network's part of the state.
 
-        `heard` holds `delay` samples more than those that came, before them.
+        `heard` holds the `delay` samples before the new ones, then the new ones.
         """
         raise NotImplementedError
 
 
 class SpectralStream(StreamingSeparator):
-    """For networks that give masks.
+    """Streaming separator for networks that give masks.
 
-    Frame t of the spectrogram spans the samples from hop · t − 128 on, 256 of them, so that the
-    frames of one step are known a hop and a half frame after the step's first sample.
+    Frame t of the spectrogram spans 256 samples from sample hop · t − 128 on. The frames of a step
+    are therefore complete one hop and half a frame after the first sample of the step.
     """
 
     def __init__(self, whole: separator.Separator) -> None:
-        """Hop and delay follow from the network's `frames_per_step`."""
+        """Derives hop and delay from the network's `frames_per_step`."""
         self.frames_per_step = getattr(whole.network, "frames_per_step", 1)
         hop = self.frames_per_step * schema.HOP
         super().__init__(whole, hop, hop + schema.FRAME_LENGTH // 2)
 
     def initial_state(self, batch: int = 1) -> State:
-        """As all have, and what the frames so far add to the samples after them."""
-        # One row more than voices: the sum of the windows' squares.
+        """Returns the common state, and the overlap of the frames so far with later samples."""
+        # One row more than voices, for the sum of the squared windows.
         shape = (batch, self.separator.num_sources + 1, schema.FRAME_LENGTH - schema.HOP)
         return {**super().initial_state(batch), "overlap": ops.zeros(shape)}
 
@@ -138,8 +139,8 @@ class SpectralStream(StreamingSeparator):
         frames = ops.concatenate([hops[:, i : i + num_frames] for i in parts], axis=-1)
         real, imaginary = spectral.forward_frames(frames * gain)
 
-        # The middle of each frame, in samples from the signal's first, and which of them the whole
-        # signal's spectrogram has: those before are none, those after are filled up with zeros.
+        # Centre of each frame, in samples from the start of the signal. Frames centred before the
+        # start do not exist in the whole signal's STFT; those after its end are filled with zeros.
         middle = state["fed"] - self.hop + hop * ops.arange(num_frames, dtype="int64")
         begun = ops.cast(middle >= 0, "float32")
         ended = ops.cast(middle >= state["heard"] + length + hop, "float32")
@@ -156,10 +157,10 @@ class SpectralStream(StreamingSeparator):
 
 
 class WaveformStream(StreamingSeparator):
-    """For networks that give waveforms, and make nothing of silence."""
+    """Streaming separator for networks that give waveforms and map silence to silence."""
 
     def __init__(self, whole: separator.WaveformSeparator) -> None:
-        """Hop and delay are the network's."""
+        """Takes hop and delay from the network."""
         super().__init__(whole, whole.network.hop, whole.network.delay)
 
     def _estimate(
@@ -170,36 +171,36 @@ class WaveformStream(StreamingSeparator):
 
 
 def last(x: Tensor, count: int) -> Tensor:
-    """The last `count` frames of `[batch, frame, channel]`, of which there are as many at least."""
+    """Returns the last `count` frames of `[batch, frame, channel]`; there are at least `count`."""
     return x[:, ops.shape(x)[1] - count :]
 
 
 def dilated(x: Tensor, kernel: Tensor, dilation: int) -> Tensor:
-    """The convolution of each channel over a context and what follows it.
+    """Dilated depthwise convolution over a context and the frames that follow it.
 
     Args:
         x: `[batch, (tap − 1) · dilation + frame, channel]`.
         kernel: `[tap, channel]`.
-        dilation: frames from tap to tap.
+        dilation: distance between taps, in frames.
 
     Returns:
         `[batch, frame, channel]`.
     """
     taps = kernel.shape[0]
     frames = ops.shape(x)[1] - (taps - 1) * dilation
-    # A sum of few products: of few frames, a convolution's preparations cost more than itself.
+    # A sum of few products: for few frames, the set-up of a convolution costs more than the work.
     return sum(kernel[k] * x[:, k * dilation : k * dilation + frames] for k in range(taps))
 
 
 def continue_sum(total: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
-    """A sum of overlapping frames, with what frames before add to its beginning.
+    """Adds the overlap of earlier frames to an overlap-add result.
 
     Args:
-        total: `[..., sample]` of `spectral.overlap_add`.
-        rest: `[..., overlap]`, what was left by the frames before.
+        total: result of `spectral.overlap_add`, `[..., sample]`.
+        rest: overlap left by the frames before, `[..., overlap]`.
 
     Returns:
-        The samples to which no later frame adds, and the new rest.
+        The samples that no later frame overlaps, and the new rest.
     """
     overlap, samples = rest.shape[-1], ops.shape(total)[-1]
     widths = [(0, 0)] * (len(rest.shape) - 1) + [(0, samples - overlap)]

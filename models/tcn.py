@@ -1,9 +1,9 @@
-"""A temporal convolutional network over the frames of a spectrogram, which gives masks.
+"""A temporal convolutional network (TCN) over the frames of a spectrogram, which gives masks.
 
-Y. Luo, N. Mesgarani: «Conv-TasNet», IEEE/ACM Transactions on Audio, Speech, and Language Processing
-27(8), 2019, have the blocks; J. Heitkaemper et al.: «Demystifying TasNet: a dissecting approach»,
-ICASSP 2020, put a spectrogram in the place of the learnt encoder. With longer frames there are
-far fewer of them: it is by far the cheapest of the networks that separate well.
+The blocks follow Y. Luo, N. Mesgarani: "Conv-TasNet", IEEE/ACM Transactions on Audio, Speech, and
+Language Processing 27(8), 2019. Using a spectrogram instead of a learned encoder follows
+J. Heitkaemper et al.: "Demystifying TasNet: a dissecting approach", ICASSP 2020. Longer frames mean
+far fewer frames: this is by far the cheapest of the networks that separate well.
 """
 
 from typing import Any
@@ -23,17 +23,17 @@ class TemporalConvolution(keras.Model):
     """Residual blocks of dilated convolutions over the frames, then a mask for each output.
 
     Args:
-        num_outputs: masks to give.
+        num_outputs: number of masks.
         width: channels between the blocks.
         units: channels within a block.
-        kernel: frames that a block's convolution sees.
-        num_layers: blocks in a repetition; the dilation doubles from each to the next.
-        repeats: repetitions.
-        stack: neighbouring frames that are taken together as one step: half the steps with 2.
-        dropout: share of each block's output channels that is dropped in training.
+        kernel: kernel size of a block's convolution, in steps.
+        num_layers: blocks in a repetition; the dilation doubles from block to block.
+        repeats: number of repetitions.
+        stack: number of neighbouring frames stacked into one step; 2 halves the number of steps.
+        dropout: dropout rate.
         head: activation of the masks, `sigmoid`, `linear`, `relu` or `softmax` (over the outputs).
-        causal: hear the past alone (with `stack`, to the end of the step).
-        num_bins: bins of the spectrogram.
+        causal: use only past frames (with `stack`, frames up to the end of the step).
+        num_bins: number of bins of the spectrogram.
 
     Call arguments:
         inputs: normalised log-magnitudes, `[batch, frame, bin]`.
@@ -85,7 +85,7 @@ class TemporalConvolution(keras.Model):
             for i in range(num_layers)
         ]
         self.norm = keras.layers.LayerNormalization(dtype="float32", name="norm")
-        # Its activation comes when the steps are frames again: softmax is over the outputs.
+        # The activation follows once steps are frames again: softmax is over the outputs.
         self.mask_head = heads.MaskHead(num_outputs * stack, num_bins, "linear", dtype=policy)
 
     def build(self, input_shape: Any) -> None:
@@ -98,7 +98,7 @@ class TemporalConvolution(keras.Model):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         batch, frames = ops.shape(inputs)[:2]
-        # What fills the last step is cut off again.
+        # The padding of the last step is cut off at the end.
         padded = ops.pad(inputs, [(0, 0), (0, self.stack - 1), (0, 0)])
         steps = (frames + self.stack - 1) // self.stack
         padded = padded[:, : steps * self.stack]
@@ -109,21 +109,21 @@ class TemporalConvolution(keras.Model):
         return self._masks(x)[:, :, :frames]
 
     def parts(self) -> dict[str, keras.layers.Layer]:
-        """Its layers, by names that networks of other sizes have in common.
+        """Returns the layers, by names that networks of different sizes share.
 
-        A block that is new gives back what it gets, so that a network with more blocks that has
-        the weights of one with fewer does what that does.
+        A new block is an identity at first. A larger network with the weights of a smaller one
+        therefore gives the same results as the smaller one.
         """
         blocks = {block.name: block for block in self.blocks}
         return {"entry": self.entry, **blocks, "norm": self.norm, "mask_head": self.mask_head}
 
     @property
     def frames_per_step(self) -> int:
-        """`step` takes multiples of so many frames."""
+        """Number of frames in a step; `step` takes multiples of it."""
         return self.stack
 
     def initial_state(self, batch: int) -> dict[str, Tensor]:
-        """What `step` starts from: zeros, as before the first frame."""
+        """Returns the state before the first frame: zeros."""
         shapes = ((batch, block.reach, self.units) for block in self.blocks)
         return {
             f"context_{i}": ops.zeros(shape, self.compute_dtype) for i, shape in enumerate(shapes)
@@ -132,9 +132,9 @@ class TemporalConvolution(keras.Model):
     def step(
         self, inputs: Tensor, state: dict[str, Tensor], valid: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The masks of the next frames of a stream, if the network is causal, and the new state.
+        """Returns the masks of the next frames of a stream and the new state, if causal.
 
-        See `models.streaming`. A step leaves no trace unless all of its frames are valid.
+        See `models.streaming`. A step changes the state only if all of its frames are valid.
         """
         batch, frames = ops.shape(inputs)[:2]
         steps = frames // self.stack
@@ -147,7 +147,7 @@ class TemporalConvolution(keras.Model):
         return self._masks(x), new
 
     def _masks(self, x: Tensor) -> Tensor:
-        """`[batch, step, width]` to `[batch, output, frame, bin]`."""
+        """Maps `[batch, step, width]` to masks `[batch, output, frame, bin]`."""
         batch, steps = ops.shape(x)[:2]
         x = self.mask_head(ops.cast(self.norm(x), self.compute_dtype))
         # [batch, output · stack, step, bin] to [batch, output, frame, bin].
@@ -164,18 +164,18 @@ class TemporalConvolution(keras.Model):
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
-# The class keeps its name, after which the weights in files are named.
+# The serialised name stays as it is: the weights in saved files are named after it.
 @keras.saving.register_keras_serializable("voices_apart", "TemporalConvolutionBlock")
 class Block(fused_convolution.FusedBlock):
-    """Normalisation, a wider layer, a dilated convolution of each channel, and back; added.
+    """Residual block: normalisation, wider dense layer, dilated depthwise convolution, and back.
 
     Args:
         width: channels of input and output.
         units: channels within.
-        kernel: steps that the convolution sees.
-        dilation: their distance.
-        dropout: share of output channels that is dropped in training.
-        causal: see the past alone.
+        kernel: kernel size of the convolution, in steps.
+        dilation: dilation of the convolution.
+        dropout: dropout rate of the output channels.
+        causal: use only past steps.
 
     Call arguments:
         inputs: `[batch, step, width]`.
@@ -194,7 +194,7 @@ class Block(fused_convolution.FusedBlock):
         causal: bool = False,
         **kwargs: Any,
     ) -> None:
-        # The fast way takes weights in float32.
+        # The fused implementation takes weights in float32.
         super().__init__(**{"autocast": False, **kwargs})
         self.width = width
         self.units = units
@@ -230,7 +230,7 @@ class Block(fused_convolution.FusedBlock):
         x = ops.cast(self.norm(ops.cast(inputs, "float32")), self.compute_dtype)
         x = self.widen(x)
         if self.causal:
-            # This layer does not know the padding that others call "causal".
+            # DepthwiseConv1D has no "causal" padding.
             x = ops.pad(x, [(0, 0), ((self.kernel - 1) * self.dilation, 0), (0, 0)])
         x = self.narrow(self.convolve(x))
         return inputs + self.drop(x, training=training)
@@ -249,16 +249,16 @@ class Block(fused_convolution.FusedBlock):
 
     @property
     def reach(self) -> int:
-        """Steps beside the present one that the convolution spans."""
+        """Number of steps beside the current one that the convolution spans."""
         return (self.kernel - 1) * self.dilation
 
     def step(self, inputs: Tensor, context: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """The next steps of a stream, if the block is causal.
+        """Processes the next steps of a stream, if the block is causal.
 
         Args:
             inputs: `[batch, step, width]`.
-            context: what the convolution has heard last, `[batch, reach, units]`.
-            valid: 0 for steps that leave no trace, else 1, float32 `[step]`.
+            context: last steps seen by the convolution, `[batch, reach, units]`.
+            valid: 1 for valid steps, 0 for steps that do not change the state, float32 `[step]`.
 
         Returns:
             The same shape as the inputs, and the new context.

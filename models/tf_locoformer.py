@@ -1,8 +1,8 @@
-"""TF-Locoformer: attention and gated convolutions along frequency and along time, in turn.
+"""TF-Locoformer: alternating attention and gated convolutions along frequency and time.
 
-K. Saijo, G. Wichern, F. G. Germain, Z. Pan, J. Le Roux: «TF-Locoformer: transformer with local
-modeling by convolution for speech separation and enhancement», IWAENC 2024. N. Shazeer: «GLU
-variants improve transformer», 2020 (the gate).
+K. Saijo, G. Wichern, F. G. Germain, Z. Pan, J. Le Roux: "TF-Locoformer: transformer with local
+modeling by convolution for speech separation and enhancement", IWAENC 2024. N. Shazeer: "GLU
+variants improve transformer", 2020 (the gate).
 """
 
 from typing import Any
@@ -16,51 +16,51 @@ from models.layers import attention, normalisation
 
 Tensor = Any
 
-# What the sizes differ in.
+# Settings by size.
 SIZES: dict[str, dict[str, int]] = {
     "M": {"channels": 128, "num_blocks": 6, "hidden": 384, "attention_channels": 128},
     "S": {"channels": 96, "num_blocks": 4, "hidden": 256, "attention_channels": 128},
     "tiny": {"channels": 48, "num_blocks": 3, "hidden": 128, "attention_channels": 64},
     "nano": {"channels": 24, "num_blocks": 2, "hidden": 64, "attention_channels": 32},
 }
-# The least variance of a mixture that is brought to one.
+# Lower bound of the mixture's variance when it is normalised to one.
 _SILENCE = 1e-20
 
 
 @keras.saving.register_keras_serializable("voices_apart")
 class TFLocoformer(keras.Model):
-    """The mixture's spectrogram to the voices' spectrograms, without masks.
+    """Maps the mixture's spectrogram directly to the voices' spectrograms, without masks.
 
-    What the sources leave open was read thus: feed-forward layers are added whole, not halved; the
-    root mean square of a group is that of its channels plus epsilon under the root; rotary angles
-    have base 10,000; the spectrogram is scaled so that noise of variance one has bins of variance
-    one. The attention of size `tiny`, which the paper does not have, is 64 channels wide.
+    Where the sources leave details open, this implementation adds feed-forward layers with factor 1
+    instead of 1/2; computes the RMS of a group over its channels, with epsilon under the root; uses
+    base 10,000 for rotary angles; and scales the spectrogram so that noise of variance one has bins
+    of variance one. The size `tiny`, which the paper does not have, uses 64 attention channels.
 
     Args:
-        num_outputs: voices to give.
-        size: of `SIZES`: `S` and `M` are the paper's; `tiny` and `nano` are small ones for
-            processors without much power. Decides each of the following that is not given.
-        channels: of the features, a multiple of `groups`.
-        num_blocks: pairs of a path along frequency and one along time.
+        num_outputs: number of voices.
+        size: one of `SIZES`: `S` and `M` are the paper's; `tiny` and `nano` are small ones for slow
+            processors. It sets those of the following arguments that are not given.
+        channels: number of feature channels, a multiple of `groups`.
+        num_blocks: number of pairs of a frequency path and a time path.
         hidden: channels within the feed-forward layers.
-        attention_channels: of all heads together, a multiple of twice `heads`.
-        heads: of the attention.
-        conv_kernel: bins or frames that a feed-forward layer's convolution sees.
-        groups: of channels that are normalised together.
-        frame_length: of the spectrogram, in samples.
-        hop: of the spectrogram, in samples.
-        dropout: share of values that is dropped in training, after attention and in feed-forward.
+        attention_channels: number of channels of all heads together, a multiple of twice `heads`.
+        heads: number of attention heads.
+        conv_kernel: kernel size of the feed-forward layers' convolutions, in bins or frames.
+        groups: number of groups of channels that are normalised together.
+        frame_length: frame length of the STFT, in samples.
+        hop: hop of the STFT, in samples.
+        dropout: dropout rate after attention and in the feed-forward layers.
 
     Call arguments:
-        waveform: `[batch, sample]`, of any length. Zeros at the end of a row are taken for padding:
-            outside training, how far a batch is padded changes nothing before it.
+        waveform: `[batch, sample]`, of any length. Trailing zeros of a row are taken for padding:
+            outside training, the amount of padding does not change the output before it.
         training: whether dropout is active.
 
     Returns:
         float32 `[batch, output, sample]`.
 
     Raises:
-        ValueError: the size is unknown, or a width is no such multiple.
+        ValueError: the size is unknown, or a width is not the required multiple.
 
     Example:
         voices = TFLocoformer(num_outputs=2)(np.zeros((1, 32000), "float32"))
@@ -110,7 +110,7 @@ class TFLocoformer(keras.Model):
         if self.attention_channels % (2 * heads):
             raise ValueError(f"{self.attention_channels} is no multiple of twice {heads} heads")
 
-        # First and last layer work on the spectrogram itself, whose precision is the result's.
+        # These layers act on the spectrogram itself; their precision limits that of the result.
         self.enter = keras.layers.Conv2D(self.channels, 3, padding="same", dtype="float32")
         self.norm = normalisation.GlobalLayerNorm(dtype="float32")
         self.along_frequency = [self._new_path() for _ in range(self.num_blocks)]
@@ -142,7 +142,7 @@ class TFLocoformer(keras.Model):
     def call(self, waveform: Tensor, training: bool | None = None) -> Tensor:
         waveform = ops.cast(waveform, "float32")
         length = normalisation.sounding_samples(waveform)
-        # Speech has no constant part. Below the floor the gradient is zero, not infinite.
+        # Mean square: speech has no DC offset. Below the floor the gradient is zero, not infinite.
         power = ops.sum(ops.square(waveform), axis=-1, keepdims=True)
         power = power / ops.cast(ops.maximum(length, 1), "float32")
         deviation = ops.sqrt(ops.maximum(power, _SILENCE))
@@ -154,7 +154,7 @@ class TFLocoformer(keras.Model):
         numbers = ops.arange(ops.shape(x)[1], dtype="int32")
         valid = ops.cast(numbers * self.hop < length + self.hop, "float32")
         x = ops.cast(self.norm(x, valid), self.compute_dtype)
-        # Examples to train on are full but for a few: what padding does to them is not worth it.
+        # Few training examples are padded, so masking the padding is not worth its cost.
         mask = None if training else ops.repeat(valid, ops.shape(x)[2], axis=0)
         for frequency, time in zip(self.along_frequency, self.along_time, strict=True):
             x = _along_last(frequency, x, training)
@@ -194,24 +194,24 @@ class TFLocoformer(keras.Model):
 def _along_last(
     path: "Path", x: Tensor, training: bool | None, valid: Tensor | None = None
 ) -> Tensor:
-    """A path along the second last axis of `[batch, row, position, channel]`."""
+    """Applies a path along the second last axis of `[batch, row, position, channel]`."""
     shape = ops.shape(x)
     x = path(ops.reshape(x, (-1, *shape[2:])), valid, training=training)
     return ops.reshape(x, shape)
 
 
 class RMSGroupNorm(keras.layers.Layer):
-    """Each group of channels over its root mean square, times a gain a channel; in float32.
+    """Divides each group of channels by its RMS, then applies a gain per channel; in float32.
 
     Args:
-        groups: how many.
-        epsilon: what is added to the mean square.
+        groups: number of groups.
+        epsilon: constant added to the mean square.
 
     Call arguments:
-        inputs: `[..., channel]`, a multiple of `groups`.
+        inputs: `[..., channel]`; the number of channels is a multiple of `groups`.
 
     Returns:
-        float32, of the same shape.
+        float32, the same shape.
     """
 
     def __init__(self, groups: int, epsilon: float = 1e-5, **kwargs: Any) -> None:
@@ -233,23 +233,23 @@ class RMSGroupNorm(keras.layers.Layer):
 class ConvFeedForward(keras.layers.Layer):
     """Norm, a convolution into a gated hidden layer, and a transposed convolution back.
 
-    Both convolutions are matrix products over neighbouring positions side by side: the fastest way
-    with so few channels, and the same on every backend.
+    Both convolutions are matrix products over neighbouring positions laid side by side. This is the
+    fastest way for so few channels, and the same on every backend.
 
     Args:
-        channels: of the features.
+        channels: number of feature channels.
         hidden: channels of the hidden layer, after the gate.
-        kernel: positions that the convolutions see.
-        groups: of channels that are normalised together.
-        dropout: share of values that is dropped in training.
+        kernel: kernel size of the convolutions, in positions.
+        groups: number of groups of channels that are normalised together.
+        dropout: dropout rate.
 
     Call arguments:
         inputs: `[row, position, channel]`.
-        valid: 1 for positions that count, 0 for padding, `[row, position]`; all without it.
+        valid: 1 for valid positions, 0 for padding, `[row, position]`; by default all are valid.
         training: whether dropout is active.
 
     Returns:
-        Of the same shape; not added to the inputs yet.
+        The same shape as `inputs`, before the residual addition.
     """
 
     def __init__(
@@ -277,11 +277,11 @@ class ConvFeedForward(keras.layers.Layer):
         more = self.kernel - 1
         x = ops.cast(normalisation.without_padding(self.norm(inputs), valid), self.compute_dtype)
         x = ops.pad(x, [(0, 0), (more, more), (0, 0)])
-        # Position p of the padded input, and the `more` after it.
+        # Position p of the padded input and the `more` positions after it.
         near = [x[:, k : k - more or None] for k in range(self.kernel)]
         value, gate = ops.split(self.expand(ops.concatenate(near, axis=-1)), 2, axis=-1)
         x = self.reduce(self.drop(value * ops.silu(gate), training=training))
-        # What each position gives to those before and after it; those outside are left out.
+        # Contributions of each position to its neighbours; those beyond the ends are dropped.
         parts = ops.split(x, self.kernel, axis=-1)
         found = sum(part[:, more - k : -k or None] for k, part in enumerate(parts))
         return self.drop(found + ops.cast(self.bias, x.dtype), training=training)
@@ -291,19 +291,19 @@ class RotaryAttention(keras.layers.Layer):
     """Norm, then multi-head attention with rotary positions, without biases.
 
     Args:
-        channels: of the features.
-        attention_channels: of all heads together.
-        heads: how many.
-        groups: of channels that are normalised together.
-        dropout: share of values that is dropped in training.
+        channels: number of feature channels.
+        attention_channels: number of channels of all heads together.
+        heads: number of attention heads.
+        groups: number of groups of channels that are normalised together.
+        dropout: dropout rate.
 
     Call arguments:
         inputs: `[row, position, channel]`.
-        valid: 1 for positions that count, 0 for padding, `[row, position]`; all without it.
+        valid: 1 for valid positions, 0 for padding, `[row, position]`; by default all are valid.
         training: whether dropout is active.
 
     Returns:
-        Of the same shape; not added to the inputs yet.
+        The same shape as `inputs`, before the residual addition.
     """
 
     def __init__(
@@ -345,24 +345,24 @@ class RotaryAttention(keras.layers.Layer):
 
 
 class Path(keras.layers.Layer):
-    """Feed-forward, attention, feed-forward, each added to what it was given.
+    """Feed-forward, attention and feed-forward layer, each with a residual connection.
 
     Args:
-        channels: of the features.
-        hidden: channels of the feed-forward layers' hidden layer.
-        attention_channels: of all heads together.
-        heads: of the attention.
-        kernel: positions that the convolutions see.
-        groups: of channels that are normalised together.
-        dropout: share of values that is dropped in training.
+        channels: number of feature channels.
+        hidden: channels of the hidden layer in the feed-forward layers.
+        attention_channels: number of channels of all heads together.
+        heads: number of attention heads.
+        kernel: kernel size of the convolutions, in positions.
+        groups: number of groups of channels that are normalised together.
+        dropout: dropout rate.
 
     Call arguments:
         inputs: `[row, position, channel]`.
-        valid: 1 for positions that count, 0 for padding, `[row, position]`; all without it.
+        valid: 1 for valid positions, 0 for padding, `[row, position]`; by default all are valid.
         training: whether dropout is active.
 
     Returns:
-        Of the same shape.
+        The same shape as `inputs`.
     """
 
     def __init__(

@@ -1,24 +1,24 @@
-"""How sound above a separator's band is shared between its voices: by what they do below it.
+"""Shares the sound above a separator's band between its voices, by their levels below it.
 
-For each frame of 8 ms and each voice the levels of ten bands are weighed: where a voice is strong
-near the top of the model's band and weak at the bottom, what sounds above is likely its own (a
-fricative), and where it is strong at the bottom, rather not (a vowel). The weights are those of a
-logistic regression, made by `trainer.upper_band`.
+Ten band levels of each voice are weighted for each frame of 8 ms. If a voice is strong near the top
+of the model's band and weak at the bottom, the sound above is probably its own (a fricative); if it
+is strong at the bottom, probably not (a vowel). The weights come from a logistic regression, fitted
+by `trainer.upper_band`.
 """
 
 import numpy as np
 
 from pipeline import features, schema
 
-# In Hz, of a model at 8,000 Hz; they grow with the model's rate.
+# Band edges in Hz for a model at 8,000 Hz; they scale with the model's sample rate.
 _EDGES = (60, 300, 600, 1000, 1500, 2000, 2500, 3000, 3400, 3700, 3950)
 NUM_BANDS = len(_EDGES) - 1
-# Frames whose power is averaged: 8, 72 and 328 ms.
+# Number of frames over which power is averaged: 8, 72 and 328 ms.
 SPANS = (1, 9, 41)
 NUM_WEIGHTS = NUM_BANDS * len(SPANS)
 _FLOOR = 1e-12
 
-# `[span, band]` for a difference of 10 dB: with what comes later, and with what came before alone.
+# `[span, band]` per difference of 10 dB: `WEIGHTS` with future frames, `CAUSAL_WEIGHTS` without.
 WEIGHTS = np.array(
     (
         (-0.29, -0.23, 0.15, -0.13, 0.02, -0.06, 0.27, 0.38, 0.12, 0.36),
@@ -36,10 +36,10 @@ CAUSAL_WEIGHTS = np.array(
 
 
 def band_powers(voices: np.ndarray) -> np.ndarray:
-    """The power of each voice in each band.
+    """Returns the power of each voice in each band.
 
     Args:
-        voices: float32 `[source, sample]` at the model's rate.
+        voices: float32 `[source, sample]` at the model's sample rate.
 
     Returns:
         float64 `[source, frame, band]`; frame k is centred on sample 64·k.
@@ -48,7 +48,7 @@ def band_powers(voices: np.ndarray) -> np.ndarray:
 
 
 def in_bands(spectrograms: np.ndarray) -> np.ndarray:
-    """The power in each band, `[source, frame, band]`, of spectrograms `[source, frame, bin]`."""
+    """Returns the power in each band, `[source, frame, band]`, from `[source, frame, bin]`."""
     power = np.square(np.abs(spectrograms), dtype=np.float64)
     bins = np.array(_EDGES) / schema.DEFAULT_SAMPLE_RATE * schema.FRAME_LENGTH
     edges = np.ceil(bins).astype(int)
@@ -57,11 +57,11 @@ def in_bands(spectrograms: np.ndarray) -> np.ndarray:
 
 
 def inputs(powers: np.ndarray, causal: bool = False) -> np.ndarray:
-    """What is weighed: levels over spans of time, in 10 dB.
+    """Returns the inputs of the regression: levels averaged over the spans, in units of 10 dB.
 
     Args:
-        powers: of `band_powers`, `[source, frame, band]`.
-        causal: each span ends with its frame, and does not lie around it.
+        powers: result of `band_powers`, `[source, frame, band]`.
+        causal: whether each span ends at its frame instead of being centred on it.
 
     Returns:
         float64 `[source, frame, span · band]`.
@@ -79,14 +79,14 @@ def inputs(powers: np.ndarray, causal: bool = False) -> np.ndarray:
 
 
 def shares(powers: np.ndarray, causal: bool = False) -> np.ndarray:
-    """Each voice's share of what lies above the model's band.
+    """Returns each voice's share of the sound above the model's band.
 
     Args:
-        powers: of `band_powers`, `[source, frame, band]`.
+        powers: result of `band_powers`, `[source, frame, band]`.
         causal: as in `inputs`.
 
     Returns:
-        float64 `[source, frame]`, 0 to 1; they add up to 1 over the voices.
+        float64 `[source, frame]`, 0 to 1; the shares sum to 1 over the voices.
     """
     weights = CAUSAL_WEIGHTS if causal else WEIGHTS
     scores = inputs(powers, causal) @ weights.ravel()

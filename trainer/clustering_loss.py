@@ -1,7 +1,7 @@
 """The loss of deep clustering: bins of one voice belong together, those of two apart.
 
-J. R. Hershey, Z. Chen, J. Le Roux, S. Watanabe: «Deep clustering: discriminative embeddings for
-segmentation and separation», ICASSP 2016.
+J. R. Hershey, Z. Chen, J. Le Roux, S. Watanabe: "Deep clustering: discriminative embeddings for
+segmentation and separation", ICASSP 2016.
 """
 
 from typing import Any

@@ -101,11 +101,11 @@ def negative_si_sdr(estimates: Tensor, sources: Tensor, valid: Tensor) -> tuple[
     """Negative SI-SDR in dB under the best permutation, which fades out at 30 dB.
 
     A voice that is silent over the window has no SI-SDR. Its loss is the energy of its estimate
-    over that of all voices together, in dB, with a floor at -30 dB (Wisdom et al.: «What's all the
-    FUSS about free universal sound separation data?», ICASSP 2021). The permutation is the best
+    over that of all voices together, in dB, with a floor at -30 dB (Wisdom et al.: "What's all the
+    FUSS about free universal sound separation data?", ICASSP 2021). The permutation is the best
     for the sum of both kinds.
 
-    Y. Luo, N. Mesgarani: «Conv-TasNet», IEEE/ACM Transactions on Audio, Speech, and Language
+    Y. Luo, N. Mesgarani: "Conv-TasNet", IEEE/ACM Transactions on Audio, Speech, and Language
     Processing 27(8), 2019; the clamp is Zeghidour's and Grangier's (Wavesplit, 2021). Both signals
     are made zero-mean.
 
@@ -130,8 +130,8 @@ def negative_si_sdr(estimates: Tensor, sources: Tensor, valid: Tensor) -> tuple[
 def negative_snr(estimates: Tensor, sources: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Negative signal-to-noise ratio in dB under the best permutation, with a threshold at 30 dB.
 
-    It asks for the level too. S. Wisdom et al.: «Unsupervised sound separation using mixture
-    invariant training», NeurIPS 2020 (their thresholded SNR). Silent voices, arguments and returns
+    It asks for the level too. S. Wisdom et al.: "Unsupervised sound separation using mixture
+    invariant training", NeurIPS 2020 (their thresholded SNR). Silent voices, arguments and returns
     are those of `negative_si_sdr`.
     """
     valid = ops.cast(valid, "float32")[:, None]

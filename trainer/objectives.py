@@ -19,9 +19,9 @@ from trainer import clustering_loss, losses
 Tensor = Any
 
 LOSSES = ("mask", "sisdr", "snr", "clustering")
-# Chimera++ (Wang, Le Roux, Hershey: «Alternative objective functions for deep clustering», 2018).
+# Chimera++ (Wang, Le Roux, Hershey: "Alternative objective functions for deep clustering", 2018).
 _CLUSTERING_SHARE = 0.975
-# U.-H. Shin et al.: «Separate and reconstruct» (SepReformer), NeurIPS 2024.
+# U.-H. Shin et al.: "Separate and reconstruct" (SepReformer), NeurIPS 2024.
 _AUXILIARY_SHARE = 0.4
 
 

@@ -1,4 +1,4 @@
-"""Layers that several networks share, in `keras.ops`.
+"""Layers shared by several networks, in `keras.ops`.
 
-Imports `pipeline.ideal_masks` and `pipeline.io`; no network.
+Imports `pipeline.ideal_masks` and `pipeline.io`, but no network.
 """

@@ -1,8 +1,8 @@
-"""Attention between positions: long inputs in blocks of queries, and what tells positions apart.
+"""Attention, computed in blocks of queries for long inputs, with relative or rotary positions.
 
-A. Vaswani et al.: «Attention is all you need», NeurIPS 2017; P. Shaw, J. Uszkoreit, A. Vaswani:
-«Self-attention with relative position representations», NAACL 2018; J. Su et al.: «RoFormer:
-enhanced transformer with rotary position embedding», Neurocomputing 568, 2024.
+A. Vaswani et al.: "Attention is all you need", NeurIPS 2017; P. Shaw, J. Uszkoreit, A. Vaswani:
+"Self-attention with relative position representations", NAACL 2018; J. Su et al.: "RoFormer:
+enhanced transformer with rotary position embedding", Neurocomputing 568, 2024.
 """
 
 from typing import Any
@@ -13,11 +13,11 @@ from keras import ops
 
 Tensor = Any
 
-# Up to so many positions all scores are held at once; so do training steps, of any length.
+# Up to this many positions, and in training at any length, all scores are in memory at once.
 WHOLE = 1024
-# Queries in a block, where there are more positions or nobody knows how many.
+# Queries per block if there are more positions or their number is unknown.
 BLOCK = 64
-# Added to a score, it leaves nothing of the weight.
+# Added to a score, it reduces the softmax weight to zero.
 _NEVER = -1e9
 
 
@@ -29,19 +29,19 @@ def attend(
     valid: Tensor | None = None,
     training: bool | None = None,
 ) -> Tensor:
-    """Scaled dot-product attention of each row's positions to all positions of that row.
+    """Scaled dot-product attention within each row, from all positions to all positions.
 
-    The softmax is in float32. Outside training, memory grows with the number of positions, not with
-    its square: queries come in blocks.
+    The softmax is in float32. Outside training, queries are processed in blocks, so memory grows
+    linearly with the number of positions, not quadratically.
 
     Args:
         query: `[row, position, head, channel]`.
-        key: likewise.
-        value: likewise.
-        distances: for relative positions, what is added to the keys at each distance between query
-            and key, `[2 · position - 1, channel]`, `RelativePositions`' result.
-        valid: 1 for positions to attend to, 0 for padding, `[row, position]`; not in training.
-        training: whether gradients are wanted, so that everything must be kept anyway.
+        key: the same shape as `query`.
+        value: the same shape as `query`.
+        distances: result of `RelativePositions`, `[2 · position - 1, channel]`: vectors added to
+            the keys, by the distance between query and key.
+        valid: 1 for positions to attend to, 0 for padding, `[row, position]`; ignored in training.
+        training: whether gradients are needed, so that all scores must be kept.
 
     Returns:
         `[row, position, head, channel]`.
@@ -56,7 +56,7 @@ def attend(
             bias = _by_key(ops.einsum("rqhc,dc->rhqd", query, near), ops.shape(key)[1])
         return ops.dot_product_attention(query, key, value, bias=bias, scale=1.0)
     rows, num_positions, heads, channels = ops.shape(query)
-    # In the order of axes that the products want.
+    # Bring the axes into the order of the matrix products.
     query, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, value))
     key = ops.transpose(key, (0, 2, 3, 1))
     if valid is not None:
@@ -69,7 +69,7 @@ def attend(
     query = ops.pad(query, [(0, 0), (0, 0), (0, BLOCK - 1), (0, 0)])[:, :, : num_blocks * BLOCK]
     blocks = ops.reshape(query, (rows, heads, num_blocks, BLOCK, channels))
     if distances is not None:
-        # The filled queries at the end are farther from the first key than any real one.
+        # The padded queries at the end are farther from the first key than any real query.
         distances = ops.pad(distances, [(BLOCK - 1, 1), (0, 0)])
 
     def one_block(part: tuple[Tensor, Tensor]) -> Tensor:
@@ -89,13 +89,13 @@ def attend(
 def _of_block(
     query: Tensor, key: Tensor, value: Tensor, near: Tensor | None, valid: Tensor | None
 ) -> Tensor:
-    """Attention of some scaled queries to all keys.
+    """Attention from some scaled queries to all keys.
 
     Args:
         query: `[row, head, query, channel]`.
         key: `[row, head, channel, key]`.
         value: `[row, head, key, channel]`.
-        near: vectors of falling distances from that of the last query to the first key on, and one
+        near: vectors in order of falling distance, from the last query to the first key on, and one
             more, `[query + key, channel]`.
         valid: float32 `[row, 1, 1, key]`.
 
@@ -108,18 +108,18 @@ def _of_block(
     scores = ops.cast(scores, "float32")
     if valid is not None:
         scores = scores + _NEVER * (1 - valid)
-    # Not `ops.softmax`, which warns of a single key.
+    # Not `ops.softmax`, which warns if there is a single key.
     weights = ops.exp(scores - ops.max(scores, axis=-1, keepdims=True))
     weights = weights / ops.sum(weights, axis=-1, keepdims=True)
     return ops.matmul(ops.cast(weights, value.dtype), value)
 
 
 def _by_key(by_distance: Tensor, num_keys: Any) -> Tensor:
-    """`[row, head, query, query + key]` by falling distance to `[row, head, query, key]`.
+    """Reorders `[row, head, query, query + key]` by distance to `[row, head, query, key]`.
 
-    Query i finds key j in column j - i + query - 1; the last column is there for its place alone.
-    In one long line of all rows, what each row of the result wants starts one place earlier than in
-    the row before: cut into rows that are one shorter, it stands one below the other.
+    The score of query i and key j is in column j - i + query - 1; the last column is unused. In the
+    flattened array, each row of the result starts one place earlier relative to its row of the
+    input. Reshaping it to rows that are one shorter therefore aligns the rows.
     """
     rows, heads, queries, width = ops.shape(by_distance)
     line = ops.reshape(by_distance, (rows, heads, queries * width))
@@ -128,38 +128,38 @@ def _by_key(by_distance: Tensor, num_keys: Any) -> Tensor:
 
 
 def attend_among_few(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """The same for a handful of members, of which there are very many groups.
+    """Attention among few members, for many groups.
 
-    Matrix products of two by two are the slowest way; these are sums of products of whole tensors.
+    Small matrix products (such as 2 × 2) are slow; this uses sums of elementwise products.
 
     Args:
-        query: `[group, member, position, head, channel]`; members of one group at one position
-            attend to each other.
-        key: likewise.
-        value: likewise.
+        query: `[group, member, position, head, channel]`; the members of a group attend to each
+            other at the same position.
+        key: the same shape as `query`.
+        value: the same shape as `query`.
 
     Returns:
         `[group, member, position, head, channel]`.
     """
     scores = ops.sum(ops.expand_dims(query, 2) * ops.expand_dims(key, 1), axis=-1)
     scores = ops.cast(scores, "float32") * float(query.shape[-1]) ** -0.5
-    # Without the channels' axis: oneDNN's softmax takes at most five dimensions.
+    # Without the channel axis: oneDNN's softmax takes at most five dimensions.
     weights = ops.cast(ops.softmax(scores, axis=2), value.dtype)[..., None]
     return ops.sum(weights * ops.expand_dims(value, 1), axis=2)
 
 
 def rotate(inputs: Tensor, base: float = 10000.0) -> Tensor:
-    """Rotary positions: pairs of channels turned by angles that grow with the position.
+    """Rotary positions: rotates pairs of channels by angles that grow with the position.
 
-    Products of a query and a key so turned depend on the distance between them alone. Channel c is
-    paired with c + channel / 2, and turns by position · base ** (-2c / channel).
+    The product of a rotated query and key depends only on the distance between them. Channel c is
+    paired with c + channel / 2, and the angle is position · base ** (-2c / channel).
 
     Args:
-        inputs: queries or keys, `[row, position, head, channel]`, of even width.
-        base: of the angles.
+        inputs: queries or keys, `[row, position, head, channel]`, with an even number of channels.
+        base: base of the angles.
 
     Returns:
-        Of the same shape and dtype.
+        Tensor of the same shape and dtype.
     """
     half = inputs.shape[-1] // 2
     speeds = ops.convert_to_tensor(base ** (-np.arange(half) / half), "float32")
@@ -173,17 +173,17 @@ def rotate(inputs: Tensor, base: float = 10000.0) -> Tensor:
 
 @keras.saving.register_keras_serializable("voices_apart")
 class RelativePositions(keras.layers.Layer):
-    """A learned vector for each distance between two positions; one for all that are farther.
+    """A learned vector for each distance between two positions, clipped at the farthest.
 
     Args:
-        channels: of each vector.
+        channels: size of each vector.
         farthest: distances from -farthest to farthest - 1 have vectors of their own.
 
     Call arguments:
-        inputs: whose positions are meant, `[row, position, ...]`.
+        inputs: any tensor with the positions on axis 1, `[row, position, ...]`.
 
     Returns:
-        Vectors of the distances position - 1, position - 2, …, 1 - position,
+        Vectors for the distances position - 1, position - 2, …, 1 - position,
         `[2 · position - 1, channel]`.
     """
 

@@ -1,6 +1,6 @@
-"""From embeddings to masks by k-means, in a fixed number of steps, on the device.
+"""From embeddings to masks by k-means, on the device, with a fixed number of iterations.
 
-S. P. Lloyd: «Least squares quantization in PCM», IEEE Transactions on Information Theory 28(2),
+S. P. Lloyd: "Least squares quantization in PCM", IEEE Transactions on Information Theory 28(2),
 1982.
 """
 
@@ -12,18 +12,18 @@ from models.layers import recurrent
 
 Tensor = Any
 
-# Standard deviations of log-magnitudes below the loudest bin: 40 dB where the deviation is 17 dB.
+# In standard deviations below the loudest bin's log-magnitude: 40 dB if the deviation is 17 dB.
 SPAN = 2.3
-# Points on a sphere that belong to two voices are at most a squared distance of 4 apart.
+# Embeddings of two voices on the unit sphere are at most a squared distance of 4 apart.
 HARDNESS = 5.0
 
 
 def heard_bins(inputs: Tensor, span: float) -> Tensor:
-    """The bins that are loud enough to say where the voices are.
+    """Returns the bins that are loud enough to be used for finding the centres.
 
     Args:
         inputs: normalised log-magnitudes, `[batch, frame, bin]`.
-        span: how far below the mixture's loudest bin the softest may be, in the inputs' unit.
+        span: largest level below the mixture's loudest bin, in units of the inputs.
 
     Returns:
         float32 of 0 and 1, `[batch, frame, bin]`; 0 in padding.
@@ -35,24 +35,24 @@ def heard_bins(inputs: Tensor, span: float) -> Tensor:
 
 
 def flatten(x: Tensor) -> Tensor:
-    """The frames' bins in one row: `[batch, frame, bin, ...]` to `[batch, point, ...]`."""
+    """Flattens frames and bins: `[batch, frame, bin, ...]` to `[batch, point, ...]`."""
     return ops.reshape(x, (ops.shape(x)[0], -1, *x.shape[3:]))
 
 
 def find_centres(points: Tensor, weights: Tensor, count: int, iterations: int) -> Tensor:
-    """K-means: means of the points that are nearest to them, without gradient.
+    """Finds centres by k-means, without gradient.
 
-    The start is the same for the same points: the one that is farthest from the mean of all, then
-    again and again the one that is farthest from those chosen.
+    The initial centres are deterministic: first the point farthest from the mean of all points,
+    then repeatedly the point farthest from those chosen.
 
     Args:
         points: `[batch, point, dimension]`.
-        weights: of the points, `[batch, point]`; those of weight zero are not seen.
-        count: centres to find.
-        iterations: of Lloyd's.
+        weights: weights of the points, `[batch, point]`; points of weight zero are ignored.
+        count: number of centres.
+        iterations: number of iterations of Lloyd's algorithm.
 
     Returns:
-        float32 `[batch, centre, dimension]`, finite also where nothing has weight.
+        float32 `[batch, centre, dimension]`, finite even if all weights are zero.
     """
     weights = ops.cast(weights, "float32")
     points = ops.stop_gradient(ops.cast(points, "float32"))
@@ -62,7 +62,7 @@ def find_centres(points: Tensor, weights: Tensor, count: int, iterations: int) -
         members = ops.one_hot(nearest, count, dtype="float32") * weights[..., None]
         sums = ops.matmul(ops.transpose(members, (0, 2, 1)), points)
         totals = ops.sum(members, axis=1)[..., None]
-        # A centre that has lost all its points stays where it is.
+        # A centre without points stays where it is.
         return ops.where(totals > 0, sums / ops.where(totals > 0, totals, 1.0), centres)
 
     return ops.fori_loop(0, iterations, step, _spread(points, weights, count))
@@ -76,16 +76,16 @@ def distances(points: Tensor, centres: Tensor) -> Tensor:
 
 
 def masks(embeddings: Tensor, centres: Tensor, hardness: float) -> Tensor:
-    """What each centre has of each bin.
+    """Returns the share of each centre in each bin.
 
     Args:
         embeddings: `[batch, frame, bin, dimension]`.
         centres: `[batch, centre, dimension]`.
-        hardness: times the squared distance: the greater, the nearer to binary masks
-            (the soft k-means of Isik et al. 2016).
+        hardness: factor of the squared distance; the larger, the closer to binary masks (soft
+            k-means, Isik et al. 2016).
 
     Returns:
-        float32 `[batch, centre, frame, bin]`, adding up to one over the centres.
+        float32 `[batch, centre, frame, bin]`, which sum to one over the centres.
     """
     points = flatten(ops.cast(embeddings, "float32"))
     shares = ops.softmax(-hardness * distances(points, centres), axis=-1)
@@ -96,7 +96,7 @@ def masks(embeddings: Tensor, centres: Tensor, hardness: float) -> Tensor:
 
 
 def _spread(points: Tensor, weights: Tensor, count: int) -> Tensor:
-    """`count` points that are far from each other, `[batch, centre, dimension]`."""
+    """Chooses `count` points that are far from each other, `[batch, centre, dimension]`."""
     seen = weights > 0
     total = ops.sum(weights, axis=1)[:, None, None]
     mean = ops.sum(points * weights[..., None], axis=1, keepdims=True)
@@ -111,9 +111,9 @@ def _spread(points: Tensor, weights: Tensor, count: int) -> Tensor:
 
 
 def _argmax(x: Tensor) -> Tensor:
-    """The first of the largest along the last axis, int32.
+    """Returns the first index of the maximum along the last axis, int32.
 
-    Keras' own tells zeros apart by their bits, for which runtimes of phones have no operation.
+    The argmax of Keras distinguishes zeros by sign bit, an operation that mobile runtimes lack.
     """
     count = ops.shape(x)[-1]
     places = ops.arange(count, dtype="int32")

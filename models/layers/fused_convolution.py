@@ -1,11 +1,11 @@
-"""A block of dilated convolutions of each channel, trained on processors in fewer passes.
+"""A dilated depthwise convolution block, fused for faster training on CPUs.
 
-Layer by layer, a training step of such a block reads and writes its activations dozens of times;
-what is no product of matrices then takes as long as the products. Here all that lies between two
-products is one loop, which XLA makes of it, backwards as well as forwards, in float32 whatever the
-products are computed in. Gain and bias of the normalisation are folded into the product after it.
+Layer by layer, a training step of such a block reads and writes its activations dozens of times, so
+the elementwise operations take as long as the matrix products. Here, XLA compiles everything
+between two matrix products to one loop, forwards and backwards, in float32 whatever the dtype of
+the products. Gain and bias of the normalisation are folded into the product that follows.
 
-It is for TensorFlow alone, and for training: see `FusedBlock`.
+It is for training with TensorFlow only: see `FusedBlock`.
 """
 
 import functools
@@ -16,28 +16,28 @@ import keras
 
 Tensor = Any
 
-# What `keras.layers.LayerNormalization` adds to the variance.
+# The epsilon of `keras.layers.LayerNormalization`.
 EPSILON = 1e-3
 
 
 class FusedBlock(keras.layers.Layer):
-    """A layer that may be trained the fast way.
+    """A layer with a fused implementation for training.
 
     Attributes:
-        fused: whether to take it in training. It is for TensorFlow on a processor without
-            `jit_compile`, which would compile the whole step instead: the trainer knows that, and
-            uses `set_fused`.
+        fused: whether to use it in training. It is for TensorFlow on a CPU without `jit_compile`,
+            which would compile the whole step instead. The trainer switches it on with `set_fused`
+            where this holds.
     """
 
     fused = False
 
     def takes_the_fast_way(self, training: bool | None) -> bool:
-        """Whether a call is to use `convolution`."""
+        """Whether a call uses `convolution`."""
         return bool(self.fused and training and keras.backend.backend() == "tensorflow")
 
 
 def set_fused(model: keras.layers.Layer, fused: bool) -> None:
-    """Switches `fused` of all `FusedBlock` in a model, before it is compiled or traced."""
+    """Sets `fused` of all `FusedBlock` layers in a model, before it is compiled or traced."""
     for layer in model._flatten_layers():
         if isinstance(layer, FusedBlock):
             layer.fused = fused
@@ -52,19 +52,19 @@ def convolution(
     dilation: int,
     causal: bool,
 ) -> Tensor:
-    """Normalisation, a wider layer, a dilated convolution of each channel, and back.
+    """Normalisation, a wider dense layer, a dilated depthwise convolution, and a dense layer back.
 
     Both inner layers have SiLU as activation.
 
     Args:
-        x: `[batch, step, width]`, in what the products are computed in.
+        x: `[batch, step, width]`, in the dtype of the products.
         norm: gain and bias `[width]` of the normalisation over the channels, float32 like all
             weights.
         widen: kernel `[width, unit]` and bias.
         taps: kernel `[tap, unit]` of the convolution and bias.
         narrow: kernel `[unit, width]` and bias.
-        dilation: steps from tap to tap.
-        causal: see the past alone; otherwise as much on either side.
+        dilation: distance between taps, in steps.
+        causal: whether to use only past steps; otherwise as many on either side.
 
     Returns:
         The same shape and type as `x`.
@@ -96,7 +96,7 @@ def _run(
     narrow: Tensor,
     narrow_bias: Tensor,
 ) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
-    """The block and its gradient. `spread`: dilation, and steps before and after that are seen."""
+    """The block and its gradient; `spread` is the dilation, and the steps seen before and after."""
     import tensorflow as tf
 
     loops = _loops()
@@ -139,7 +139,7 @@ def _product(x: Tensor, kernel: Tensor, transpose_b: bool = False) -> Tensor:
 
 
 def _over_steps(x: Tensor, y: Tensor) -> Tensor:
-    """The sum over batch and steps of the outer products, `[channel of x, channel of y]`."""
+    """Sums the outer products over batch and steps, `[channel of x, channel of y]`."""
     import tensorflow as tf
 
     return tf.matmul(_flat(x), _flat(y), transpose_a=True)
@@ -147,13 +147,13 @@ def _over_steps(x: Tensor, y: Tensor) -> Tensor:
 
 @functools.cache
 def _loops() -> dict[str, Callable[..., Any]]:
-    """What lies between the products, each compiled to one or few loops."""
+    """The elementwise parts between the products, each compiled to one or a few loops."""
     import tensorflow as tf
 
     float32 = tf.float32
 
     def sigmoid(x: Tensor) -> Tensor:
-        # XLA has a fast tanh for processors, and no fast logistic function.
+        # XLA has a fast tanh for CPUs, but no fast logistic function.
         return 0.5 + 0.5 * tf.tanh(0.5 * x)
 
     def slope(x: Tensor, s: Tensor) -> Tensor:
@@ -161,7 +161,7 @@ def _loops() -> dict[str, Callable[..., Any]]:
         return s * (1 + x * (1 - s))
 
     def parts(x: Tensor, taps: int, dilation: int, before: int, after: int) -> list[Tensor]:
-        """What each tap hears."""
+        """Returns the inputs of each tap."""
         padded, steps = tf.pad(x, [[0, 0], [before, after], [0, 0]]), tf.shape(x)[1]
         return [padded[:, k * dilation : k * dilation + steps] for k in range(taps)]
 
@@ -191,11 +191,11 @@ def _loops() -> dict[str, Callable[..., Any]]:
         owed: Tensor, wide: Tensor, bias: Tensor, heard: Tensor, taps: Tensor,
         dilation: int, before: int, after: int,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """What `wide` is owed; and of each tap, its bias and `bias`, summed over the batch."""
+        """Returns the gradients of `wide`, and of the taps, their bias and `bias` (batch sums)."""
         count, dtype = taps.shape[0], owed.dtype
         y = tf.cast(heard, float32)
         owed = tf.cast(owed, float32) * slope(y, sigmoid(y))
-        # Backwards, the taps reach to the other side.
+        # In the backward pass the taps extend to the opposite side.
         reached = parts(owed, count, dilation, after, before)[::-1]
         x = tf.cast(wide, float32) + bias
         s = sigmoid(x)

@@ -1,11 +1,11 @@
-"""Keras' LSTM layer in fewer, larger operations for processors.
+"""The LSTM layer of Keras in fewer, larger operations for CPUs.
 
-TensorFlow's `BlockLSTM` runs all frames in one operation. The gradient here works out what each
-gate is owed in a loop over the frames backwards, of one product of matrices each, and all that
-does not hang on the frame after it, the gradients of weights and inputs, in one product for all
-frames at once. `python -m benchmarks.step` measures a step beside that of Keras.
+TensorFlow's `BlockLSTM` runs all frames in one operation. The gradient here computes the gate
+gradients in a loop backwards over the frames, with one matrix product per frame. The gradients of
+weights and inputs do not depend on the next frame, so one product computes them for all frames.
+`python -m benchmarks.step` compares the time of a step with that of Keras.
 
-Runtimes that lack those operations run a loop; `in_blocks` is for one that is slow at it.
+Runtimes that lack these operations run a loop; `in_blocks` is for a runtime whose loops are slow.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from pipeline.io import cores
 
 Tensor = Any
 
-# Sequences in a part of the batch: fewer, and the products become too narrow to be fast.
+# Smallest number of sequences in a part of the batch; with fewer, the products are too narrow.
 _SMALLEST_PART = 16
 # Frames in a block of `in_blocks`.
 _BLOCK = 64
@@ -28,14 +28,14 @@ _blocks = contextvars.ContextVar("blocks", default=False)
 
 
 class LSTM(keras.layers.LSTM):
-    """`keras.layers.LSTM`, the same in weights, settings and results, to rounding.
+    """`keras.layers.LSTM` with the same weights and settings, and equal results up to rounding.
 
     Attributes:
-        fused: whether to take the fast way. It is for TensorFlow in float32 on a processor, whole
-            sequences without a mask, and not for XLA and other runtimes, which do not know the
-            operations: the trainer and `export.saved_model` know that, and use `set_fused`.
-        alone: whether no other layer runs beside it, as a BLSTM's other direction does. Then the
-            fast way takes the batch in parts, which keep the cores busy.
+        fused: whether to use the fused operations. They need TensorFlow in float32 on a CPU, and
+            whole sequences without a mask; XLA and other runtimes lack them. The trainer and
+            `export.saved_model` switch them on with `set_fused` where this holds.
+        alone: whether no other layer runs in parallel, as the two directions of a BLSTM do. If so,
+            the batch is split into parts, which keep all cores busy.
     """
 
     fused = False
@@ -59,7 +59,7 @@ class LSTM(keras.layers.LSTM):
         return _lstm(sequences, weights, bool(training), self.alone)
 
     def _plain(self, initial_state: Any, mask: Tensor | None) -> bool:
-        """Whether the settings are those that TensorFlow's operation has."""
+        """Whether TensorFlow's operation supports the settings."""
         return (
             keras.backend.backend() == "tensorflow"
             and self.compute_dtype == self.variable_dtype == "float32"
@@ -75,14 +75,14 @@ class LSTM(keras.layers.LSTM):
 
 
 def set_fused(model: keras.layers.Layer, fused: bool) -> None:
-    """Switches `LSTM.fused` of all layers in a model, before it is compiled or traced."""
+    """Sets `fused` of all `LSTM` layers in a model, before it is compiled or traced."""
     for layer in _lstms(model):
         layer.fused = fused
 
 
 @contextlib.contextmanager
 def fusing(model: keras.layers.Layer) -> Iterator[None]:
-    """Takes the fast way in what is traced inside; afterwards all layers are as they were."""
+    """Sets `fused` for everything traced inside the context, and restores it afterwards."""
     before = [(layer, layer.fused) for layer in _lstms(model)]
     set_fused(model, True)
     try:
@@ -94,10 +94,10 @@ def fusing(model: keras.layers.Layer) -> Iterator[None]:
 
 @contextlib.contextmanager
 def in_blocks() -> Iterator[None]:
-    """Has what is traced inside run in a loop over blocks of frames, with a loop over a block's.
+    """Traces LSTM layers inside the context as nested loops: over blocks, and over their frames.
 
-    For LiteRT, which copies the list of a loop's outputs in each turn: with one loop that takes the
-    square of the length.
+    This is for LiteRT, which copies the whole list of outputs in every iteration of a loop. With a
+    single loop the time would be quadratic in the number of frames.
     """
     token = _blocks.set(True)
     try:
@@ -111,13 +111,13 @@ def _lstms(model: keras.layers.Layer) -> list[LSTM]:
 
 
 def _lstm_in_blocks(sequences: Tensor, w: Tensor, u: Tensor, b: Tensor) -> Tensor:
-    """`[batch, frame, feature]` to `[batch, frame, unit]`; weights as Keras' cell has them."""
+    """Maps `[batch, frame, feature]` to `[batch, frame, unit]`, with weights in Keras' layout."""
     import tensorflow as tf
 
     batch, frames = tf.shape(sequences)[0], tf.shape(sequences)[1]
     units = u.shape[0]
     blocks = (frames + _BLOCK - 1) // _BLOCK
-    # What fills the last block comes after all that is kept.
+    # The padding of the last block comes after all frames that are kept.
     x = tf.pad(tf.transpose(sequences, [1, 0, 2]), [[0, blocks * _BLOCK - frames], [0, 0], [0, 0]])
     x = tf.reshape(x, [blocks * _BLOCK * batch, sequences.shape[-1]])
     x = tf.reshape(tf.matmul(x, w) + b, [blocks, _BLOCK, batch, 4 * units])
@@ -145,11 +145,11 @@ def _lstm_in_blocks(sequences: Tensor, w: Tensor, u: Tensor, b: Tensor) -> Tenso
 def _lstm(
     sequences: Tensor, weights: tuple[Tensor, ...], with_gradient: bool, alone: bool
 ) -> Tensor:
-    """`[batch, frame, feature]` to `[batch, frame, unit]`; weights as Keras' cell has them."""
+    """Maps `[batch, frame, feature]` to `[batch, frame, unit]`, with weights in Keras' layout."""
     import tensorflow as tf
 
-    # TensorFlow's order of the gates is input, cell, forget, output, and swapping the two in the
-    # middle its own inverse.
+    # TensorFlow's order of the gates is input, cell, forget, output. Swapping the middle two is its
+    # own inverse.
     def swap(weights: Tensor) -> Tensor:
         i, f, c, o = tf.split(weights, 4, axis=-1)
         return tf.concat([i, c, f, o], axis=-1)
@@ -167,10 +167,10 @@ def _lstm(
 
 
 def _parts(x: Tensor) -> list[Tensor]:
-    """The batch of `[frame, batch, feature]` in parts that run side by side.
+    """Splits the batch of `[frame, batch, feature]` into parts that run in parallel.
 
-    In each frame the products are too small for several cores; while one part's wait, another's do
-    not.
+    The product of a single frame is too small for several cores. With several parts, one runs while
+    another waits.
     """
     import tensorflow as tf
 
@@ -186,7 +186,7 @@ def _sizes(whole: int, parts: int) -> list[int]:
 
 
 def _run(x: Tensor, w: Tensor, u: Tensor, b: Tensor) -> tuple[Tensor, Any]:
-    """`[frame, batch, feature]` to `[frame, batch, unit]`, and its gradient; the gates as there."""
+    """LSTM on `[frame, batch, feature]`, and its gradient; the gates are in TensorFlow's order."""
     import tensorflow as tf
 
     frames, batch, units = tf.shape(x)[0], tf.shape(x)[1], u.shape[0]
@@ -222,7 +222,7 @@ def _run(x: Tensor, w: Tensor, u: Tensor, b: Tensor) -> tuple[Tensor, Any]:
             tf.reshape(tf.matmul(gates, w, transpose_b=True), tf.shape(x)),
             tf.matmul(inputs, gates, transpose_a=True),
             tf.matmul(states, gates[batch:], transpose_a=True),
-            # A sum over an axis of rows is slow.
+            # The sum over the rows as a product: `reduce_sum` over this axis is slow.
             tf.matmul(tf.ones([1, frames * batch]), gates)[0],
         )
 

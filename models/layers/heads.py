@@ -1,4 +1,4 @@
-"""What networks end in: hidden features to masks."""
+"""Output layers of networks: hidden features to masks or embeddings."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ Tensor = Any
 
 _PSM = ideal_masks.MASKS["psm"].range
 
-# What each activation can give, within the range of the masks that are stored.
+# Output range of each activation, limited to the range of the stored masks.
 RANGES = {
     "sigmoid": (0.0, 1.0),
     "softmax": (0.0, 1.0),
@@ -22,7 +22,7 @@ ACTIVATIONS = tuple(RANGES)
 
 
 def activate(outputs: Tensor, activation: str) -> Tensor:
-    """Masks `[batch, output, frame, bin]` from what a last layer gives, by one of `ACTIVATIONS`."""
+    """Applies one of `ACTIVATIONS` to the last layer's outputs; `[batch, output, frame, bin]`."""
     if activation == "softmax":
         return ops.softmax(outputs, axis=1)
     return keras.activations.get(activation)(outputs)
@@ -30,13 +30,13 @@ def activate(outputs: Tensor, activation: str) -> Tensor:
 
 @keras.saving.register_keras_serializable("voices_apart")
 class MaskHead(keras.layers.Layer):
-    """One dense layer, cut into one mask for each output.
+    """A dense layer whose output is split into one mask per output.
 
     Args:
-        num_outputs: masks to give.
-        num_bins: bins of each.
+        num_outputs: number of masks.
+        num_bins: number of bins of each mask.
         activation: `sigmoid` (masks in [0, 1]), `linear`, `relu`, or `softmax` over the outputs
-            (masks that add up to one).
+            (masks that sum to one).
 
     Call arguments:
         inputs: features, `[batch, frame, feature]`.
@@ -81,11 +81,11 @@ class MaskHead(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("voices_apart")
 class EmbeddingHead(keras.layers.Layer):
-    """One dense layer, cut into a point on the unit sphere for each bin (Hershey et al. 2016).
+    """A dense layer that gives a point on the unit sphere for each bin (Hershey et al. 2016).
 
     Args:
-        dimension: of the sphere's space.
-        num_bins: bins of the spectrogram.
+        dimension: dimension of the embeddings.
+        num_bins: number of bins of the spectrogram.
 
     Call arguments:
         inputs: features, `[batch, frame, feature]`.
@@ -110,7 +110,7 @@ class EmbeddingHead(keras.layers.Layer):
         x = ops.cast(self.dense(inputs), "float32")
         batch, frames = ops.shape(x)[:2]
         x = ops.reshape(x, (batch, frames, self.num_bins, self.dimension))
-        # No point at all has a direction of its own, and no infinite gradient.
+        # Epsilon keeps the gradient finite for a zero vector, which has no direction.
         return x / ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True) + 1e-12)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Norms over frames and channels together, in float32 and in few passes over the data."""
+"""Norms over frames and channels together, in float32, with few passes over the data."""
 
 import math
 from typing import Any
@@ -12,7 +12,9 @@ _EPSILON = 1e-8
 
 
 def sounding_samples(waveform: Tensor) -> Tensor:
-    """How many samples a row has up to the last that is not zero; what follows is padding.
+    """Returns the number of samples of each row up to its last non-zero sample.
+
+    What follows is padding.
 
     Args:
         waveform: `[batch, sample]`.
@@ -25,15 +27,15 @@ def sounding_samples(waveform: Tensor) -> Tensor:
 
 
 def without_padding(inputs: Tensor, valid: Tensor | None) -> Tensor:
-    """`[row, position, channel]` with zeros where `valid`, `[row, position]`, is zero."""
+    """Sets `[row, position, channel]` to zero where `valid`, `[row, position]`, is zero."""
     return inputs if valid is None else inputs * ops.cast(valid[..., None], inputs.dtype)
 
 
 class _LayerNorm(keras.layers.Layer):
-    """A gain and a bias for each channel, after the norm."""
+    """Common part of the norms: a gain and a bias per channel."""
 
     def __init__(self, **kwargs: Any) -> None:
-        # Under mixed precision Keras would hand in everything in half.
+        # Under mixed precision Keras would cast all inputs to half precision.
         super().__init__(**{"autocast": False, **kwargs})
 
     def build(self, input_shape: Any) -> None:
@@ -43,7 +45,7 @@ class _LayerNorm(keras.layers.Layer):
         self.built = True
 
     def _apply(self, x: Tensor, mean: Tensor, square: Tensor) -> Tensor:
-        """Float32 `x`, whose statistics are given, normalised, in the compute dtype."""
+        """Normalises float32 `x` by the given statistics; returns the compute dtype."""
         deviation = ops.sqrt(ops.maximum(square - ops.square(mean), 0.0) + _EPSILON)
         scale = self.gain / deviation
         return ops.cast(x * scale + (self.bias - mean * scale), self.compute_dtype)
@@ -54,14 +56,14 @@ class _LayerNorm(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("voices_apart")
 class GlobalLayerNorm(_LayerNorm):
-    """Zero mean and unit variance over all frames and channels, then a gain and bias a channel.
+    """Zero mean and unit variance over all frames and channels, then gain and bias per channel.
 
     Call arguments:
         inputs: `[batch, frame, channel]`, or `[batch, frame, bin, channel]`.
-        valid: 1 for frames that count, 0 for padding, float32 `[batch, frame]`.
+        valid: 1 for valid frames, 0 for padding, float32 `[batch, frame]`.
 
     Returns:
-        The same shape, in the compute dtype; padding is made zero.
+        The same shape, in the compute dtype; padding is set to zero.
     """
 
     def call(self, inputs: Tensor, valid: Tensor) -> Tensor:
@@ -70,7 +72,7 @@ class GlobalLayerNorm(_LayerNorm):
         flat = ops.reshape(x, (*ops.shape(x)[:2], math.prod(x.shape[2:])))
         ones = [1] * (len(x.shape) - 1)
         mean, square = (
-            # A product with the ones sums up and leaves the padding out.
+            # A product with `valid` sums over frames and leaves the padding out.
             ops.reshape(ops.sum(ops.matmul(valid[:, None], y), axis=(1, 2)) / count, (-1, *ones))
             for y in (flat, ops.square(flat))
         )
@@ -80,7 +82,7 @@ class GlobalLayerNorm(_LayerNorm):
 
 @keras.saving.register_keras_serializable("voices_apart")
 class CumulativeLayerNorm(_LayerNorm):
-    """The same by each frame and those before it, so that none hears what comes after.
+    """Causal norm: normalises each frame by the statistics of that frame and all before it.
 
     Call arguments:
         inputs: `[batch, frame, channel]`.
@@ -100,16 +102,16 @@ class CumulativeLayerNorm(_LayerNorm):
         return self._apply(x, mean, square)
 
     def step(self, inputs: Tensor, state: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for the next frames of a stream.
+        """Normalises the next frames of a stream.
 
         Args:
             inputs: `[batch, frame, channel]`.
-            state: mean and mean square of all frames before, float32 `[batch, 2]`; at first zeros.
-            frames: how many frames came before, an integer.
+            state: mean and mean square of all frames before, float32 `[batch, 2]`; zeros at first.
+            frames: number of frames before, an integer.
 
         Returns:
-            The inputs normalised, in the compute dtype, and the new state. Means instead of sums:
-            those would lose the digits of what is added to them within hours.
+            The normalised inputs, in the compute dtype, and the new state. The state has means
+            because sums would lose precision within hours.
         """
         x = ops.cast(inputs, "float32")
         count = ops.cast(ops.arange(1, ops.shape(x)[1] + 1, dtype=frames.dtype) + frames, "float32")

@@ -1,4 +1,4 @@
-"""Long short-term memory over the frames, in one direction or both: what several networks share."""
+"""LSTM over the frames, in one direction or both, shared by several networks."""
 
 from typing import Any
 
@@ -9,32 +9,32 @@ from models.layers import fused_lstm
 
 Tensor = Any
 
-# The logarithm of one number may differ in its last bit from bin to bin, as vector units have it.
+# The logarithm of equal values may differ in the last bit between bins, due to vector units.
 _FLAT = 1e-3
 
 
 @keras.saving.register_keras_serializable("voices_apart")
 class Recurrent(keras.layers.Layer):
-    """LSTM layers, one after the other, each followed by dropout.
+    """LSTM layers, each followed by dropout.
 
-    The backward direction starts at the last frame that is not the same in all bins: what follows
-    is padding, or silence of zeros, of which nothing can be learned. How far a batch is padded thus
-    changes nothing before the padding.
+    The backward direction starts at the last frame whose bins are not all equal. What follows is
+    padding or digital silence, from which nothing can be learned. The amount of padding therefore
+    does not change the output before it.
 
     Args:
-        units: of each layer and direction (Hochreiter and Schmidhuber 1997).
-        num_layers: layers.
-        dropout: share of each layer's outputs that is dropped in training.
-        bidirectional: whether each layer also hears the frames from the last to the first (Schuster
-            and Paliwal 1997); the next one is handed both.
+        units: units of each layer and direction (Hochreiter and Schmidhuber 1997).
+        num_layers: number of layers.
+        dropout: dropout rate after each layer.
+        bidirectional: whether each layer also runs over the frames backwards (Schuster and Paliwal
+            1997) and concatenates both results.
 
     Call arguments:
         inputs: `[batch, frame, bin]`.
         training: whether dropout is active.
 
     Returns:
-        `[batch, frame, feature]` in the layer's compute dtype; `units` features, of two directions
-        twice as many.
+        `[batch, frame, feature]` in the layer's compute dtype, with `units` features, or twice as
+        many if bidirectional.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class Recurrent(keras.layers.Layer):
         self.dropout = dropout
         self.bidirectional = bidirectional
         self.forward = [self._lstm(f"forward_{i}") for i in range(num_layers)]
-        # Layers of their own, over turned frames, and not with `go_backwards`: a mask, which would
-        # do the same about the padding, would keep the fast kernels of GPUs away.
+        # Separate layers over reversed frames instead of `go_backwards`: the padding would need a
+        # mask, which disables the fast GPU kernels.
         self.backward = [self._lstm(f"backward_{i}") for i in range(num_layers * bidirectional)]
         self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
 
@@ -65,7 +65,7 @@ class Recurrent(keras.layers.Layer):
 
     @property
     def width(self) -> int:
-        """Features that it gives."""
+        """Number of output features."""
         return self.units * (2 if self.bidirectional else 1)
 
     def build(self, input_shape: Any) -> None:
@@ -88,19 +88,19 @@ class Recurrent(keras.layers.Layer):
         return x
 
     def initial_state(self, batch: int) -> dict[str, Tensor]:
-        """What `step` starts from: zeros, as a call does."""
+        """Returns the state before the first frame: zeros."""
         shape = (batch, self.num_layers, self.units)
         return {name: ops.zeros(shape, self.compute_dtype) for name in ("hidden", "cell")}
 
     def step(
         self, inputs: Tensor, state: dict[str, Tensor], valid: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The next frames of a stream; see `models.streaming`. For one direction only.
+        """Processes the next frames of a stream (`models.streaming`); for one direction only.
 
         Args:
             inputs: `[batch, frame, bin]`.
             state: `hidden` and `cell`, `[batch, layer, unit]`.
-            valid: 0 for frames that leave no trace, else 1, float32 `[frame]`.
+            valid: 1 for valid frames, 0 for frames that do not change the state, float32 `[frame]`.
 
         Returns:
             `[batch, frame, unit]`, and the new state.
@@ -116,7 +116,7 @@ class Recurrent(keras.layers.Layer):
                 return carry, carry
 
             start = (state["hidden"][:, i], state["cell"][:, i])
-            # In one tensor: on TensorFlow, Keras 3.15 fails over several of unknown length.
+            # One tensor: with TensorFlow, Keras 3.15 fails on several of unknown length.
             now = ops.concatenate([x, valid], axis=-1)
             last, (x, _) = ops.scan(advance, start, now)
             hidden.append(last[0])
@@ -140,14 +140,14 @@ class Recurrent(keras.layers.Layer):
 
 
 def flat_frames(inputs: Tensor) -> Tensor:
-    """Frames that are the same in all bins: padding, or zeros. bool `[batch, frame]`."""
+    """Frames whose bins are all equal: padding or digital silence. bool `[batch, frame]`."""
     return ops.max(inputs, axis=-1) - ops.min(inputs, axis=-1) < _FLAT
 
 
 def _turned(inputs: Tensor) -> Tensor:
-    """Where each frame comes from when they are turned around and the padding behind them is not.
+    """Returns frame indices that reverse the frames but leave the padding at the end in place.
 
-    `[batch, frame, bin]` to int32 `[batch, frame]`. Twice, it turns them back.
+    `[batch, frame, bin]` to int32 `[batch, frame]`. Applied twice, they restore the order.
     """
     frames = ops.arange(1, ops.shape(inputs)[1] + 1, dtype="int32")[None]
     sounding = ops.cast(ops.logical_not(flat_frames(inputs)), "int32")
@@ -156,9 +156,9 @@ def _turned(inputs: Tensor) -> Tensor:
 
 
 def _take(x: Tensor, frames: Tensor) -> Tensor:
-    """The frames of `[batch, frame, feature]` in the order of the indices `[batch, frame]`."""
+    """Gathers the frames of `[batch, frame, feature]` by the indices `[batch, frame]`."""
     batch, length = ops.shape(x)[0], ops.shape(x)[1]
-    # Whole rows of one table: `take_along_axis` would look every number up by itself.
+    # Gather whole rows of one table: `take_along_axis` would look up every value separately.
     rows = frames + length * ops.arange(batch, dtype="int32")[:, None]
     taken = ops.take(ops.reshape(x, (batch * length, x.shape[-1])), rows, axis=0)
     return ops.reshape(taken, (batch, length, x.shape[-1]))

@@ -1,8 +1,8 @@
-"""The blocks that SepReformer is built of; `models.sepreformer` says what they come from.
+"""The building blocks of SepReformer; `models.sepreformer` cites the paper.
 
-All take and give features `[row, frame, channel]`, where a row is a mixture or one voice of it, and
-add what they find to what they were given, times a learned factor a channel that starts near zero.
-Norms are in float32 whatever the precision.
+All map features `[row, frame, channel]` to the same shape, where a row is a mixture or one of its
+voices. Each is a residual block with a learned scale per channel that starts near zero. Norms are
+in float32 at any precision.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ _FEED_FORWARD_WIDTH = 6
 
 
 def batch_norm() -> keras.layers.Layer:
-    """Over all rows and frames, with running statistics that follow within some tens of steps."""
+    """Batch norm over all rows and frames; its running statistics adapt within tens of steps."""
     return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype="float32")
 
 
@@ -27,16 +27,16 @@ def _layer_norm() -> keras.layers.Layer:
 
 
 class ChannelScale(keras.layers.Layer):
-    """A factor for each channel, near zero at first (LayerScale: Touvron et al., ICCV 2021).
+    """A learned factor per channel, initially near zero (LayerScale: Touvron et al., ICCV 2021).
 
     Args:
-        initial: all factors before training.
+        initial: initial value of all factors.
 
     Call arguments:
         inputs: `[..., channel]`.
 
     Returns:
-        Of the same shape.
+        The same shape as `inputs`.
     """
 
     def __init__(self, initial: float = 1e-5, **kwargs: Any) -> None:
@@ -55,19 +55,19 @@ class ChannelScale(keras.layers.Layer):
 
 
 class FeedForward(keras.layers.Layer):
-    """Dense layers with a gate, which see the neighbouring frames too.
+    """Feed-forward layer with a gate and a convolution over neighbouring frames.
 
     Args:
-        channels: of the features.
-        dropout: share of values that is dropped in training.
+        channels: number of feature channels.
+        dropout: dropout rate.
 
     Call arguments:
         inputs: `[row, frame, channel]`.
-        valid: 1 for frames that count, 0 for padding, `[row, frame]`; all count without it.
+        valid: 1 for valid frames, 0 for padding, `[row, frame]`; by default all are valid.
         training: whether dropout is active.
 
     Returns:
-        Of the same shape.
+        The same shape as `inputs`.
     """
 
     def __init__(self, channels: int, dropout: float, **kwargs: Any) -> None:
@@ -100,25 +100,25 @@ class FeedForward(keras.layers.Layer):
 
 
 class GlobalBlock(keras.layers.Layer):
-    """Attention over the whole length between means of some frames, then a feed-forward layer.
+    """Attention over the whole length between means of frames, then a feed-forward layer.
 
-    What is found for a mean is added to each of its frames, as far as that frame's gate is open.
+    The result for a mean is added to each of its frames, weighted by a gate per frame.
 
     Args:
-        channels: of the features.
-        heads: of the attention.
-        pooling: frames in each mean.
-        dropout: share of values that is dropped in training.
+        channels: number of feature channels.
+        heads: number of attention heads.
+        pooling: number of frames per mean.
+        dropout: dropout rate.
 
     Call arguments:
-        inputs: `[row, frame, channel]`, frames a multiple of `pooling`.
-        distances: `attention.RelativePositions` of the means.
-        valid: 1 for frames that count, 0 for padding, `[row, frame]`; all count without it.
-        valid_means: likewise for the means, `[row, mean]`.
+        inputs: `[row, frame, channel]`; the number of frames is a multiple of `pooling`.
+        distances: result of `attention.RelativePositions` for the means.
+        valid: 1 for valid frames, 0 for padding, `[row, frame]`; by default all are valid.
+        valid_means: the same for the means, `[row, mean]`.
         training: whether dropout is active.
 
     Returns:
-        Of the same shape as `inputs`.
+        The same shape as `inputs`.
     """
 
     def __init__(
@@ -154,23 +154,22 @@ class GlobalBlock(keras.layers.Layer):
 
 
 class SelfAttention(keras.layers.Layer):
-    """Multi-head attention over frames, or between voices, with the norm before and scale after.
+    """Multi-head attention over frames or between voices, with pre-norm and a final scale.
 
     Args:
-        channels: of the features, a multiple of `heads`.
-        heads: of the attention.
-        dropout: share of values that is dropped in training, of what comes out; the weights of the
-            attention stay whole.
+        channels: number of feature channels, a multiple of `heads`.
+        heads: number of attention heads.
+        dropout: dropout rate of the output; the attention weights have no dropout.
 
     Call arguments:
         inputs: `[row, frame, channel]`; with `voices`, `[row, voice, frame, channel]`.
-        distances: for relative positions of the frames, `[2 · frame - 1, channel / heads]`.
-        valid: 1 for frames to attend to, 0 for padding, `[row, frame]`; all count without it.
-        voices: attend between voices in each frame, not between frames.
+        distances: vectors for relative positions, `[2 · frame - 1, channel / heads]`.
+        valid: 1 for frames to attend to, 0 for padding, `[row, frame]`; by default all are valid.
+        voices: whether to attend between voices in each frame instead of between frames.
         training: whether dropout is active.
 
     Returns:
-        Of the same shape; not added to the inputs yet.
+        The same shape as `inputs`, before the residual addition.
     """
 
     def __init__(self, channels: int, heads: int, dropout: float, **kwargs: Any) -> None:
@@ -208,20 +207,20 @@ class SelfAttention(keras.layers.Layer):
 
 
 class LocalBlock(keras.layers.Layer):
-    """A long convolution of each channel by itself between dense layers, then a feed-forward layer.
+    """A long depthwise convolution between dense layers, then a feed-forward layer.
 
     Args:
-        channels: of the features.
-        kernel: frames that the convolution sees.
-        dropout: share of values that is dropped in training.
+        channels: number of feature channels.
+        kernel: kernel size of the convolution, in frames.
+        dropout: dropout rate.
 
     Call arguments:
         inputs: `[row, frame, channel]`.
-        valid: 1 for frames that count, 0 for padding, `[row, frame]`; all count without it.
-        training: whether dropout is active, and the batch norm takes the batch's statistics.
+        valid: 1 for valid frames, 0 for padding, `[row, frame]`; by default all are valid.
+        training: whether dropout is active and batch norm uses the statistics of the batch.
 
     Returns:
-        Of the same shape.
+        The same shape as `inputs`.
     """
 
     def __init__(self, channels: int, kernel: int, dropout: float, **kwargs: Any) -> None:
@@ -261,18 +260,18 @@ class SpeakerBlock(keras.layers.Layer):
     """Attention between the voices in each frame, then a feed-forward layer.
 
     Args:
-        channels: of the features.
-        heads: of the attention.
-        num_voices: rows that belong together.
-        dropout: share of values that is dropped in training.
+        channels: number of feature channels.
+        heads: number of attention heads.
+        num_voices: number of rows per mixture.
+        dropout: dropout rate.
 
     Call arguments:
         inputs: `[batch · voice, frame, channel]`.
-        valid: 1 for frames that count, 0 for padding, `[row, frame]`; all count without it.
+        valid: 1 for valid frames, 0 for padding, `[row, frame]`; by default all are valid.
         training: whether dropout is active.
 
     Returns:
-        Of the same shape.
+        The same shape as `inputs`.
     """
 
     def __init__(
@@ -299,26 +298,26 @@ class SpeakerBlock(keras.layers.Layer):
 
 
 class Stage(keras.layers.Layer):
-    """Some times a global and a local block, and attention between the voices where there are any.
+    """Repeated global and local blocks, with attention between voices if there are several.
 
     Args:
-        channels: of the features.
-        repeats: how many times.
-        heads: of the attention.
-        pooling: frames in each mean that the global attention sees.
-        kernel: frames that the local blocks' convolution sees.
-        dropout: share of values that is dropped in training.
-        num_voices: rows that belong together; one where nothing is separated yet.
+        channels: number of feature channels.
+        repeats: number of repetitions.
+        heads: number of attention heads.
+        pooling: number of frames per mean in the global attention.
+        kernel: kernel size of the local blocks' convolution, in frames.
+        dropout: dropout rate.
+        num_voices: number of rows per mixture; one before the split.
 
     Call arguments:
-        inputs: `[row, frame, channel]`, frames a multiple of `pooling`.
-        distances: `attention.RelativePositions` of the means.
-        valid: 1 for frames that count, 0 for padding, `[row, frame]`; all count without it.
-        valid_means: likewise for the means, `[row, mean]`.
-        training: whether dropout is active, and the batch norm takes the batch's statistics.
+        inputs: `[row, frame, channel]`; the number of frames is a multiple of `pooling`.
+        distances: result of `attention.RelativePositions` for the means.
+        valid: 1 for valid frames, 0 for padding, `[row, frame]`; by default all are valid.
+        valid_means: the same for the means, `[row, mean]`.
+        training: whether dropout is active and batch norm uses the statistics of the batch.
 
     Returns:
-        Of the same shape as `inputs`.
+        The same shape as `inputs`.
     """
 
     def __init__(

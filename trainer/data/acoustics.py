@@ -15,7 +15,7 @@ from pipeline.corpora import corpus
 from pipeline.io import cores, storage
 
 # J. B. Allen and D. A. Berkley 1979 would need walls; that the tail is noise whose energy decays
-# exponentially is J. A. Moorer's model of a room («About this reverberation business», 1979).
+# exponentially is J. A. Moorer's model of a room ("About this reverberation business", 1979).
 _REVERBERATION_SECONDS = (0.1, 0.5)
 _DIRECT_TO_REVERBERANT_DB = (-3.0, 9.0)
 # Slopes of the power spectrum of made noise: from white to brown.
@@ -29,7 +29,7 @@ class Surroundings:
     """Draws noise and room responses.
 
     Args:
-        sample_rate: in Hz.
+        sample_rate: sample rate, in Hz.
         noise_dir: recordings of noise, of which the mean of the channels is taken and kept in
             memory, two bytes a sample; without, coloured noise is made.
         room_dir: recordings of impulse responses: each file is a room, each of its channels another
@@ -120,7 +120,7 @@ def room_response(
         random: source of the draws.
         seconds: reverberation time.
         ratio_db: energy of the direct sound over that of the rest.
-        sample_rate: in Hz.
+        sample_rate: sample rate, in Hz.
 
     Returns:
         float32 `[sample]`, which begins with the direct sound, 1.
@@ -142,7 +142,7 @@ def _read_folder(
 
     Args:
         folder: with any folders in it.
-        sample_rate: in Hz.
+        sample_rate: sample rate, in Hz.
         read: is given a file's bytes, `sample_rate` and a list for notes; raises AudioError where
             it is of no use.
 

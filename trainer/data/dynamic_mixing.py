@@ -1,6 +1,6 @@
 """Dynamic mixing: every batch is mixed anew, as a function of the seed and its number alone.
 
-N. Zeghidour, D. Grangier: «Wavesplit: end-to-end speech separation by speaker clustering», IEEE/ACM
+N. Zeghidour, D. Grangier: "Wavesplit: end-to-end speech separation by speaker clustering", IEEE/ACM
 Transactions on Audio, Speech, and Language Processing 29, 2021, show what it is worth.
 
 The batches are a `keras.utils.PyDataset`, which reads ahead in threads on every backend, and where
@@ -31,7 +31,7 @@ class Settings:
         num_sources: voices, each another speaker's.
         num_samples: of a window.
         batch_size: windows in a batch.
-        sample_rate: in Hz.
+        sample_rate: sample rate, in Hz.
         max_snr_db: two voices differ by up to this much; each of more is moved by up to half.
         speed: each voice is played faster or slower by up to this share: pitch, formants and rate
             change together, which makes new speakers.

@@ -26,7 +26,7 @@ def envelopes(
         random: source of the draws.
         num_sources: voices.
         num_samples: of the window.
-        sample_rate: in Hz.
+        sample_rate: sample rate, in Hz.
 
     Returns:
         float32 `[source, sample]` between 0 and 1; exactly 0 where a voice is silent.
