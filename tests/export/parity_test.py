@@ -20,7 +20,7 @@ from export.evaluation import dataset_mixtures
 from export.evaluation import metrics as export_metrics
 from export.outlets import conversion, formats
 from export.separation import loading, stream
-from export.serving import model_catalog, work
+from export.serving import model_catalog, recording, work
 from models import registry
 from pipeline import errors
 from pipeline.dataset import dataset
@@ -204,7 +204,7 @@ def test_trainer_and_evaluator_agree_to_a_hundredth_of_a_db(ways, small_dataset,
 
 def page(model, samples, folder):
     """The voices that the page gives for a file."""
-    one = work.Recording(folder, "mixture.wav", "model")
+    one = recording.Recording(folder, "mixture.wav", "model")
     soundfile.write(one.source, samples, RATE, format="WAV", subtype="FLOAT")
     queue = work.Queue(
         model_catalog.Models({"model": model}), work.Limits(10**7, 60), at_once=1, waiting=1
@@ -212,7 +212,7 @@ def page(model, samples, folder):
     queue.submit(one)
     while one.active:
         time.sleep(0.01)
-    assert one.state == work.DONE, one.message
+    assert one.state == recording.DONE, one.message
     voices = np.stack([soundfile.read(one.files[f"voice{s}.wav"].path)[0] for s in (1, 2)])
     assert queue.close(60)
     return voices
