@@ -1,1 +1,1 @@
-"""From TFRecord examples to a checkpoint: tf.data input, losses, callbacks and the command."""
+"""Training: tf.data input, losses, callbacks and the command."""

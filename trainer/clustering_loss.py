@@ -1,4 +1,4 @@
-"""The loss of deep clustering: bins of one voice belong together, those of two apart.
+"""The loss of deep clustering: pulls bins of one voice together and bins of two voices apart.
 
 J. R. Hershey, Z. Chen, J. Le Roux, S. Watanabe: "Deep clustering: discriminative embeddings for
 segmentation and separation", ICASSP 2016.
@@ -16,23 +16,24 @@ def clustering_loss(
 ) -> tuple[Tensor, Tensor]:
     """Mean squared error of the affinities of all pairs of bins, `|V Vᵀ − Y Yᵀ|²`.
 
-    Two bins' affinity is the scalar product of their embeddings; it should be 1 within a voice and
-    0 between two. In its low-rank form no matrix of all pairs is ever made. Axes as in
-    `trainer.losses`: error over weight is the mean over pairs, and lies in [0, 1] for unit
-    embeddings with no product below zero.
+    The affinity of two bins is the scalar product of their embeddings; its target is 1 within a
+    voice and 0 between voices. The low-rank form avoids the matrix of all pairs. Axes as in
+    `trainer.losses`. Error over weight is the mean over pairs; it lies in [0, 1] for unit
+    embeddings without negative products.
 
     Args:
-        embeddings: of unit length, `[batch, frame, bin, dimension]`.
+        embeddings: embeddings of unit length, `[batch, frame, bin, dimension]`.
         ideal_binary: 1 for the voice that a bin belongs to, `[batch, source, frame, bin]`.
-        weights: of the bins, `[batch, frame, bin]`; a pair counts as the product of its two. With
-            `models.masks.counted_bins` only bins that are not silent count.
+        weights: weights of the bins, `[batch, frame, bin]`; the weight of a pair is the product of
+            its two. With `models.masks.counted_bins` silent bins have weight zero.
 
     Returns:
+        error and weight (sum of the bins' weights), float32 `[batch]`.
         error and weight (sum of the bins' weights), float32 `[batch]`.
     """
     weights = _flat(ops.cast(weights, "float32"), 1)
     total = ops.sum(weights, axis=(1, 2))
-    # Each pair's share of the mean: sums of squares of numbers far from 1 lose digits in float32.
+    # Normalise first: sums of squares far from 1 lose precision in float32.
     share = ops.sqrt(weights / ops.where(total > 0, total, 1.0)[:, None, None])
     v = _flat(ops.cast(embeddings, "float32"), embeddings.shape[-1]) * share
     voices = ops.moveaxis(ops.cast(ideal_binary, "float32"), 1, -1)
@@ -42,7 +43,7 @@ def clustering_loss(
 
 
 def _flat(x: Tensor, last: int) -> Tensor:
-    """`[batch, frame, bin, ...]` to `[batch, frame · bin, last]`."""
+    """Reshapes `[batch, frame, bin, ...]` to `[batch, frame · bin, last]`."""
     return ops.reshape(x, (ops.shape(x)[0], -1, last))
 
 

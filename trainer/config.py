@@ -1,4 +1,4 @@
-"""What a training run is: flags to one frozen dataclass, to JSON and back."""
+"""The settings of a training run: from flags to a frozen dataclass, and to JSON and back."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from pipeline.io import stored_json
 
 
 class SettingsError(errors.UserError):
-    """Settings that contradict each other, whatever the dataset is."""
+    """Settings that contradict each other, independent of the dataset."""
 
 
 def _setting(
@@ -25,14 +25,14 @@ def _setting(
     free: bool = False,
     **limits: Any,
 ) -> Any:
-    """A field that is also a flag.
+    """Defines a field that is also a flag.
 
     Args:
-        default: of both.
-        kind: of the flag: `integer`, `float`, `boolean`, `enum`, `string`, `list` (of numbers) or
-            `multi_string`.
-        help: of the flag.
-        free: a run may go on with another value.
+        default: default of the field and the flag.
+        kind: type of the flag: `integer`, `float`, `boolean`, `enum`, `string`, `list` (of numbers)
+            or `multi_string`.
+        help: help text of the flag.
+        free: whether a run may be resumed with another value.
         **limits: further arguments of absl's DEFINE function.
     """
     metadata = {"kind": kind, "help": help, "free": free, "limits": limits}
@@ -41,7 +41,7 @@ def _setting(
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """All settings of a run. Each field is a flag, whose help says what it is."""
+    """All settings of a run. Each field is a flag, documented by its help text."""
 
     data_dir: str = _setting(
         "",
@@ -219,17 +219,17 @@ class Config:
 
     @classmethod
     def from_flags(cls, values: flags.FlagValues) -> "Config":
-        """The settings that the parsed flags give.
+        """Returns the settings given by the parsed flags.
 
         Raises:
-            flags.Error: a number is none.
+            flags.Error: a value is not a finite number.
         """
         given = {field.name: getattr(values, field.name) for field in dataclasses.fields(cls)}
         if values.network:
             logging.warning("--network is now --model_arg; the old name will be removed")
             given["model_arg"] = [*given["model_arg"], *values.network]
         for name, value in given.items():
-            # Of what is no number, absl finds that it is out of no bounds.
+            # absl's bounds accept NaN.
             if isinstance(value, float) and not math.isfinite(value):
                 raise flags.IllegalFlagValueError(f"--{name}={value} is not a finite number")
         try:
@@ -243,16 +243,16 @@ class Config:
         return cls.from_json({**given, "noise_snr_db": [low, high]})
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as JSON has them."""
+        """Returns the settings for JSON."""
         return json.loads(stored_json.dumps(self))
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Config":
-        """The settings from JSON; what an older version did not know gets its default.
+        """Returns the settings from JSON; missing ones (older versions) get their default.
 
         Raises:
-            UserError: a setting that this version does not know.
-            ValueError: one is not of its type; names it.
+            UserError: a setting is unknown to this version.
+            ValueError: a value has the wrong type; the message names it.
         """
         if "network" in values:  # The name of `model_arg` until version 0.1.
             values = {"model_arg": values["network"], **values}
@@ -264,7 +264,7 @@ class Config:
         return stored_json.convert(values, cls)
 
     def differences(self, other: "Config") -> list[str]:
-        """What must be the same for a run to go on, and is not: `name: this → other`."""
+        """Lists settings that must be equal to resume a run but differ: `name: this → other`."""
         return [
             f"--{field.name} {getattr(self, field.name)} → {getattr(other, field.name)}"
             for field in dataclasses.fields(self)
@@ -273,10 +273,10 @@ class Config:
         ]
 
     def network_settings(self) -> dict[str, Any]:
-        """What the network's constructor is given, less the number of outputs.
+        """Returns the arguments of the network's constructor, except the number of outputs.
 
         Raises:
-            SettingsError: `--model_arg` is not NAME=VALUE, or names what is not set by it.
+            SettingsError: `--model_arg` is not NAME=VALUE, or names an argument set elsewhere.
         """
         named: dict[str, Any] = {
             "units": self.units,
@@ -298,7 +298,7 @@ class Config:
         return settings
 
     def num_outputs(self, num_sources: int) -> int:
-        """Masks that the network gives."""
+        """Returns the number of masks of the network."""
         return 1 if self.assignment == "fixed" else num_sources
 
     def check(
@@ -307,19 +307,19 @@ class Config:
         before: "Config | None" = None,
         learns_masks: bool = True,
     ) -> None:
-        """Whether the settings fit each other, and the dataset has what they ask for.
+        """Checks that the settings fit each other and the dataset.
 
-        What is left open is not held against them.
+        Settings that are left open are not checked.
 
         Args:
-            info: of the dataset.
-            before: settings of the run that goes on: it may keep what changes nothing, since an
-                older version may have taken it.
-            learns_masks: whether the loss is one in which the network learns masks.
+            info: info of the dataset.
+            before: settings of the run to resume, if any; a setting without effect is accepted if
+                it is unchanged, since an older version may have accepted it.
+            learns_masks: whether the network learns masks with this loss.
 
         Raises:
-            SettingsError: they contradict each other, or one changes nothing.
-            UserError: the dataset has it not.
+            SettingsError: settings contradict each other, or one has no effect.
+            UserError: the dataset lacks what the settings need.
         """
         self._check_effect(before, learns_masks)
         if self.assignment == "fixed" and self.loss not in (None, "mask"):
@@ -345,7 +345,7 @@ class Config:
             )
 
     def _check_effect(self, before: "Config | None", learns_masks: bool) -> None:
-        """Raises where something is asked for that would change nothing."""
+        """Raises `SettingsError` if a given setting has no effect."""
         rules = list(_EFFECTS)
         if not learns_masks:
             rules.append((("target",), f"losses on masks, not --loss={self.loss}", lambda _: False))
@@ -357,7 +357,7 @@ class Config:
                     raise SettingsError(f"--{name} is for {what}")
 
 
-# What a network's constructor takes and something else decides.
+# Arguments of a network's constructor that are determined elsewhere.
 _NOT_OF_THE_NETWORK = {
     "name": "networks have no name here",
     "dtype": "the precision is chosen by --mixed_precision",
@@ -365,8 +365,8 @@ _NOT_OF_THE_NETWORK = {
     "num_bins": "bins are as many as the dataset has",
 }
 
-# Settings that change something only where the rest asks for it: which, what for, and whether that
-# is so (or still open).
+# Settings that have an effect only under a condition: names, the condition in words, and whether it
+# holds (or is still open).
 _EFFECTS: tuple[tuple[tuple[str, ...], str, Callable[[Config], bool]], ...] = (
     (
         (
@@ -392,7 +392,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """Defines a flag for each field of `Config`.
 
     Args:
-        values: where; the process's flags unless told otherwise.
+        values: flag registry; by default that of the process.
     """
     for field in dataclasses.fields(Config):
         define = getattr(flags, f"DEFINE_{field.metadata['kind']}")

@@ -1,7 +1,7 @@
 """Targets and losses, on masks and on waveforms, in `keras.ops`.
 
-Each loss is a pair (error, weight) for each example; the loss of many is the sum of their errors
-over the sum of their weights, whatever the batches they came in.
+Each loss returns a pair (error, weight) per example. The mean loss is the sum of the errors over
+the sum of the weights, independent of how examples are batched.
 """
 
 import math
@@ -16,26 +16,26 @@ from trainer import metrics
 
 Tensor = Any
 
-# What is nearer to its voice than that needs no more work: its gradient fades out.
+# Above this ratio (SI-SDR or SNR) the gradient fades out.
 CLAMP_DB = 30.0
-# A voice that far below its mixture is silent in this window: the range of voice activity.
+# A voice this far below its mixture counts as silent in a window: the range of voice activity.
 SILENT_DB = -40.0
-# An estimate of a silent voice that far below the mixture is silent enough: the floor of its loss.
+# Floor of the loss of silent voices: an estimate this far below the mixture is silent enough.
 FLOOR_DB = -30.0
 _TINY = 1e-10
-# Far below it, so that a silent estimate is the worst and not as good as a ratio of one.
+# Far below `_TINY`, so that a silent estimate gets the worst ratio, not a ratio of one.
 _SILENT = 1e-16
-# Natural logarithms of powers to dB.
+# From natural logarithms of power to dB.
 _DB = 10 / math.log(10)
 
 
 def decode_targets(codes: Tensor, target: str, num_sources: int) -> Tensor:
-    """The ideal masks of all voices from the codes in the record.
+    """Decodes the ideal masks of all voices from the codes in the record.
 
     Args:
-        codes: uint8 `[batch, K, frame, bin]`, as `trainer.data.stored_windows` gives them.
+        codes: uint8 `[batch, K, frame, bin]`, from `trainer.data.stored_windows`.
         target: one of `schema.MASKS`.
-        num_sources: voices.
+        num_sources: number of voices.
 
     Returns:
         float32 `[batch, source, frame, bin]`.
@@ -48,11 +48,11 @@ def decode_targets(codes: Tensor, target: str, num_sources: int) -> Tensor:
 def fixed_assignment(
     estimates: Tensor, targets: Tensor, frame_mask: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Mean squared error of the first mask, taken for voice 1's: the original experiment's.
+    """Mean squared error of the first mask against that of voice 1, as in the original experiment.
 
     Args:
         estimates: `[batch, source, frame, bin]`.
-        targets: likewise.
+        targets: ideal masks, of the same shape.
         frame_mask: 1 for valid frames, `[batch, frame]`.
 
     Returns:
@@ -69,13 +69,13 @@ def permutation_invariant(
 ) -> tuple[Tensor, Tensor]:
     """Squared error of the masked mixture under the best permutation (Kolbæk et al. 2017).
 
-    With the phase-sensitive mask as target it is their phase-sensitive approximation. The
-    permutation is one for the whole window. Error over weight is relative to the mixture's energy.
+    With the phase-sensitive mask as target, this is their phase-sensitive approximation. There is
+    one permutation per window. Error over weight is relative to the energy of the mixture.
 
     Args:
         estimates: `[batch, source, frame, bin]`.
-        targets: likewise.
-        magnitude: of the mixture, `[batch, frame, bin]`.
+        targets: ideal masks, of the same shape.
+        magnitude: magnitude of the mixture, `[batch, frame, bin]`.
         frame_mask: 1 for valid frames, `[batch, frame]`.
 
     Returns:
@@ -91,31 +91,31 @@ def permutation_invariant(
 def on_masks(
     estimates: Tensor, targets: Tensor, magnitude: Tensor, frame_mask: Tensor, *, fixed: bool
 ) -> tuple[Tensor, Tensor]:
-    """The loss that `--assignment` names: `fixed` or `permutation_invariant`."""
+    """The loss selected by `--assignment`: `fixed_assignment` or `permutation_invariant`."""
     if fixed:
         return fixed_assignment(estimates, targets, frame_mask)
     return permutation_invariant(estimates, targets, magnitude, frame_mask)
 
 
 def negative_si_sdr(estimates: Tensor, sources: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Negative SI-SDR in dB under the best permutation, which fades out at 30 dB.
+    """Negative SI-SDR in dB under the best permutation; the gradient fades out above 30 dB.
 
     A voice that is silent over the window has no SI-SDR. Its loss is the energy of its estimate
-    over that of all voices together, in dB, with a floor at -30 dB (Wisdom et al.: "What's all the
-    FUSS about free universal sound separation data?", ICASSP 2021). The permutation is the best
-    for the sum of both kinds.
+    relative to that of all voices together, in dB, with a floor at -30 dB (Wisdom et al.: "What's
+    all the FUSS about free universal sound separation data?", ICASSP 2021). The permutation
+    minimises the sum of both kinds.
 
     Y. Luo, N. Mesgarani: "Conv-TasNet", IEEE/ACM Transactions on Audio, Speech, and Language
-    Processing 27(8), 2019; the clamp is Zeghidour's and Grangier's (Wavesplit, 2021). Both signals
+    Processing 27(8), 2019; the clamp follows Zeghidour and Grangier (Wavesplit, 2021). Both signals
     are made zero-mean.
 
     Args:
         estimates: `[batch, source, sample]`.
-        sources: the voices, likewise.
+        sources: the voices, of the same shape.
         valid: 1 for samples that are not padding, `[batch, sample]`.
 
     Returns:
-        error (sum over the voices) and weight (their number; 0 where all of them are silent),
+        error (sum over the voices) and weight (number of voices; 0 if all of them are silent),
         float32 `[batch]`.
     """
     valid = ops.cast(valid, "float32")[:, None]
@@ -130,9 +130,9 @@ def negative_si_sdr(estimates: Tensor, sources: Tensor, valid: Tensor) -> tuple[
 def negative_snr(estimates: Tensor, sources: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Negative signal-to-noise ratio in dB under the best permutation, with a threshold at 30 dB.
 
-    It asks for the level too. S. Wisdom et al.: "Unsupervised sound separation using mixture
-    invariant training", NeurIPS 2020 (their thresholded SNR). Silent voices, arguments and returns
-    are those of `negative_si_sdr`.
+    Unlike SI-SDR, it depends on the level. S. Wisdom et al.: "Unsupervised sound separation using
+    mixture invariant training", NeurIPS 2020 (their thresholded SNR). Silent voices, arguments and
+    returns are as for `negative_si_sdr`.
     """
     valid = ops.cast(valid, "float32")[:, None]
     estimates, sources = estimates * valid, sources * valid
@@ -143,10 +143,10 @@ def negative_snr(estimates: Tensor, sources: Tensor, valid: Tensor) -> tuple[Ten
 def negative_magnitude_si_sdr(
     estimates: Tensor, sources: Tensor, valid: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Negative SI-SDR in dB of the magnitudes of the spectrograms, for auxiliary outputs.
+    """Negative SI-SDR in dB of magnitude spectrograms, for auxiliary outputs.
 
-    Of all frames and bins together, through the spectrogram of `models.spectral`. U.-H. Shin et al.
-    (SepReformer, NeurIPS 2024) take a longer window. Arguments and returns are those of
+    It is computed over all frames and bins together, with the STFT of `models.spectral`; U.-H. Shin
+    et al. (SepReformer, NeurIPS 2024) use a longer window. Arguments and returns are as for
     `negative_si_sdr`.
     """
     valid = ops.cast(valid, "float32")[:, None]
@@ -161,10 +161,10 @@ def negative_magnitude_si_sdr(
 def _assigned(
     estimates: Tensor, sources: Tensor, cost: Callable[[Tensor, Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """The voices in the estimates' order.
+    """Returns the voices in the order of the estimates.
 
-    The order is that of the least cost, a function of the pairs' energies and products
-    `[batch, output, source]`; what follows compares the chosen pairs alone.
+    The order minimises `cost`, a function of the energies and products of the pairs
+    `[batch, output, source]`. Only the chosen pairs are then compared.
     """
     estimates = ops.stop_gradient(estimates)
     cross = ops.matmul(estimates, ops.transpose(sources, (0, 2, 1)))
@@ -178,14 +178,14 @@ def _assigned(
 
 
 def _activity(sources: Tensor) -> tuple[Tensor, Tensor]:
-    """1 for voices that are not silent `[batch, source]`; energy of their sum `[batch, 1]`."""
+    """1 for active voices, `[batch, source]`, and the energy of their sum, `[batch, 1]`."""
     mixture = ops.sum(ops.square(ops.sum(sources, axis=1)), axis=-1, keepdims=True)
     power = ops.sum(ops.square(sources), axis=-1)
     active = power > mixture * 10 ** (SILENT_DB / 10) + _TINY
     return ops.cast(active, "float32"), mixture
 
 
-# All are in dB but for a factor, as the losses are: a sum over voices is then a permutation's.
+# Costs are logarithmic like the losses (in dB up to a factor), so that they may be summed.
 def _scale_invariant_cost(own: Tensor, cross: Tensor, power: Tensor) -> Tensor:
     # SI-SDR = ρ² / (1 - ρ²).
     correlation = ops.square(cross) / (own * power + _TINY)
@@ -199,7 +199,7 @@ def _cost(own: Tensor, cross: Tensor, power: Tensor) -> Tensor:
 
 
 def _silence_cost(own: Tensor, mixture: Tensor) -> Tensor:
-    """Of estimates of energy `own` that should be silent beside `mixture`."""
+    """Cost of estimates of energy `own` that should be silent relative to `mixture`."""
     return ops.log(own / (mixture + _TINY) + 10 ** (FLOOR_DB / 10))
 
 
@@ -210,25 +210,25 @@ def _ratio_db(target: Tensor, noise: Tensor) -> Tensor:
 
 
 def _combined(ratio_db: Tensor, estimates: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
-    """Error and weight of estimates and the voices that they are taken for.
+    """Error and weight of estimates against the assigned voices.
 
     Args:
-        ratio_db: what is wanted of the voices that are active, `[batch, output]`.
+        ratio_db: quantity to maximise for active voices, `[batch, output]`.
         estimates: `[batch, output, sample]`.
-        sources: in the order of the outputs, likewise.
+        sources: voices in the order of the outputs, of the same shape.
     """
     active, mixture = _activity(sources)
     silence_db = _DB * _silence_cost(ops.sum(ops.square(estimates), axis=-1), mixture)
     error = ops.where(active > 0, -ratio_db, silence_db)
-    # Of a window without any voice there is nothing to learn.
+    # A window without any voice has no loss.
     heard = ops.max(active, axis=1)
     return ops.sum(error, axis=1) * heard, heard * error.shape[1]
 
 
 def _pairwise(estimates: Tensor, targets: Tensor, magnitude: Tensor) -> Tensor:
-    """Squared error of each output taken for each voice, `[batch, output, source]`; no gradient.
+    """Squared error of each output against each voice, `[batch, output, source]`; no gradient.
 
-    By products of matrices, without the tensor of all differences.
+    It uses matrix products and avoids the tensor of all differences.
     """
     a = _flat(ops.stop_gradient(estimates) * magnitude[:, None])
     b = _flat(targets * magnitude[:, None])

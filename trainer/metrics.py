@@ -1,4 +1,4 @@
-"""What is measured: agreement of masks, and SI-SDR improvement, in `keras.ops`."""
+"""Metrics in `keras.ops`: agreement of masks, and SI-SDR improvement."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from models import masks, permutation
 Tensor = Any
 
 _TINY = 1e-10
-# Far below it, so that a silent estimate is the worst and not as good as a ratio of one.
+# Far below `_TINY`, so that a silent estimate gets the worst ratio, not a ratio of one.
 _SILENT = 1e-16
 
 
@@ -22,21 +22,22 @@ def mask_agreement(
     fixed: bool = False,
     no_tie: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """In how many bins the loudest voice is the right one.
+    """Counts the bins in which the mask finds the loudest voice.
 
-    Bins within 40 dB of the loudest count. Over a window that is the window's loudest bin; over a
-    whole mixture, as in validation, the mixture's.
+    Only bins within 40 dB of the loudest bin count: the loudest of the window, or of the whole
+    mixture in validation.
 
     Args:
         estimates: masks, `[batch, source, frame, bin]`.
-        targets: ideal masks of any kind, likewise.
-        magnitude: of the mixture, `[batch, frame, bin]`.
+        targets: ideal masks of any kind, of the same shape.
+        magnitude: magnitude of the mixture, `[batch, frame, bin]`.
         frame_mask: 1 for valid frames, `[batch, frame]`.
-        fixed: the outputs are the voices in order; otherwise the best permutation is taken.
+        fixed: whether the outputs are in the order of the voices; otherwise the best permutation is
+            taken.
         no_tie: 1 where no two voices are equally loud, `[batch, frame, bin]`.
 
     Returns:
-        Number of bins that agree and of those that count, float32 `[batch]`.
+        Number of bins that agree and of bins that count, float32 `[batch]`.
     """
     counted = masks.counted_bins(magnitude, frame_mask)
     if no_tie is not None:
@@ -55,11 +56,11 @@ def mask_agreement(
 
 
 def si_sdr(estimates: Tensor, references: Tensor, valid: Tensor) -> Tensor:
-    """Scale-invariant signal-to-distortion ratio (Le Roux et al. 2019), both made zero-mean.
+    """Scale-invariant signal-to-distortion ratio (Le Roux et al. 2019) of the zero-mean signals.
 
     Args:
         estimates: `[..., sample]`.
-        references: broadcastable to it.
+        references: references, broadcastable to `estimates`.
         valid: 1 for samples that are not padding, broadcastable to it.
 
     Returns:
@@ -76,22 +77,22 @@ def si_sdr(estimates: Tensor, references: Tensor, valid: Tensor) -> Tensor:
 
 
 def centred(signals: Tensor, valid: Tensor) -> Tensor:
-    """Signals `[..., sample]` with mean zero where `valid` is 1, and zero where it is 0."""
+    """Removes the mean over valid samples of `[..., sample]`; sets the others to zero."""
     count = ops.maximum(ops.sum(valid, axis=-1, keepdims=True), 1.0)
     signals = signals * valid
     return (signals - ops.sum(signals, axis=-1, keepdims=True) / count) * valid
 
 
 def si_sdr_improvement(estimates: Tensor, sources: Tensor, valid: Tensor) -> Tensor:
-    """By how much the estimates are nearer to the voices than the mixture is.
+    """SI-SDR improvement of the estimates over the mixture.
 
     Args:
         estimates: `[batch, source, sample]`.
-        sources: the voices, likewise; the mixture is their sum.
+        sources: the voices, of the same shape; the mixture is their sum.
         valid: 1 for samples that are not padding, `[batch, sample]`.
 
     Returns:
-        float32 `[batch]`, dB: best permutation, mean over the voices.
+        float32 `[batch]`, in dB: mean over the voices for the best permutation.
     """
     mixture = ops.sum(sources, axis=1, keepdims=True)
     before = ops.mean(si_sdr(mixture, sources, valid[:, None]), axis=1)

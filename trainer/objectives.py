@@ -1,7 +1,7 @@
-"""What a network is trained to do with mixtures whose voices are known: the losses by name.
+"""Training objectives for mixtures with known voices: the losses by name.
 
-Each objective says what it wants of the separator (`outputs`) and how far that is from the truth
-(`error`). Mixtures are analysed on the device: spectrograms and ideal masks are made there.
+Each objective chooses the outputs of the separator (`outputs`) and compares them with the reference
+(`error`). Spectrograms and ideal masks of the mixtures are computed on the device.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ _AUXILIARY_SHARE = 0.4
 
 
 def default_loss(network: type[keras.Model]) -> str:
-    """The loss that a network is meant for."""
+    """Returns the default loss of a network."""
     if getattr(network, "takes", "log_magnitude") == "waveform":
         return "sisdr"
     return "clustering" if hasattr(network, "embeddings") else "mask"
@@ -39,17 +39,17 @@ def learns_masks(loss: str, network: type[keras.Model]) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Mixtures:
-    """A batch of mixtures and what follows from it, each worked out when it is asked for.
+    """A batch of mixtures and derived quantities, each computed on first use.
 
     Attributes:
         sources: the voices, float32 `[batch, source, sample]`, full scale 1.
         mixture: float32 `[batch, sample]`.
-        num_samples: of each row, those that are not padding, int32 `[batch]`.
-        noise: what else is in the mixture, float32 `[batch, sample]`; None where there is none.
-            The voices without it are the target, though the estimates add up to the mixture and so
-            hold all of it; where it lies is left to the network. Noise r dB below two
-            equal voices, shared equally, leaves each r + 3 dB of SI-SDR. Targets with half of the
-            noise each could be reached, and would forbid any other share.
+        num_samples: number of valid samples of each row, int32 `[batch]`.
+        noise: noise in the mixture, float32 `[batch, sample]`, or None. The target is the voices
+            without noise, although the estimates add up to the mixture and so contain all of it;
+            the network may distribute it freely. Noise r dB below two equal voices, shared equally,
+            limits each to an SI-SDR of r + 3 dB. Targets with half of the noise each would be
+            reachable, but would forbid any other share.
     """
 
     sources: Tensor
@@ -59,12 +59,12 @@ class Mixtures:
 
     @classmethod
     def of(cls, batch: dict[str, Tensor]) -> "Mixtures":
-        """From a batch of `trainer.data`: dynamic mixing, stored windows or validation.
+        """Makes mixtures from a batch of `trainer.data` (dynamic, stored or validation).
 
         Args:
-            batch: `sources`, int16 or float32 `[batch, source, sample]`; if there is noise,
-                `noise` `[batch, sample]`; if there is padding, `num_samples` `[batch]` or
-                `frame_mask` `[batch, frame]`.
+            batch: `sources`, int16 or float32 `[batch, source, sample]`; with noise, also `noise`
+                `[batch, sample]`; with padding, also `num_samples` `[batch]` or `frame_mask`
+                `[batch, frame]`.
         """
         sources = batch["sources"]
         if "int" in keras.backend.standardize_dtype(sources.dtype):
@@ -90,59 +90,59 @@ class Mixtures:
 
     @functools.cached_property
     def frame_mask(self) -> Tensor:
-        """1 for frames of the valid samples, float32 `[batch, frame]`."""
+        """1 for frames that contain valid samples, float32 `[batch, frame]`."""
         num_frames = (self.num_samples + schema.HOP - 1) // schema.HOP + 1
         frames = ops.arange(ops.shape(self.spectrograms[0])[2], dtype="int32")[None]
         return ops.cast(frames < num_frames[:, None], "float32")
 
     @functools.cached_property
     def spectrograms(self) -> tuple[Tensor, Tensor]:
-        """Of the voices: real and imaginary parts, `[batch, source, frame, bin]`."""
+        """Real and imaginary parts of the voices, `[batch, source, frame, bin]`."""
         return spectral.stft(self.sources)
 
     @functools.cached_property
     def magnitudes(self) -> Tensor:
-        """Of the voices, `[batch, source, frame, bin]`."""
+        """Magnitudes of the voices, `[batch, source, frame, bin]`."""
         return spectral.magnitude(*self.spectrograms)
 
     @functools.cached_property
     def spectrogram(self) -> tuple[Tensor, Tensor]:
-        """Of the mixture: real and imaginary part, `[batch, frame, bin]`."""
+        """Real and imaginary part of the mixture, `[batch, frame, bin]`."""
         return spectral.stft(self.mixture)
 
     @functools.cached_property
     def magnitude(self) -> Tensor:
-        """Of the mixture, `[batch, frame, bin]`."""
+        """Magnitude of the mixture, `[batch, frame, bin]`."""
         return spectral.magnitude(*self.spectrogram)
 
     @functools.cached_property
     def noise_magnitude(self) -> Tensor | None:
-        """Of the noise, `[batch, frame, bin]`; None where there is none."""
+        """Magnitude of the noise, `[batch, frame, bin]`, or None without noise."""
         return None if self.noise is None else spectral.magnitude(*spectral.stft(self.noise))
 
     def log_magnitude(self, gain: Tensor | float = 1.0) -> Tensor:
-        """Of the mixture times a gain `[batch]`, `[batch, frame, bin]`."""
+        """Log-magnitude of the mixture times a gain `[batch]`; `[batch, frame, bin]`."""
         real, imaginary = self.spectrogram
         gain = ops.reshape(ops.convert_to_tensor(gain), (-1, 1, 1))
         return spectral.log_magnitude(real * gain, imaginary * gain)
 
     def ideal_masks(self, target: str) -> Tensor:
-        """The masks of all voices, of one of the kinds in `schema.MASKS`."""
+        """Returns the ideal masks of all voices, of one of the kinds in `schema.MASKS`."""
         return masks.IDEAL[target](self)
 
 
 def within_reach(targets: Tensor, network: keras.Model) -> Tensor:
-    """Targets that a network's head can give: a sigmoid learns the PSM clipped to [0, 1]."""
+    """Clips targets to the range of a network's head, such as [0, 1] for a sigmoid."""
     return ops.clip(targets, *heads.RANGES[getattr(network, "head", "linear")])
 
 
 class Objective:
-    """What is asked of a separator.
+    """A training objective for a separator.
 
     Args:
         loss: one of `LOSSES`.
         target: the ideal mask that the loss `mask` learns.
-        fixed: the outputs are the voices in order (`--assignment=fixed`).
+        fixed: whether the outputs are in the order of the voices (`--assignment=fixed`).
     """
 
     def __init__(self, loss: str, target: str = "psm", fixed: bool = False) -> None:
@@ -155,7 +155,7 @@ class Objective:
     def outputs(
         self, model: separator.Separator, mixtures: Mixtures, training: bool | None = None
     ) -> dict[str, Any]:
-        """What `error` needs of the model."""
+        """Returns the model outputs that `error` needs."""
         if self.loss in ("sisdr", "snr"):
             if training and hasattr(model.network, "with_auxiliary"):
                 estimates, auxiliary = model.with_auxiliary(mixtures.mixture, training=training)
@@ -173,7 +173,7 @@ class Objective:
     def error(
         self, outputs: dict[str, Any], mixtures: Mixtures, network: keras.Model
     ) -> tuple[Tensor, Tensor]:
-        """Error and weight, float32 `[batch]`; the loss of many is the ratio of their sums."""
+        """Error and weight, float32 `[batch]`; a mean loss is the ratio of their sums."""
         if "estimates" in outputs:
             return self._waveform_error(outputs, mixtures)
         if "embeddings" not in outputs:
@@ -188,7 +188,7 @@ class Objective:
         other, other_weight = self._mask_error(outputs["masks"], mixtures, network)
         total = _CLUSTERING_SHARE * error / ops.maximum(weight, 1e-9)
         total += (1 - _CLUSTERING_SHARE) * other / ops.maximum(other_weight, 1e-9)
-        # Of silence there is nothing to learn.
+        # Silence has no loss.
         heard = ops.cast(weight > 0, total.dtype)
         return total * heard, heard
 

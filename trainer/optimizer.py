@@ -1,4 +1,4 @@
-"""The optimizer of a run: Adam or AdamW, its learning rate over the steps, averages of weights."""
+"""The optimizer of a run: Adam or AdamW, the learning rate schedule, and weight averages."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +10,11 @@ from trainer import config as config_lib
 
 
 def cosine(config: config_lib.Config, steps: int) -> keras.optimizers.schedules.CosineDecay:
-    """The learning rate of `--schedule=cosine` by the number of the step.
+    """Returns the learning rate schedule of `--schedule=cosine`.
 
     Args:
         config: all settings.
-        steps: of an epoch.
+        steps: number of steps in an epoch.
     """
     warmup, rate = config.warmup_steps, config.learning_rate
     return keras.optimizers.schedules.CosineDecay(
@@ -28,12 +28,12 @@ def cosine(config: config_lib.Config, steps: int) -> keras.optimizers.schedules.
 def make(
     config: config_lib.Config, steps: int, variables: Sequence[keras.Variable]
 ) -> keras.optimizers.Optimizer:
-    """What `--learning_rate`, `--schedule`, `--warmup_steps` and their like ask for.
+    """Makes the optimizer set by `--learning_rate`, `--schedule`, `--warmup_steps` and others.
 
     Args:
         config: all settings.
-        steps: of an epoch.
-        variables: that are trained.
+        steps: number of steps in an epoch.
+        variables: trainable variables.
 
     Returns:
         The optimizer, built.
@@ -48,7 +48,7 @@ def make(
     optimizer: keras.optimizers.Optimizer
     if config.weight_decay:
         optimizer = AdamW(rate, weight_decay=config.weight_decay, warmup_steps=warmup, **common)
-        # Gains and biases have no reason to be small.
+        # Weight decay is not useful for gains and biases.
         optimizer.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
     else:
         optimizer = Adam(rate, warmup_steps=warmup, **common)
@@ -57,10 +57,10 @@ def make(
 
 
 class _WarmUp(keras.optimizers.Optimizer):
-    """Raises the learning rate from zero in a run's first steps; that of the decay is the full one.
+    """Raises the learning rate from zero in the first steps; weight decay uses the full rate.
 
-    It is the optimizer's own doing, and no callback's: on JAX its variables are out of reach while
-    an epoch runs, and of a schedule the plateau could not change the rate.
+    The optimizer does this because a callback or schedule cannot: on JAX, optimizer variables are
+    not accessible during an epoch, and a plateau callback cannot change the rate of a schedule.
     """
 
     def __init__(self, *arguments: Any, warmup_steps: int = 0, **kwargs: Any) -> None:

@@ -1,14 +1,14 @@
-r"""Trains the two small networks that say who speaks, and whether one person does or two.
+r"""Trains the two small speaker networks: a speaker embedding and an overlap detector.
 
     python -m trainer.speaker_embedding --manifest=speech/manifest.csv \\
         --separator=export/pretrained/two-voices-8khz --output=export/conversations/speakers.npz
 
-takes some minutes of one or two processors, and writes less than 1 MB. Speakers of the split train
-are learnt from. The first network gives an embedding: segments of one speaker lie close together.
-It is trained to tell the speakers of train apart (cosine softmax with an additive margin: Wang et
-al. 2018), with another voice, noise and another spectral tilt mixed in. The second says for each
-20 ms whether two persons speak, from what --separator makes of conversations that are put together
-here. Train it anew for another separator.
+takes some minutes on one or two CPU cores and writes less than 1 MB. Training uses the speakers of
+the split train. The first network gives an embedding: segments of one speaker lie close together.
+It is trained to classify the speakers of train (cosine softmax with an additive margin: Wang et al.
+2018), with another voice, noise and a different spectral tilt mixed in. The second detects, every
+20 ms, whether two people speak, from the output of --separator for artificial conversations.
+Retrain it for another separator.
 """
 
 import pathlib
@@ -38,7 +38,7 @@ _SEGMENTS_PER_SPEAKER = 10
 _BATCH = 96
 _LEARNING_RATE = 2e-3
 _MARGIN, _SCALE = 0.15, 24.0
-# A voice counts as the second one down to here below the first, over 0.2 s.
+# The quieter voice counts if it is at most this far below the louder one, over 0.2 s.
 _SECOND_DB = 18.0
 _CONVERSATION_SECONDS = 40.0
 _LEVEL_DB = -26.0
@@ -48,7 +48,7 @@ Separate = Callable[[np.ndarray], np.ndarray]
 
 
 def main(arguments: list[str]) -> None:
-    """The command, after its flags are parsed."""
+    """Runs the command after its flags are parsed."""
     if arguments:
         raise flags.Error(f"what does {' '.join(arguments)} mean? Only flags are taken")
     for flag in (_MANIFESTS, _SEPARATOR, _OUTPUT):
@@ -70,7 +70,7 @@ def main(arguments: list[str]) -> None:
 
 
 def read(manifests: list[str], split: str) -> Recordings:
-    """The recordings of a split by speaker, float32 `[sample]` at 8 kHz and −26 dB."""
+    """Reads the recordings of a split by speaker, float32 `[sample]` at 8 kHz and −26 dB."""
     from pipeline.audio import decoding
 
     table = corpus.read(manifests=manifests)
@@ -88,7 +88,7 @@ def read(manifests: list[str], split: str) -> Recordings:
 
 
 def network(name: str, num_inputs: int) -> tuple[Any, Any]:
-    """The convolutions as Keras layers, from `[batch, frame, input]` to the last of them."""
+    """Builds the convolutions in Keras; returns input `[batch, frame, input]` and output."""
     import keras
 
     inputs = keras.Input((None, num_inputs))
@@ -103,7 +103,7 @@ def network(name: str, num_inputs: int) -> tuple[Any, Any]:
 
 
 def convolution_weights(model: Any, name: str) -> dict[str, np.ndarray]:
-    """The arrays of `speaker.Networks` that the layers of `network` hold."""
+    """Returns the arrays of `speaker.Networks` for the layers made by `network`."""
     weights = {}
     for layer in range(len(_WIDTHS[name])):
         kernel, bias = model.get_layer(f"{name}_{layer}").get_weights()
@@ -114,7 +114,7 @@ def convolution_weights(model: Any, name: str) -> dict[str, np.ndarray]:
 def train_embedding(
     people: Recordings, steps: int, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Trains the first network on recordings by speaker; returns its arrays by name."""
+    """Trains the first network on recordings by speaker and returns its arrays by name."""
     import keras
     import tensorflow as tf
 
@@ -169,7 +169,7 @@ def train_embedding(
 def embedding_example(
     table: list[list[np.ndarray]], label: int, length: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A segment of a speaker with something of another and of noise, as the network takes it."""
+    """Returns a segment of a speaker with another voice and noise mixed in, as network inputs."""
 
     def crop(who: int) -> np.ndarray:
         own = table[who][rng.integers(len(table[who]))]
@@ -184,7 +184,7 @@ def embedding_example(
         power += np.power(10, (other - rng.uniform(3, 25)) / 10)
     level = power.mean()
     power += level * 10 ** (rng.uniform(-50, -15) / 10) * rng.exponential(size=power.shape)
-    # Another microphone: the spectrum's shape is not the speaker's alone.
+    # Simulate another microphone: the spectral shape also depends on the recording.
     place = np.linspace(0, 1, speaker.NUM_FEATURES)
     curve = sum(
         rng.normal(0, 3) * np.cos(np.pi * k * place + rng.uniform(0, 6)) for k in (1, 2, 3, 4)
@@ -195,9 +195,9 @@ def embedding_example(
 def whitening(
     networks: speaker.Networks, people: Recordings, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Linear discriminants of the embeddings: within a speaker their covariance is one.
+    """Computes linear discriminants of the embeddings; the within-speaker covariance becomes one.
 
-    Segments are of 2 s, with something of others and of noise mixed in, as in training.
+    Segments are 2 s long, with other voices and noise mixed in, as in training.
     """
     from scipy import linalg
 
@@ -220,7 +220,7 @@ def whitening(
 
 
 def error_rate(networks: speaker.Networks, people: Recordings, seconds: float = 2.0) -> float:
-    """The equal error rate of telling segments of one speaker from those of two."""
+    """Returns the equal error rate of verifying whether two segments are of one speaker."""
     vectors, owners = [], []
     length = round(seconds * speaker.RATE)
     for name, recordings in people.items():
@@ -240,13 +240,13 @@ def error_rate(networks: speaker.Networks, people: Recordings, seconds: float = 
 
 
 def load_separator(path: str) -> Separate:
-    """A function from float32 `[batch, sample]` to voices `[batch, source, sample]`."""
+    """Returns a function from float32 `[batch, sample]` to voices `[batch, source, sample]`."""
     import tensorflow as tf
 
     module = tf.saved_model.load(path)
     run = module.signatures["serving_default"]
 
-    # The module has to live as long as its signature.
+    # The default argument keeps the module alive as long as its signature.
     def separate(waveform: np.ndarray, _: Any = module) -> np.ndarray:
         return run(waveform=tf.constant(waveform))["sources"].numpy()
 
@@ -254,12 +254,12 @@ def load_separator(path: str) -> Separate:
 
 
 def conversation(people: Recordings, rng: np.random.Generator) -> np.ndarray:
-    """Two speakers who take turns, talk at once, and pause; float32 `[2, sample]`."""
+    """Makes a conversation of two with turns, overlaps and pauses; float32 `[2, sample]`."""
     length = round(_CONVERSATION_SECONDS * speaker.RATE)
     voices = np.zeros((2, length), np.float32)
     names = sorted(people)
     for voice, index in zip(voices, rng.choice(len(names), 2, replace=False), strict=True):
-        # Half of the time of each is speech, in stretches of 1 to 12 s.
+        # Each speaks half of the time, in stretches of 1 to 12 s.
         own, place = people[names[index]], int(rng.uniform(0, 6) * speaker.RATE)
         gain = 10 ** (rng.uniform(-2.5, 2.5) / 20)
         while place < length:
@@ -276,7 +276,7 @@ def conversations(
     seconds: float,
     rng: np.random.Generator,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """What the second network learns from: inputs `[frame, input]` and truth `[frame]` of each."""
+    """Makes training examples for the second network: inputs `[frame, input]`, truth `[frame]`."""
     examples: list[tuple[np.ndarray, np.ndarray]] = []
     while len(examples) * _CONVERSATION_SECONDS < seconds:
         voices = conversation(people, rng)
@@ -291,7 +291,7 @@ def conversations(
 
 
 def truth(voices: np.ndarray) -> np.ndarray:
-    """Whether two voices speak, float32 `[frame]`: over 0.2 s both are loud, and of like level."""
+    """Whether two voices speak, float32 `[frame]`: both loud and of similar level over 0.2 s."""
     reach = 5 * speaker.HOP
     frames = -(-voices.shape[1] // speaker.HOP)
     padded = np.pad(np.square(voices, dtype=np.float64), ((0, 0), (reach, 2 * reach)))
@@ -309,7 +309,7 @@ def train_overlap(
     steps: int,
     rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
-    """Trains the second network; returns its arrays by name."""
+    """Trains the second network and returns its arrays by name."""
     import keras
 
     inputs, hidden = network("overlap", 2 * speaker.NUM_FEATURES)
@@ -329,7 +329,7 @@ def train_overlap(
         for pick in picks:
             first = int(rng.integers(len(train[pick][1]) - length + 1))
             part = train[pick][0][first : first + length]
-            # Of another level than is thought, and heard through another microphone.
+            # Vary the level and the spectral shape.
             values.append(part + np.float32(0))
             values[-1][:, : speaker.NUM_FEATURES] += rng.normal(0, 0.2)
             labels.append(train[pick][1][first : first + length, np.newaxis])

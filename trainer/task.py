@@ -2,11 +2,11 @@
 
     python -m trainer.task --data_dir=/data/timit-2mix --model=lstm --model_dir=runs/lstm
 
-The same command goes on with a run that was stopped, from its last whole epoch; with more --epochs,
-also with one that is finished. Two at a time in one folder are refused. The folder then has
-best.keras (the separator that was best in validation), config.json, log.csv, curves.png, and
-TensorBoard's events. The backend is what the environment variable KERAS_BACKEND says: tensorflow
-(default) or jax.
+The same command resumes an interrupted run after its last complete epoch; with more --epochs, it
+also continues a finished run. Only one run at a time may use a folder. The folder contains
+best.keras (the separator with the best validation result), config.json, log.csv, curves.png and
+TensorBoard events. The environment variable KERAS_BACKEND selects the backend: tensorflow (default)
+or jax.
 """
 
 from absl import flags
@@ -22,7 +22,7 @@ config.define_flags()
 
 
 def main(arguments: list[str]) -> None:
-    """The command, after its flags are parsed."""
+    """Runs the command after its flags are parsed."""
     if arguments:
         raise flags.Error(f"what does {' '.join(arguments)} mean? Only flags are taken")
     settings = config.Config.from_flags(flags.FLAGS)
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _train(settings: config.Config, model_dir: str) -> None:
-    # What is wrong with the dataset shows at once, before seconds of imports.
+    # Report problems with the dataset at once, before seconds of imports.
     tfio.connect(settings.data_dir)
     info = dataset.read(settings.data_dir)
     settings.check(info, run_folder.RunFolder(model_dir).read_settings())

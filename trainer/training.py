@@ -1,4 +1,4 @@
-"""A training run from Python: what `python -m trainer.task` does."""
+"""A training run from Python: the implementation of `python -m trainer.task`."""
 
 import dataclasses
 import importlib.util
@@ -18,17 +18,17 @@ from trainer.run import callbacks, devices, initial_weights, run_folder
 
 
 def train(config: config_lib.Config, model_dir: str) -> run_folder.State:
-    """Trains a network, or goes on where a run in the folder was.
+    """Trains a network, or resumes the run in the folder.
 
     Args:
         config: all settings.
-        model_dir: the folder that the run is kept in.
+        model_dir: folder of the run.
 
     Returns:
-        The state at the end; `history` has the figures of every epoch.
+        The final state; `history` has the metrics of every epoch.
 
     Raises:
-        UserError: something that a person can mend, such as a damaged shard.
+        UserError: a problem that the user can fix, such as a damaged shard.
     """
     tfio.connect(config.data_dir)
     info = dataset.read(config.data_dir)
@@ -44,7 +44,7 @@ def train(config: config_lib.Config, model_dir: str) -> run_folder.State:
 def _train(
     config: config_lib.Config, info: dataset.DatasetInfo, folder: run_folder.RunFolder
 ) -> run_folder.State:
-    """The run in a folder that is locked; see `train`."""
+    """Runs the training in a locked folder; see `train`."""
     scope, replicas = devices.use_all()
     keras.utils.set_random_seed(config.seed)
     with scope():
@@ -81,9 +81,9 @@ def _train(
             initial_epoch=state.epoch,
             epochs=config.epochs,
             steps_per_epoch=steps,
-            shuffle=False,  # They are.
+            shuffle=False,  # The batches are shuffled already.
             callbacks=chosen,
-            # A bar for a person, a line an epoch for a file.
+            # A progress bar on a terminal, one line per epoch in a file.
             verbose=1 if sys.stdout.isatty() else 2,
         )
     except Exception as error:
@@ -95,11 +95,11 @@ def _train(
 
 
 def resolve(config: config_lib.Config, info: dataset.DatasetInfo) -> config_lib.Config:
-    """The settings with what was left open filled in, by network and dataset.
+    """Fills in the settings that are left open, by network and dataset.
 
     Raises:
-        UserError: no such network.
-        SettingsError: a loss that it cannot learn.
+        UserError: there is no such network.
+        SettingsError: the network does not support the loss.
     """
     registry.settings(config.model)
     network = registry.NETWORKS[config.model]
@@ -126,11 +126,11 @@ def resolve(config: config_lib.Config, info: dataset.DatasetInfo) -> config_lib.
 def make_learner(
     config: config_lib.Config, info: dataset.DatasetInfo, replicas: int
 ) -> training_models.MaskLearner | training_models.MixtureLearner:
-    """The network, with the dataset's constants around it, ready to learn; random weights.
+    """Returns the separator with random weights, wrapped for training.
 
     Args:
         config: all settings, resolved.
-        info: of the dataset.
+        info: info of the dataset.
         replicas: see `learner.MaskLearner`.
     """
     settings = config.network_settings()
@@ -177,7 +177,7 @@ def _compile(model: keras.Model, config: config_lib.Config, steps: int) -> None:
 def _tell_new_rate(
     before: config_lib.Config, config: config_lib.Config, step: int, steps: int
 ) -> None:
-    """Says how the learning rate jumps where the cosine ends elsewhere than it did."""
+    """Reports the jump of the learning rate if the length of the cosine schedule has changed."""
     if config.schedule == "cosine" and config.epochs != before.epochs:
         was, now = (
             float(keras.ops.convert_to_numpy(optimizer.cosine(c, steps)(step)))
@@ -197,7 +197,7 @@ def _callbacks(
     folder: run_folder.RunFolder,
     state: run_folder.State,
 ) -> list[keras.callbacks.Callback]:
-    """In the order in which each needs what the one before it did."""
+    """Returns the callbacks; each depends on those before it."""
     chosen: list[keras.callbacks.Callback] = [callbacks.SetSeeds(), callbacks.StopAtNaN()]
     if not sys.stdout.isatty():
         chosen.append(callbacks.Say())
@@ -214,7 +214,7 @@ def _callbacks(
     best = callbacks.KeepBest(folder.best, monitor, mode)
     chosen.append(best)
     if config.ema:
-        # What training goes on with, and what a resumed run needs, are the weights themselves.
+        # Training goes on with the weights themselves, and resuming needs them.
         chosen.append(callbacks.SwapAverages())
     kept: list[keras.callbacks.Callback] = [best]
     if config.schedule == "plateau":
@@ -235,7 +235,7 @@ def _callbacks(
 
 
 def _can_write_events() -> bool:
-    # Keras writes them through TensorFlow, which since 2.20 does not bring TensorBoard along.
+    # Keras writes events through TensorFlow, which does not include TensorBoard since 2.20.
     return keras.backend.backend() == "tensorflow" and bool(importlib.util.find_spec("tensorboard"))
 
 

@@ -1,4 +1,4 @@
-"""What is trained and what is validated: Keras models around a `Separator`, on any backend."""
+"""Keras models for training and validation around a `Separator`, on any backend."""
 
 from typing import Any
 
@@ -12,16 +12,16 @@ Tensor = Any
 
 
 class MaskLearner(keras.Model):
-    """A separator with the loss on its masks, against those that the dataset stores.
+    """A separator trained with a loss on its masks, against the ideal masks of the dataset.
 
-    `fit` takes `trainer.data.stored_windows.windows`.
+    `fit` takes the dataset from `trainer.data.stored_windows.windows`.
 
     Args:
-        model: the separator, whose weights are trained.
-        target: the ideal mask to learn, one of `schema.MASKS`.
+        model: separator to train.
+        target: ideal mask to learn, one of `schema.MASKS`.
         assignment: `fixed` or `pit`.
-        replicas: devices that each take a part of the batch and add up their gradients
-            (TensorFlow's MirroredStrategy); elsewhere 1.
+        replicas: number of devices that share a batch and sum their gradients (TensorFlow's
+            MirroredStrategy); otherwise 1.
 
     Call arguments:
         inputs: dict with `log_magnitude` `[batch, frame, bin]`, as stored.
@@ -38,7 +38,7 @@ class MaskLearner(keras.Model):
         self.target = target
         self.fixed = assignment == "fixed"
         self.replicas = replicas
-        # Keras' own mean is over batches; these are over what the loss is relative to.
+        # Keras averages over batches; these means are weighted by the weight of the loss.
         self.mean_loss = keras.metrics.Mean(name="loss")
         self.mask_accuracy = keras.metrics.Mean(name="mask_accuracy")
 
@@ -83,21 +83,21 @@ class MaskLearner(keras.Model):
 
 
 class MixtureLearner(keras.Model):
-    """A separator with any loss, on mixtures that are analysed on the device.
+    """A separator trained with any loss, on mixtures whose STFT is computed on the device.
 
-    `fit` takes `trainer.data.dynamic_mixing.Batches`, or `trainer.data.stored_windows.windows` of
-    `sources`.
+    `fit` takes `trainer.data.dynamic_mixing.Batches`, or `trainer.data.stored_windows.windows` with
+    the feature `sources`.
 
     Args:
-        model: the separator, whose weights are trained.
-        objective: what is asked of it.
+        model: separator to train.
+        objective: training objective.
         replicas: see `MaskLearner`.
 
     Call arguments:
-        inputs: what `objectives.Mixtures.of` takes.
+        inputs: a batch for `objectives.Mixtures.of`.
 
     Returns:
-        What the objective wants of the separator, by name.
+        The outputs of the separator that the objective needs, by name.
     """
 
     def __init__(
@@ -139,19 +139,19 @@ class MixtureLearner(keras.Model):
 
 
 class WholeMixtures(keras.Model):
-    """The figures of a separator on a batch that `trainer.data.validation_batches` makes.
+    """Computes the metrics of a separator on a batch from `trainer.data.validation_batches`.
 
     Args:
         model: the separator.
-        objective: whose loss is a figure.
+        objective: objective whose loss is one of the metrics.
 
     Call arguments:
         inputs: dict with `sources`, int16 `[batch, source, sample]`, and `num_samples` `[batch]`.
 
     Returns:
         Dict of float32 `[batch]`: `error` and `weight` of the loss, `agreed` and `counted` bins,
-        `si_sdr_improvement` in dB, and `real`, 0 for a row that only fills the batch. A separator
-        without masks is taken to have those of its estimates.
+        `si_sdr_improvement` in dB, and `real`, 0 for an empty row. For a separator without masks,
+        the magnitudes of its estimates are used.
     """
 
     def __init__(self, model: separator.Separator, objective: objectives.Objective) -> None:
@@ -167,7 +167,7 @@ class WholeMixtures(keras.Model):
         estimates = self.separator(mixtures.mixture)
         found = None
         if hasattr(self.separator, "masks"):
-            # At the level that it was stored with, as in training on stored masks.
+            # At the stored level, as in training on stored masks.
             found = self.separator.masks(mixtures.log_magnitude())
         if self.objective.loss == "mask":
             outputs = {"masks": found}

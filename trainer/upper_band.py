@@ -3,9 +3,9 @@
     python -m pipeline.voices --output_dir=voices --num_speakers=40 --utterances_per_speaker=4
     python -m trainer.upper_band --recordings=voices --separator=export/pretrained/two-voices-8khz
 
-Learnt from recordings at 16 kHz or more: pairs of speakers are mixed, and each voice's true share
-above the model's band is compared with what is heard of the voices below it, both as the separator
-gives them and as they were. It takes a minute.
+The recordings must have a sample rate of 16 kHz or more. Pairs of speakers are mixed. The fit
+relates each voice's true share above the model's band to the levels of the voices below it, both of
+the separator's estimates and of the true voices. It takes a minute.
 """
 
 import pathlib
@@ -25,15 +25,15 @@ _SEED = flags.DEFINE_integer("seed", 0, "of all draws")
 
 _RATE = 16000
 _LEVEL_DB = -26.0
-# A few loud frames are not all that counts.
+# Upper limit of a frame's weight, so that a few loud frames do not dominate.
 _MOST = 30.0
 _DECAY = 1e-3
-# Frames by which the shares of a stream are late.
+# Delay of the shares in a stream, in frames.
 _LATE = 3
 
 
 def main(arguments: list[str]) -> None:
-    """The command, after its flags are parsed."""
+    """Runs the command after its flags are parsed."""
     if arguments:
         raise flags.Error(f"what does {' '.join(arguments)} mean? Only flags are taken")
     for flag in (_RECORDINGS, _SEPARATOR):
@@ -76,7 +76,7 @@ def _people(folder: str) -> dict[str, list[np.ndarray]]:
 
 
 def pair(people: dict[str, list[np.ndarray]], rng: np.random.Generator) -> np.ndarray:
-    """Two utterances of each of two speakers, within ±5 dB; float32 `[2, sample]` at 16 kHz."""
+    """Returns two utterances each of two speakers, within ±5 dB; float32 `[2, sample]`, 16 kHz."""
     names = sorted(people)
     voices = []
     for index in rng.choice(len(names), 2, replace=False):
@@ -91,22 +91,22 @@ def pair(people: dict[str, list[np.ndarray]], rng: np.random.Generator) -> np.nd
 def example(
     below: np.ndarray, voices: np.ndarray, causal: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Inputs `[frame, weight]`, the first voice's true share `[frame]`, and what a frame counts.
+    """Returns inputs `[frame, weight]`, true share of the first voice and weight, both `[frame]`.
 
     Args:
-        below: the voices at 8 kHz, `[2, sample]`, as a separator gives them.
-        voices: the true ones at 16 kHz, `[2, sample]`.
+        below: the voices at 8 kHz, `[2, sample]`, as estimated by a separator.
+        voices: the true voices at 16 kHz, `[2, sample]`.
         causal: see `upper_band.inputs`.
     """
     levels = upper_band.inputs(upper_band.band_powers(below), causal)
     if causal:
-        # A stream knows frames that have ended, half a frame and the ramp of a hop before.
+        # A stream only knows complete frames: half a frame and the ramp of one hop earlier.
         levels = np.pad(levels, ((0, 0), (_LATE, 0), (0, 0)), "edge")[:, :-_LATE]
     low = decoding.resample(voices.T, _RATE, schema.DEFAULT_SAMPLE_RATE)
     heard = decoding.resample(low, schema.DEFAULT_SAMPLE_RATE, _RATE).T
     length = min(heard.shape[1], voices.shape[1])
     high = voices[:, :length] - heard[:, :length]
-    # Every second frame of the spectrogram at the doubled rate: it is centred on the same time.
+    # At the doubled rate, every second frame is centred on the same time.
     power = np.square(np.abs(features.stft(high))).sum(axis=2)[:, ::2]
     frames = min(power.shape[1], levels.shape[1])
     power, levels = power[:, :frames], levels[:, :frames]
@@ -119,7 +119,7 @@ def example(
 
 
 def fit(differences: np.ndarray, share: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The weights whose shares leave the least energy with the wrong voice."""
+    """Finds the weights whose shares assign the least energy to the wrong voice."""
     from scipy import optimize
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:

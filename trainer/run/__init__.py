@@ -1,4 +1,4 @@
-"""The life of a run: its folder, state, callbacks, curves and devices.
+"""Everything about a run: its folder, state, callbacks, curves and devices.
 
-Imports `pipeline`, the top of `trainer` and `trainer.data`.
+Imports `pipeline`, the top level of `trainer` and `trainer.data`.
 """

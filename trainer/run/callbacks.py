@@ -1,4 +1,4 @@
-"""What happens after each epoch: validation, the best model, the state to resume from, curves."""
+"""Callbacks after each epoch: validation, the best model, the state for resuming, curves."""
 
 import math
 import pathlib
@@ -16,23 +16,23 @@ from trainer import training_models
 from trainer.data import dynamic_mixing, validation_batches
 from trainer.run import run_folder
 
-# What must outlive a run that is killed, of Keras' own callbacks, which forget it.
+# State of Keras callbacks that must survive an interruption; Keras does not save it.
 _KEPT = {
     "EarlyStopping": ("wait", "best", "best_epoch"),
     "ReduceLROnPlateau": ("wait", "best", "cooldown_counter"),
 }
 
-# Threads that mix for a greater share of an epoch do not keep ahead; a short epoch says little.
+# Above this share of busy time, mixing limits the speed. Short epochs are not conclusive.
 _NO_REST = 0.9
 _LONG_EPOCH_SECONDS = 20.0
 
 
 class StopAtNaN(keras.callbacks.Callback):
-    """Ends the run with a clear error when the loss is no longer finite."""
+    """Stops the run with a clear error when the loss is no longer finite."""
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        # The loss is the epoch's running mean, so that once not finite it stays so: looking now
-        # and then is enough, and does not make the device wait.
+        # The loss is the running mean of the epoch, so it stays non-finite. Checking only every 20
+        # steps avoids waiting for the device.
         if batch % 20 == 0:
             self._check(f"by step {batch + 1}", logs)
 
@@ -53,7 +53,7 @@ class StopAtNaN(keras.callbacks.Callback):
 
 
 class Say(keras.callbacks.Callback):
-    """Says once a minute where a long epoch is, where no progress bar is shown."""
+    """Prints the progress of a long epoch once a minute, where there is no progress bar."""
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.epoch = epoch
@@ -68,13 +68,13 @@ class Say(keras.callbacks.Callback):
 
 
 class NextEpoch(keras.callbacks.Callback):
-    """Tells batches that are mixed anew which epoch they are for, before they are read.
+    """Sets the epoch of dynamically mixed batches before they are read.
 
-    After the first long epoch in which the threads that mix had no rest it warns: batches are
-    mixed ahead, and threads that mix all the time are what the step waits for.
+    It warns once, after the first long epoch in which the mixing threads were always busy: batches
+    are mixed ahead, so busy threads mean that the training steps wait for them.
 
     Args:
-        batches: of the run.
+        batches: batches of the run.
     """
 
     def __init__(self, batches: dynamic_mixing.Batches) -> None:
@@ -99,30 +99,30 @@ class NextEpoch(keras.callbacks.Callback):
 
 
 class SetSeeds(keras.callbacks.Callback):
-    """Makes what layers draw at random, such as dropout, a function of the seed and the epoch.
+    """Makes random layers, such as dropout, depend only on the seed and the epoch.
 
-    The file of the weights does not hold the state of their generators, so that a resumed run
-    would otherwise draw something else than the same run undisturbed.
+    The weights file does not contain the state of their generators. Without this, a resumed run
+    would draw other numbers than an uninterrupted one.
     """
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         for variable in self.model.variables:
             if variable.name == "seed_generator_state":
                 state = keras.ops.convert_to_numpy(variable)
-                # A layer draws far less often than that in an epoch.
+                # Seeds of epochs are 1,000,003 apart, more than the draws of a layer per epoch.
                 variable.assign(np.array([state[0], epoch * 1_000_003 % 2**32], state.dtype))
 
 
 class SwapAverages(keras.callbacks.Callback):
-    """Exchanges the weights and their exponential moving averages at the end of each epoch.
+    """Swaps the weights and their exponential moving averages at the end of each epoch.
 
-    A pair of these around what is to see the averages.
+    Place one before and one after the callbacks that should see the averages.
     """
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         optimizer = self.model.optimizer
-        # Keras' own SwapEMAWeights goes by the same list; its weights stay swapped for what follows
-        # in the epoch, and so would be what a run resumes from.
+        # Keras' SwapEMAWeights uses the same list, but leaves the weights swapped for all later
+        # callbacks, so a run would resume from the averages.
         for variable, average in zip(
             self.model.trainable_variables,
             optimizer._model_variables_moving_average,
@@ -134,11 +134,11 @@ class SwapAverages(keras.callbacks.Callback):
 
 
 class Validate(keras.callbacks.Callback):
-    """Adds the figures over the validation split's whole mixtures to the epoch's.
+    """Adds the metrics over the whole mixtures of the validation split to the epoch's logs.
 
     Args:
-        model: gives the figures of a batch of mixtures.
-        batches: of them, as `trainer.data.validation_batches` makes them.
+        model: computes the metrics of a batch of mixtures.
+        batches: batches from `trainer.data.validation_batches`.
     """
 
     def __init__(
@@ -156,9 +156,9 @@ class Validate(keras.callbacks.Callback):
 def validate(
     model: training_models.WholeMixtures, batches: Sequence[validation_batches.Batch]
 ) -> dict[str, float]:
-    """The figures over whole mixtures: `loss`, `mask_accuracy`, `si_sdr_improvement` (dB)."""
-    # Not `predict`: on TensorFlow it takes the third batch for as long as the first two, and on
-    # JAX a batch for a multiple of the devices.
+    """Computes `loss`, `mask_accuracy` and `si_sdr_improvement` (dB) over whole mixtures."""
+    # Not `predict`: on TensorFlow it assumes that the third batch is as long as the first two, and
+    # on JAX that the batch size is a multiple of the number of devices.
     found = [model.predict_on_batch(batch) for batch in batches]
     figures = {name: np.concatenate([each[name] for each in found]) for name in found[0]}
     real = figures["real"] > 0
@@ -174,7 +174,7 @@ def validate(
 
 
 class Pace(keras.callbacks.Callback):
-    """Adds learning rate and seconds (validation included) to the epoch's figures."""
+    """Adds the learning rate and the seconds (including validation) to the epoch's logs."""
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.start = time.monotonic()
@@ -187,11 +187,11 @@ class Pace(keras.callbacks.Callback):
 
 
 class KeepBest(keras.callbacks.Callback):
-    """Writes the whole separator whenever it is better than ever before.
+    """Saves the whole separator whenever it is better than before.
 
     Args:
-        path: of the `.keras` file.
-        monitor: name of the figure.
+        path: path of the `.keras` file.
+        monitor: name of the metric.
         mode: `max` or `min`.
     """
 
@@ -213,15 +213,15 @@ class KeepBest(keras.callbacks.Callback):
 
 
 class KeepLast(keras.callbacks.Callback):
-    """Writes what is needed to go on after each epoch, and brings it back at the start.
+    """Saves everything needed to resume after each epoch, and restores it at the start.
 
-    Last in the list of callbacks: what the others changed in this epoch belongs to it, and what
-    they reset at the start is restored after them.
+    It must be the last callback, so that it saves the others' changes of this epoch and restores
+    what they reset at the start.
 
     Args:
-        folder: the run's.
-        state: to start from.
-        others: the callbacks whose state is kept.
+        folder: folder of the run.
+        state: state to start from.
+        others: callbacks whose state is saved.
     """
 
     def __init__(
@@ -253,11 +253,11 @@ class KeepLast(keras.callbacks.Callback):
 
 
 class StopInTime(keras.callbacks.Callback):
-    """Ends a run that has taken long enough; after `KeepLast`, so that it may go on another day.
+    """Stops a run when its time is used up; after `KeepLast`, so that it can be resumed.
 
     Args:
-        state: whose history has the seconds of all epochs.
-        minutes: that the run may take.
+        state: state whose history has the seconds of all epochs.
+        minutes: time limit of the run, in minutes.
     """
 
     def __init__(self, state: run_folder.State, minutes: float) -> None:
@@ -274,8 +274,8 @@ class Draw(keras.callbacks.Callback):
     """Draws the curves, at most every twenty seconds and at the end.
 
     Args:
-        path: of the PNG.
-        state: whose history is drawn.
+        path: path of the PNG file.
+        state: state whose history is drawn.
     """
 
     def __init__(self, path: pathlib.Path, state: run_folder.State) -> None:

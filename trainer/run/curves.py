@@ -1,4 +1,4 @@
-"""The run as a picture: loss, mask accuracy and SI-SDR improvement over the epochs."""
+"""Curves of a run: loss, mask accuracy and SI-SDR improvement over the epochs."""
 
 import pathlib
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ def draw(history: Sequence[dict[str, float]], path: pathlib.Path) -> None:
     """Draws the curves.
 
     Args:
-        history: a row for each epoch, as in `log.csv`.
-        path: of the PNG.
+        history: one row per epoch, as in `log.csv`.
+        path: path of the PNG file.
     """
     drawing = figure.Figure(figsize=(12, 3.6), layout="constrained")
     panels = drawing.subplots(1, len(_PANELS))

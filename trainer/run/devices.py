@@ -1,4 +1,4 @@
-"""What is computed on: all GPUs that the backend finds, or the processor."""
+"""The devices used: all GPUs that the backend finds, or the CPU."""
 
 import contextlib
 import pathlib
@@ -13,7 +13,7 @@ _CPUINFO = pathlib.Path("/proc/cpuinfo")
 
 
 def describe() -> str:
-    """The devices in words, such as `2 GPUs` or `CPU (8 cores)`."""
+    """Describes the devices, such as `2 GPUs` or `CPU (8 cores)`."""
     gpus = _count("gpu")
     if gpus:
         return f"{gpus} GPU{'s' if gpus > 1 else ''}"
@@ -22,15 +22,15 @@ def describe() -> str:
 
 
 def has_gpu() -> bool:
-    """Whether the backend computes on one."""
+    """Whether the backend uses a GPU."""
     return _count("gpu") > 0
 
 
 def emulates_bfloat16(cpuinfo: pathlib.Path = _CPUINFO) -> bool:
-    """Whether products in bfloat16 gain nothing, on a processor without instructions for them.
+    """Whether the CPU has no bfloat16 instructions, so that bfloat16 is not faster.
 
     Args:
-        cpuinfo: where Linux says what the processor has; elsewhere the answer is no.
+        cpuinfo: file with Linux's description of the CPU; False if it does not exist.
     """
     if has_gpu():
         return False
@@ -38,7 +38,7 @@ def emulates_bfloat16(cpuinfo: pathlib.Path = _CPUINFO) -> bool:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return False
-    # x86 calls them flags, ARM features.
+    # The row is named "flags" on x86, "Features" on ARM.
     rows = [line.partition(":") for line in lines]
     known = {
         w for name, _, words in rows if name.strip() in ("flags", "Features") for w in words.split()
@@ -50,9 +50,9 @@ def use_all() -> tuple[Callable[[], contextlib.AbstractContextManager[Any]], int
     """Spreads each batch over all GPUs.
 
     Returns:
-        What gives the scope to make models in, and into how many parts a batch falls, each with a
-        loss of its own whose gradients are added up (JAX computes as if there were one device, and
-        PyTorch takes one alone: 1).
+        A function that gives the scope for making models, and the number of replicas. Each replica
+        computes the loss of a part of the batch and the gradients are summed. The number is 1 on
+        JAX, which computes as if there were one device, and on PyTorch, which uses one device.
     """
     if _count("gpu") < 2:
         return contextlib.nullcontext, 1
@@ -77,7 +77,7 @@ def _count(kind: str) -> int:
     if keras.backend.backend() == "torch":
         import torch
 
-        # Keras does not list PyTorch's devices, and computes on the first.
+        # Keras does not list PyTorch's devices; it uses the first.
         return int(kind == "gpu" and torch.cuda.is_available())
     return len(keras.distribution.list_devices(kind)) if _has(kind) else 0
 
@@ -85,5 +85,5 @@ def _count(kind: str) -> int:
 def _has(kind: str) -> bool:
     try:
         return bool(keras.distribution.list_devices(kind))
-    except RuntimeError:  # JAX raises where there is no platform of that kind.
+    except RuntimeError:  # Raised by JAX if there is no platform of that kind.
         return False

@@ -1,4 +1,4 @@
-"""The weights that a run starts from, where `--init_from` names some."""
+"""The initial weights of a run with `--init_from`."""
 
 import json
 import pathlib
@@ -11,17 +11,18 @@ from pipeline import errors, file_names
 
 
 def load(path: str, model: Any) -> None:
-    """Gives a separator the weights of another of the same network.
+    """Copies the weights of another separator with the same network into a separator.
 
-    The other may be a smaller network of the same class, if that has `parts`: what it lacks keeps
-    its initial values, and a line says what that is. The normalisation stays the new dataset's.
+    The other network may be a smaller one of the same class if the class has `parts`: parts that it
+    lacks keep their initial values, and a message names them. The normalisation constants stay
+    those of the new dataset.
 
     Args:
-        path: a run's folder, a `.keras` file, or a folder that `export.saved_model` wrote.
-        model: the separator.
+        path: folder of a run, a `.keras` file, or a folder written by `export.saved_model`.
+        model: the separator to be changed.
 
     Raises:
-        UserError: there is no such model, or it is of another network or does not fit into this.
+        UserError: there is no such model, or its network is different or does not fit.
     """
     place = pathlib.Path(path)
     if (place / file_names.MODEL_INFO).is_file():
@@ -35,7 +36,7 @@ def load(path: str, model: Any) -> None:
             )
         try:
             other = keras.saving.load_model(file, compile=False).network
-        except Exception as error:  # Keras raises whatever its readers of zip, JSON and HDF5 do.
+        except Exception as error:  # Keras passes on any error of its zip, JSON or HDF5 readers.
             raise errors.UserError(
                 f"--init_from={path}: {file} is damaged or no separator"
             ) from error
@@ -55,11 +56,11 @@ def load(path: str, model: Any) -> None:
 
 
 def _grow(network: Any, smaller: Any) -> list[str] | None:
-    """Gives a network the weights of a smaller one, part by part.
+    """Copies the weights of a smaller network into a network, part by part.
 
     Returns:
-        Names of the parts that the smaller one lacks; None, and nothing is changed, if they have no
-        parts or those do not fit.
+        Names of the parts that the smaller network lacks. None, without any change, if the networks
+        have no parts or the parts do not fit.
     """
     if not hasattr(network, "parts"):
         return None
@@ -74,7 +75,7 @@ def _grow(network: Any, smaller: Any) -> list[str] | None:
 
 
 def _exported(folder: pathlib.Path) -> tuple[list[np.ndarray], Any]:
-    """Weights of a SavedModel's network, in Keras' order, and the network with them if it fits."""
+    """Reads a SavedModel: its weights in Keras' order, and the network with them if they fit."""
     try:
         import tensorflow as tf
     except ImportError as error:
@@ -93,7 +94,7 @@ def _exported(folder: pathlib.Path) -> tuple[list[np.ndarray], Any]:
         ]
     except (OSError, ValueError, RecursionError, tf.errors.OpError) as error:
         raise errors.UserError(f"--init_from={folder} is damaged: {error}") from error
-    # What is no float is the state of random numbers.
+    # Non-float variables are states of random number generators.
     weights = [v for v in variables if np.issubdtype(v.dtype, np.floating)]
     if sum(w.size for w in weights) < info.get("num_parameters", 0):
         raise errors.UserError(f"--init_from={folder} is damaged: it lacks weights")
@@ -101,12 +102,12 @@ def _exported(folder: pathlib.Path) -> tuple[list[np.ndarray], Any]:
 
 
 def _network(info: dict[str, Any], weights: list[np.ndarray]) -> Any:
-    """The network that the facts of an export describe; None if this version does not know it."""
+    """Builds the network described in an export's info; None if this version does not know it."""
     try:
         network = keras.saving.deserialize_keras_object(info["network"])
         if not network.built:
             network.build_from_config(info["network"]["build_config"])
         network.set_weights(weights)
-    except Exception:  # As above, and what the constructor of another version's network raises.
+    except Exception:  # As above, or any error of the constructor for another version's settings.
         return None
     return network

@@ -1,16 +1,16 @@
-"""The folder of a run: its settings, what is needed to go on, the best model, the log.
+"""The folder of a run: settings, state for resuming, best model, log.
 
     config.json     all settings, and the facts of the dataset
-    best.keras      the separator that was best in validation, whole
-    last/           weights, optimizer and the state of everything else after the last epoch
-    log.csv         a row an epoch
-    curves.png      the same, drawn
-    tensorboard/    events
-    _LOCK           while a run is going on
+    best.keras      the whole separator with the best validation result
+    last/           weights, optimizer and all other state after the last epoch
+    log.csv         one row per epoch
+    curves.png      the same as curves
+    tensorboard/    TensorBoard events
+    _LOCK           exists while a run is in progress
 
-Everything is written under a temporary name, waited for until it is on the disk, and renamed;
-`last/state.json` names the weights that belong to it and is written after them, so that at any
-moment, that of a power cut too, the folder is whole.
+Every file is written under a temporary name, flushed to disk, and renamed. `last/state.json` names
+the weights that belong to it and is written after them. The folder is therefore consistent at any
+moment, even after a power cut.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from pipeline.io import atomic, file_lock
 from trainer import config as config_lib
 
 _WEIGHTS = r"epoch-\d{5,}\.weights\.h5"
-# What this process's predecessors may have left half written.
+# Names of temporary files that an interrupted run may have left.
 _NAMES = (
     file_names.RUN_CONFIG,
     file_names.BEST_MODEL,
@@ -42,14 +42,14 @@ _OURS = re.compile("|".join([*map(re.escape, _NAMES), _WEIGHTS]))
 
 @dataclasses.dataclass
 class State:
-    """Where a run is.
+    """The progress of a run.
 
     Attributes:
-        epoch: epochs that are done.
-        stopped: early stopping has ended the run.
-        history: a row for each epoch: names and figures.
+        epoch: number of completed epochs.
+        stopped: whether early stopping has ended the run.
+        history: one row per epoch: metric names and values.
         callbacks: state of the callbacks, by name.
-        weights: file in `last/` with weights and optimizer, or empty.
+        weights: name of the file in `last/` with weights and optimizer, or empty.
     """
 
     epoch: int = 0
@@ -60,15 +60,15 @@ class State:
 
     @property
     def minutes(self) -> float:
-        """That all epochs took together."""
+        """Total duration of all epochs."""
         return sum(row.get("seconds", 0.0) for row in self.history) / 60
 
 
 class RunFolder:
-    """A folder that a run is kept in.
+    """The folder of a run.
 
     Args:
-        path: need not exist yet.
+        path: path of the folder; it need not exist yet.
     """
 
     def __init__(self, path: str) -> None:
@@ -80,12 +80,12 @@ class RunFolder:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keeps other processes off the folder, which is made if there is none.
+        """Locks the folder against other processes; creates it if it does not exist.
 
-        What this has made is removed at the end where nothing was put into it.
+        Folders created here are removed at the end if they are empty.
 
         Raises:
-            UserError: another process trains in it.
+            UserError: another process is training in it.
         """
         made = [path for path in (self.path, *self.path.parents) if not path.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
@@ -104,21 +104,21 @@ class RunFolder:
         )
 
     def claim(self, config: config_lib.Config, info: dataset.DatasetInfo) -> State:
-        """Makes the folder this run's, or finds that it is already; the caller holds the lock.
+        """Creates the run in this folder or checks that it is the same; the caller holds the lock.
 
-        What a run that was killed had not written to its end is removed.
+        Incomplete files of an interrupted run are removed.
 
         Returns:
             The state to start from.
 
         Raises:
-            UserError: another run is there; the message names what differs.
+            UserError: the folder has a different run; the message names the differences.
         """
         facts = dataset_facts(info)
         path = self.path / file_names.RUN_CONFIG
         if path.exists():
             before = self._read_stored(path)
-            # A start that failed before its first epoch has left nothing worth keeping.
+            # A run that failed before the end of its first epoch has nothing worth keeping.
             if self.has_state() or self.best.exists():
                 self._check_same(*before, config, facts)
         elif self.last.exists() or self.best.exists():
@@ -138,16 +138,16 @@ class RunFolder:
         return state
 
     def read_settings(self) -> config_lib.Config | None:
-        """Those of the run that is there; None where there is none.
+        """Returns the settings of the run in the folder, or None without a run.
 
         Raises:
-            UserError: they are damaged.
+            UserError: the settings are damaged.
         """
         path = self.path / file_names.RUN_CONFIG
         return self._read_stored(path)[0] if path.exists() else None
 
     def _read_stored(self, path: pathlib.Path) -> tuple[config_lib.Config, dict[str, Any]]:
-        """Settings, and the facts of the dataset."""
+        """Returns the settings and the facts of the dataset."""
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
             return config_lib.Config.from_json(stored["settings"]), dict(stored["dataset"])
@@ -181,11 +181,11 @@ class RunFolder:
                 path.unlink()
 
     def has_state(self) -> bool:
-        """Whether a run has ended an epoch here."""
+        """Whether a run has completed an epoch here."""
         return (self.last / file_names.RUN_STATE).exists()
 
     def read_state(self) -> State:
-        """Where the run is; the start where nothing was kept yet.
+        """Returns the state of the run, or the initial state if none is stored.
 
         Raises:
             UserError: the state is damaged.
@@ -202,19 +202,19 @@ class RunFolder:
         return state
 
     def load_weights(self, state: State, load: Callable[[pathlib.Path], object]) -> None:
-        """Hands the state's weights to `load`.
+        """Passes the weights file of the state to `load`.
 
         Raises:
-            UserError: they are damaged.
+            UserError: the weights are damaged.
         """
         path = self.last / state.weights
         try:
             load(path)
-        except Exception as error:  # HDF5 and Keras raise what they like.
+        except Exception as error:  # HDF5 and Keras raise various errors.
             raise errors.UserError(f"{path} is damaged ({error}); start a new run") from error
 
     def write_state(self, state: State, save_weights: Callable[[pathlib.Path], object]) -> None:
-        """Keeps what is needed to go on: weights, then the state that names them, then the log."""
+        """Saves the weights, then the state that names them, then the log."""
         before = state.weights
         state.weights = f"epoch-{state.epoch:05d}.weights.h5"
         with atomic.replacing(self.last / state.weights, durable=True) as temporary:
@@ -235,7 +235,7 @@ class RunFolder:
 
 
 def dataset_facts(info: dataset.DatasetInfo) -> dict[str, Any]:
-    """What of the dataset decides a model: its plan, and the constants that go into it."""
+    """Returns the facts of the dataset that determine a model: its plan and constants."""
     return {
         "plan_digest": info.plan_digest,
         "sample_rate": info.sample_rate,
