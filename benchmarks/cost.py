@@ -7,10 +7,9 @@ taken, so that figures are of use on a machine that has other things to do.
 """
 
 import pathlib
-import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from absl import flags
@@ -24,9 +23,6 @@ from pipeline.io import stored_json
 _MANIFESTS = flags.DEFINE_multi_string("manifest", [], "CSV manifest of a corpus.")
 _FOLDERS = flags.DEFINE_multi_string("input_dir", [], "Folder of a corpus.")
 _MAX_RECORDINGS = flags.DEFINE_integer("max_recordings", 500, "Of the corpus.", lower_bound=2)
-_PLANNED = flags.DEFINE_integer(
-    "planned", 100_000, "Utterances of which there is nothing but a plan.", lower_bound=1000
-)
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Rounds.", lower_bound=1)
 _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/cost.json.")
 
@@ -40,7 +36,6 @@ def main(arguments: list[str]) -> None:
         raise flags.Error(f"unexpected argument {arguments[0]!r}")
     measure.use_one_core()
     about: dict[str, Any] = {}
-    _plan_many(about)
     utterances = corpus.read(_FOLDERS.value, _MANIFESTS.value).utterances
     chosen = utterances[:: max(1, len(utterances) // _MAX_RECORDINGS.value)]
     figures: dict[str, list[float]] = {"inspect": [], "write mixtures": [], "write utterances": []}
@@ -57,10 +52,7 @@ def _speeds(utterances: list[corpus.Utterance], about: dict[str, Any]) -> dict[s
     audio = sum(fact.num_samples for fact in facts) / _RATE
     mixtures, shard_plans = _plan(facts)
     mixed = sum(mixture.num_samples for mixture in mixtures) / _RATE
-    wanted = [fact.utterance.id for fact in facts]
-    clean_plans = utterance_shards.make_plans(
-        facts, wanted, sample_rate=_RATE, num_shards=4, seed=0
-    )
+    clean_plans = utterance_shards.make_plans(facts, sample_rate=_RATE, num_shards=4, seed=0)
     with tempfile.TemporaryDirectory() as folder:
         pathlib.Path(folder, schema.UTTERANCES_FOLDER).mkdir()
         # What a step keeps of recordings must not serve the next, which may run elsewhere.
@@ -85,30 +77,14 @@ def _speeds(utterances: list[corpus.Utterance], about: dict[str, Any]) -> dict[s
     }
 
 
-def _plan_many(about: dict[str, Any]) -> None:
-    """Memory and time that the launching process needs for each utterance."""
-    before = _peak_bytes()
-    facts = []
-    for number in range(_PLANNED.value):
-        speaker = f"speaker{number // 100:06d}"
-        name = f"{speaker}/{number:08d}"
-        utterance = corpus.Utterance(name, f"/data/corpus/{name}.flac", speaker, "f", "train")
-        facts.append(
-            inspection.Facts(utterance, 100_000, 0.5, -26.0, f"{number:064d}", 200_000, 16_000)
-        )
-    _, seconds = _timed(lambda: _plan(facts))
-    about["planning: bytes of memory, microseconds of the processor for an utterance"] = [
-        (_peak_bytes() - before) // len(facts),
-        round(1e6 * seconds / len(facts)),
-    ]
-
-
 def _plan(
-    facts: list[inspection.Facts],
-) -> tuple[list[plan.Mixture], list[mixture_shards.ShardPlan]]:
+    facts: Sequence[inspection.Facts],
+) -> tuple[plan.Mixtures, list[mixture_shards.ShardPlan]]:
     mixtures = plan.make(facts, {fact.utterance.speaker: "train" for fact in facts}, _SETTINGS)
-    return mixtures, mixture_shards.make_plans(
-        mixtures, facts, sample_rate=_RATE, masks=schema.MASKS, num_shards=4, seed=0
+    return mixtures, list(
+        mixture_shards.make_plans(
+            mixtures, sample_rate=_RATE, masks=schema.MASKS, num_shards=4, seed=0
+        )
     )
 
 
@@ -119,10 +95,6 @@ def _timed(work: Callable[[], _T]) -> tuple[_T, float]:
 
 def _kilobytes(sidecars: list[Any], seconds: float) -> float:
     return round(sum(sidecar.shard.bytes for sidecar in sidecars) / seconds / 1000, 1)
-
-
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":

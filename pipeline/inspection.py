@@ -1,9 +1,7 @@
 """One recording to its facts, or to the reason why it is rejected."""
 
-import collections
 import dataclasses
 import hashlib
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -85,30 +83,6 @@ def rejection(path: str, error: storage.ReadError) -> corpus.Rejection:
     if error.cause is not storage.Cause.FILE:
         raise error
     return corpus.Rejection(path, error.reason)
-
-
-def reject_shared(facts: Iterable[Facts]) -> tuple[list[Facts], list[corpus.Rejection]]:
-    """Leaves out recordings that are said to be of several speakers: nobody knows whose they are.
-
-    Args:
-        facts: of all recordings.
-
-    Returns:
-        The facts of the others, in their order, and the rejections.
-    """
-    table = list(facts)
-    owners: dict[str, dict[str, str]] = collections.defaultdict(dict)
-    for fact in table:
-        owners[fact.sha256].setdefault(fact.utterance.speaker, fact.utterance.path)
-    kept, rejections = [], []
-    for fact in table:
-        others = [s for s in owners[fact.sha256] if s != fact.utterance.speaker]
-        if not others:
-            kept.append(fact)
-            continue
-        reason = f"the same file as {owners[fact.sha256][others[0]]}, which is {others[0]}'s"
-        rejections.append(corpus.Rejection(fact.utterance.path, reason))
-    return kept, rejections
 
 
 def decode(data: bytes, rate: int, notes: list[str] | None = None) -> tuple[np.ndarray, float, int]:

@@ -18,7 +18,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline import errors, inspection, job_settings, plan, schema
+import numpy as np
+
+from pipeline import errors, fact_table, job_settings, plan, schema
 from pipeline.beam import progress
 from pipeline.corpora import corpus, mixture_list
 from pipeline.dataset import (
@@ -86,7 +88,7 @@ class Source:
 class Inspected:
     """What the recordings are: facts by utterance id, rejections by path."""
 
-    facts: list[inspection.Facts]
+    facts: fact_table.FactTable
     rejections: list[corpus.Rejection]
 
 
@@ -94,14 +96,14 @@ class Inspected:
 class Planned:
     """All mixtures, and the shards of mixtures and of clean utterances."""
 
-    mixtures: list[plan.Mixture]
-    of_mixtures: list[mixture_shards.ShardPlan]
-    of_utterances: list[utterance_shards.ShardPlan]
+    mixtures: plan.Mixtures
+    of_mixtures: shards.Plans[mixture_shards.ShardPlan]
+    of_utterances: shards.Plans[utterance_shards.ShardPlan]
 
     @property
-    def shards(self) -> list[mixture_shards.ShardPlan | utterance_shards.ShardPlan]:
-        """All of them."""
-        return [*self.of_mixtures, *self.of_utterances]
+    def paths(self) -> list[str]:
+        """Of all shards, within the dataset's folder."""
+        return [*self.of_mixtures.paths, *self.of_utterances.paths]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,12 +115,16 @@ class Written:
         utterances: of those of clean utterances.
         mean: of the train split's log-magnitudes; None without train.
         deviation: likewise.
+        mixtures_digest: of the plans of the shards of mixtures.
+        utterances_digest: of the others'.
     """
 
     mixtures: list[mixture_shards.Sidecar]
     utterances: list[utterance_shards.Sidecar]
     mean: float | None
     deviation: float | None
+    mixtures_digest: str
+    utterances_digest: str
 
 
 def run(
@@ -182,8 +188,14 @@ def dry_run(job: Job, source: Source) -> None:
         inspected = inspect(job, source, work)
         refuse_bad(job.settings, inspected)
         planned = make_plan(job, source, inspected)
-    cut = _num_cut(job.settings, inspected)
-    for line in summary.planned(planned.of_mixtures, planned.of_utterances, cut):
+    clean = [np.unique(inspected.facts.speakers[rows]) for rows in planned.of_utterances.rows]
+    for line in summary.planned(
+        planned.mixtures,
+        planned.of_mixtures,
+        planned.of_utterances,
+        len(set().union(*(speakers.tolist() for speakers in clean))),
+        _num_cut(job.settings, inspected),
+    ):
         job.say(line)
 
 
@@ -282,12 +294,12 @@ def inspect(job: Job, source: Source, work: str) -> Inspected:
             f"{len(utterances)} recordings went into the inspection, but {found} came out; run the "
             "same command again"
         )
-    for line in summary.reading_lines(facts):
+    for line in summary.reading_lines(facts.noted()):
         job.say(line)
     shared: list[corpus.Rejection] = []
     # A list of mixtures has decided what is used.
     if source.listed is None:
-        facts, shared = inspection.reject_shared(facts)
+        facts, shared = fact_table.reject_shared(facts)
     return Inspected(facts, sorted({*rejections, *shared, *source.table.rejections}))
 
 
@@ -322,13 +334,10 @@ def make_plan(job: Job, source: Source, inspected: Inspected) -> Planned:
         if source.listed is not None:
             assert settings.mixture_list is not None
             mixture_list.check(source.listed, facts, settings.mixture_list, settings.max_samples)
-            mixtures = source.listed
-            of_train = {
-                utterance
-                for mixture in mixtures
-                if mixture.split == utterance_shards.SPLIT
-                for utterance in mixture.utterance_ids
-            }
+            mixtures = plan.Mixtures.listed(source.listed, facts)
+            of_train = np.zeros(len(facts), bool)
+            train = mixtures.splits == schema.SPLITS.index(utterance_shards.SPLIT)
+            of_train[mixtures.voices[train].ravel()] = True
         else:
             mixing = dataclasses.replace(
                 settings.mixing,
@@ -340,15 +349,12 @@ def make_plan(job: Job, source: Source, inspected: Inspected) -> Planned:
             )
             _say_without_valid(job, splits)
             mixtures = plan.make(facts, splits, mixing)
-            of_train = {
-                fact.utterance.id
-                for fact in facts
-                if splits[fact.utterance.speaker] == utterance_shards.SPLIT
-                and fact.num_samples >= settings.min_samples
-            }
+            names = facts.speaker_names
+            of_train = np.array([splits[name] == utterance_shards.SPLIT for name in names])
+            of_train = of_train[facts.speakers] & (facts.num_samples >= settings.min_samples)
         clean = utterance_shards.make_plans(
             facts,
-            of_train if settings.utterances else (),
+            of_train & settings.utterances,
             sample_rate=settings.sample_rate,
             num_shards=settings.num_shards,
             seed=settings.mixing.seed,
@@ -356,7 +362,6 @@ def make_plan(job: Job, source: Source, inspected: Inspected) -> Planned:
         )
         dealt = mixture_shards.make_plans(
             mixtures,
-            facts,
             sample_rate=settings.sample_rate,
             masks=settings.masks,
             num_shards=settings.num_shards,
@@ -370,10 +375,10 @@ def refuse_small_disk(settings: Settings, planned: Planned) -> None:
     folder = settings.output_dir
     if storage.is_remote(folder):
         return
-    needed = sum(shard.num_bytes for shard in planned.shards)
+    needed = planned.of_mixtures.num_bytes + planned.of_utterances.num_bytes
     # Shards that are there stay, or are removed before.
     replaced = dataset.shard_names(folder) if settings.overwrite else ()
-    for name in replaced or [shard.path for shard in planned.shards]:
+    for name in replaced or planned.paths:
         path = storage.join(folder, name)
         needed -= os.path.getsize(path) if os.path.isfile(path) else 0
     free = shutil.disk_usage(folder).free
@@ -403,12 +408,13 @@ def write(job: Job, planned: Planned, work: str) -> Written:
     if job.settings.overwrite:
         dataset.remove_leftovers(folder, ())
     resumed = bool(dataset.shard_names(folder))
-    transforms.write_plans(work, planned.shards)
-    seconds = {shard.path: shard.seconds_of_work for shard in planned.shards}
+    of_mixtures = transforms.write_plans(work, planned.of_mixtures)
+    of_utterances = transforms.write_plans(work, planned.of_utterances)
+    seconds = planned.of_mixtures.seconds_of_work | planned.of_utterances.seconds_of_work
     longest_first = sorted(seconds, key=lambda path: (-seconds[path], path))
     step = transforms.WriteShards(work, folder, longest_first)
     counted = storage.join(work, transforms.WRITTEN)
-    records = sum(shard.num_records for shard in planned.shards)
+    records = planned.of_mixtures.num_records + planned.of_utterances.num_records
     with job.timed("write"), progress.Bar(counted, records, "write", "records"):
         runners.run(
             job.beam_flags,
@@ -418,15 +424,19 @@ def write(job: Job, planned: Planned, work: str) -> Written:
             job.verbose,
         )
     mean, deviation = transforms.read_statistics(work) or (None, None)
-    mixtures = [shards.read(shard, folder) for shard in planned.of_mixtures]
-    clean = [shards.read(shard, folder) for shard in planned.of_utterances]
-    sidecars: list[shards.Sidecar] = [*mixtures, *clean]
-    infos = {
-        storage.join(folder, shard.path): sidecar.shard
-        for shard, sidecar in zip(planned.shards, sidecars, strict=True)
-    }
-    shards.check_files(infos, contents=resumed)
-    return Written(mixtures, clean, mean, deviation)
+    mixtures = [
+        shards.read_sidecar(storage.join(folder, path), digest, mixture_shards.Sidecar)
+        for path, digest in of_mixtures.items()
+    ]
+    clean = [
+        shards.read_sidecar(storage.join(folder, path), digest, utterance_shards.Sidecar)
+        for path, digest in of_utterances.items()
+    ]
+    infos = [sidecar.shard for sidecar in (*mixtures, *clean)]
+    places = [storage.join(folder, path) for path in planned.paths]
+    shards.check_files(dict(zip(places, infos, strict=True)), contents=resumed)
+    digests = map(shards.digest, (of_mixtures.values(), of_utterances.values()))
+    return Written(mixtures, clean, mean, deviation, *digests)
 
 
 def finish(
@@ -439,9 +449,9 @@ def finish(
     """
     settings, folder = job.settings, job.settings.output_dir
     versions = shards.common_versions([*written.mixtures, *written.utterances])
-    dataset.remove_leftovers(folder, [shard.path for shard in planned.shards])
+    dataset.remove_leftovers(folder, planned.paths)
     dropped = {mixture for sidecar in written.mixtures for mixture in sidecar.dropped}
-    kept = [mixture for mixture in planned.mixtures if mixture.id not in dropped]
+    kept = planned.mixtures.without(dropped)
     facts, rejections = inspected.facts, inspected.rejections
     info = dataset.DatasetInfo(
         schema_version=schema.SCHEMA_VERSION,
@@ -450,23 +460,23 @@ def finish(
         mean=written.mean,
         deviation=written.deviation,
         active_level_db=summary.train_level_db(written.mixtures),
-        plan_digest=shards.digest(planned.of_mixtures),
+        plan_digest=written.mixtures_digest,
         versions=versions,
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         counts={
             "recordings": len(facts) + len(rejections),
             "rejected": len(rejections),
-            "too_short": sum(fact.num_samples < settings.min_samples for fact in facts),
+            "too_short": int((facts.num_samples < settings.min_samples).sum()),
             "cut": _num_cut(settings, inspected),
             "dropped": len(dropped),
         },
         utterances=summary.utterances(
-            written.utterances, planned.of_utterances, settings.sample_rate
+            written.utterances, written.utterances_digest, settings.sample_rate
         ),
     )
     index = utterance_shards.index_csv(written.utterances) if written.utterances else None
     rejected = summary.rejected_csv(rejections)
-    dataset.finish(folder, info, mixture_list.to_csv(kept), rejected, index)
+    dataset.finish(folder, info, mixture_list.to_csv_in_parts(kept), rejected, index)
     for line in summary.finished(info):
         job.say(line)
     seconds = ", ".join(f"{step} {value:.1f} s" for step, value in job.seconds.items())
@@ -521,8 +531,9 @@ def _has_same_plan(job: Job, source: Source, info: dataset.DatasetInfo) -> bool:
     with passing_folder(job) as work:
         planned = make_plan(job, source, inspect(job, source, work))
     clean = info.utterances.plan_digest if info.utterances else shards.digest([])
-    digests = (shards.digest(planned.of_mixtures), shards.digest(planned.of_utterances))
-    return digests == (info.plan_digest, clean)
+    of_mixtures = shards.digest(shard.digest for shard in planned.of_mixtures)
+    of_utterances = shards.digest(shard.digest for shard in planned.of_utterances)
+    return (of_mixtures, of_utterances) == (info.plan_digest, clean)
 
 
 def _say_without_valid(job: Job, splits: Mapping[str, str]) -> None:
@@ -536,4 +547,4 @@ def _say_without_valid(job: Job, splits: Mapping[str, str]) -> None:
 
 
 def _num_cut(settings: Settings, inspected: Inspected) -> int:
-    return sum(fact.num_samples > settings.max_samples for fact in inspected.facts)
+    return int((inspected.facts.num_samples > settings.max_samples).sum())

@@ -1,30 +1,32 @@
-"""From a table of facts to the list of mixtures, and from there to shards. A pure function.
+"""From the facts of recordings to all mixtures, and their order in shards. A pure function.
 
 The plan is complete: it holds every gain, so that no later step decides anything. Every draw is a
 SHA-256 of (seed, what is drawn, mixture id): the plan of one mixture depends neither on the others
 nor on a library's random numbers. Changing a draw changes everybody's datasets: it is a breaking
 release.
 
+All of it is in columns: ten million mixtures take a minute and some 40 bytes each.
+
 One thing is known only when the audio is there: a mixture in which a voice is active for less than
 half a second is left out of the shard and counted (`pipeline.dataset.mixture_shards`). That too
 follows from the plan alone, and the `mixtures.csv` of a finished dataset lists what is in it.
 """
 
-import bisect
-import collections
 import dataclasses
 import hashlib
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, overload
 
-from pipeline import errors, inspection, schema
+import numpy as np
+
+from pipeline import errors, fact_table, inspection, schema
 
 TARGET_LEVEL_DB = -26.0
 MAX_PEAK = 0.98
 # A worker needs some 140 bytes of memory for each sample of the mixture that it makes.
 MAX_SAMPLES = 600 * schema.DEFAULT_SAMPLE_RATE
-_SPLIT_ORDER = {split: order for order, split in enumerate(schema.SPLITS)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,13 +77,122 @@ class Mixture:
     gains_db: tuple[float, ...]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Mixtures(Sequence[Mixture]):
+    """All mixtures in columns; `Mixture`s are made of single rows when somebody asks for them.
+
+    Attributes:
+        table: facts of the recordings.
+        splits: int8 `[mixture]`, places in `schema.SPLITS`.
+        voices: int32 `[mixture, source]`, rows of the table.
+        num_samples: int64 `[mixture]`.
+        gains: int32 `[mixture, source]`, in hundredths of a dB.
+        numbers: int32 `[mixture]`, the end of the id of one that was drawn.
+        given_ids: of mixtures that somebody has listed; otherwise None.
+    """
+
+    table: fact_table.FactTable
+    splits: np.ndarray
+    voices: np.ndarray
+    num_samples: np.ndarray
+    gains: np.ndarray
+    numbers: np.ndarray
+    given_ids: list[str] | None = None
+
+    @classmethod
+    def listed(cls, mixtures: Sequence[Mixture], table: fact_table.FactTable) -> "Mixtures":
+        """Mixtures that are there already, whose utterances are all in the table."""
+        place = {name: row for row, name in enumerate(table.ids.to_pylist())}
+        shape = (len(mixtures), len(mixtures[0].utterance_ids) if mixtures else 2)
+        voices = [[place[name] for name in m.utterance_ids] for m in mixtures]
+        gains = [[round(100 * gain) for gain in m.gains_db] for m in mixtures]
+        return cls(
+            table,
+            np.array([schema.SPLITS.index(m.split) for m in mixtures], np.int8),
+            np.array(voices, np.int32).reshape(shape),
+            np.array([m.num_samples for m in mixtures], np.int64),
+            np.array(gains, np.int32).reshape(shape),
+            np.zeros(len(mixtures), np.int32),
+            [m.id for m in mixtures],
+        )
+
+    def __len__(self) -> int:
+        return len(self.num_samples)
+
+    @overload
+    def __getitem__(self, index: int) -> Mixture: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Mixture]: ...
+    def __getitem__(self, index: int | slice) -> Mixture | list[Mixture]:
+        found = self.mixtures(np.atleast_1d(np.arange(len(self))[index]))
+        return found if isinstance(index, slice) else found[0]
+
+    def __iter__(self) -> Iterator[Mixture]:
+        for rows in fact_table.chunks(len(self)):
+            yield from self.mixtures(rows)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Iterable) and list(self) == list(other)
+
+    def select(self, rows: np.ndarray) -> "Mixtures":
+        """Some of them, in the order of the rows."""
+        given = self.given_ids
+        return Mixtures(
+            self.table,
+            self.splits[rows],
+            self.voices[rows],
+            self.num_samples[rows],
+            self.gains[rows],
+            self.numbers[rows],
+            None if given is None else [given[row] for row in rows.tolist()],
+        )
+
+    def ids(self, rows: np.ndarray) -> list[str]:
+        """Of some of them."""
+        if self.given_ids is not None:
+            return list(map(self.given_ids.__getitem__, rows.tolist()))
+        names = self.table.names(self.voices[rows, 0])
+        return [f"{a}-{b}" for a, b in zip(names, self.numbers[rows].tolist(), strict=True)]
+
+    def mixtures(self, rows: np.ndarray) -> list[Mixture]:
+        """Some of them, as objects."""
+        voices = self.voices[rows].T
+        gains = (self.gains[rows] / 100).T
+        return list(
+            map(
+                Mixture,
+                self.ids(rows),
+                map(schema.SPLITS.__getitem__, self.splits[rows].tolist()),
+                self.num_samples[rows].tolist(),
+                zip(*map(self.table.names, voices), strict=True),
+                zip(*map(self.table.speakers_of, voices), strict=True),
+                zip(*(column.tolist() for column in gains), strict=True),
+            )
+        )
+
+    def without(self, dropped: Collection[str]) -> "Mixtures":
+        """Those with other ids."""
+        if not dropped:
+            return self
+        kept = [
+            rows[[name not in dropped for name in self.ids(rows)]]
+            for rows in fact_table.chunks(len(self))
+        ]
+        return self.select(np.concatenate(kept))
+
+    def speakers(self, split: str) -> int:
+        """How many speak in a split."""
+        voices = self.voices[self.splits == schema.SPLITS.index(split)]
+        return int(np.unique(self.table.speakers[voices]).size)
+
+
 def make(
     facts: Iterable[inspection.Facts], splits: Mapping[str, str], settings: Settings
-) -> list[Mixture]:
+) -> Mixtures:
     """Draws all mixtures.
 
     Args:
-        facts: of the usable recordings, in any order; those too short are passed over.
+        facts: of the usable recordings, best as a `FactTable`; those too short are passed over.
         splits: of each speaker (`corpus.assign_splits`).
         settings: how.
 
@@ -91,124 +202,151 @@ def make(
     Raises:
         UserError: nothing is long enough, or a split has fewer speakers than a mixture has voices.
     """
-    by_split: dict[str, list[inspection.Facts]] = collections.defaultdict(list)
-    for fact in facts:
-        if fact.num_samples >= settings.min_samples:
-            by_split[splits[fact.utterance.speaker]].append(fact)
-    if not by_split:
+    table = fact_table.FactTable.of(facts)
+    long_enough = np.flatnonzero(table.num_samples >= settings.min_samples)
+    if not long_enough.size:
         raise errors.UserError(
             f"no utterance has {settings.min_samples} samples or more; lower --min_seconds"
         )
-    speakers = {fact.utterance.speaker for part in by_split.values() for fact in part}
-    mixtures = []
-    for split in sorted(by_split, key=_SPLIT_ORDER.__getitem__):
-        pool = _Pool(by_split[split])
-        if len(pool.speakers) < settings.num_sources:
+    split_of = np.array([schema.SPLITS.index(splits[name]) for name in table.speaker_names])
+    row_splits = split_of[table.speakers[long_enough]]
+    alone = np.unique(table.speakers[long_enough]).size == 1
+    parts = []
+    for code in np.unique(row_splits).tolist():
+        rows = long_enough[row_splits == code]
+        speakers = np.unique(table.speakers[rows])
+        if speakers.size < settings.num_sources:
+            names = ", ".join(table.speaker_names[speaker] for speaker in speakers.tolist())
             raise errors.UserError(
-                f"split {split} has {len(pool.speakers)} speaker(s) with usable recordings "
-                f"({', '.join(pool.speakers)}), but a mixture has {settings.num_sources} voices, "
-                "each another speaker's" + _hint(split, alone=len(speakers) == 1)
+                f"split {schema.SPLITS[code]} has {speakers.size} speaker(s) with usable "
+                f"recordings ({names}), but a mixture has {settings.num_sources} voices, "
+                "each another speaker's" + _hint(schema.SPLITS[code], alone=alone)
             )
-        for first in sorted(pool.facts, key=lambda fact: fact.utterance.id):
-            for number in range(settings.mixtures_per_utterance):
-                mixture_id = f"{first.utterance.id}-{number}"
-                voices = _draw_voices(pool, first, mixture_id, settings)
-                mixtures.append(_mix(mixture_id, split, voices, settings))
-    return mixtures
+        parts.append(_draw_split(table, rows, code, settings))
+    splits_of, voices, num_samples, gains, numbers = map(np.concatenate, zip(*parts, strict=True))
+    return Mixtures(table, splits_of, voices, num_samples, gains, numbers)
+
+
+def order(seed: int, count: int, names: Callable[[np.ndarray], list[str]]) -> np.ndarray:
+    """Rows from 0 to `count` in an order that a salted hash of their names decides.
+
+    Args:
+        seed: the salt.
+        count: how many.
+        names: gives those of some rows.
+    """
+    keys = np.empty(count, np.uint64)
+    for rows in fact_table.chunks(count):
+        keys[rows] = _draws(seed, "order", names(rows))
+    found = np.argsort(keys, kind="stable")
+    # Equal keys are settled by the names; among a million there is hardly one such pair.
+    same = np.flatnonzero(keys[found][1:] == keys[found][:-1])
+    for _, run in itertools.groupby(enumerate(same.tolist()), lambda pair: pair[1] - pair[0]):
+        places = [place for _, place in run]
+        tied = slice(places[0], places[-1] + 2)
+        by_name = np.argsort(np.array(names(found[tied])), kind="stable")
+        found[tied] = found[tied][by_name]
+    return found
 
 
 def deal(
-    split: str, ids: Iterable[str], num_shards: int, seed: int
-) -> Iterator[tuple[schema.ShardName, list[str]]]:
-    """Deals a split's records out to shards, evenly and in an order that a salted hash decides.
+    split: str, rows: np.ndarray, num_shards: int
+) -> Iterator[tuple[schema.ShardName, np.ndarray]]:
+    """Deals a split's records out to shards, evenly.
 
     Args:
         split: whose.
-        ids: of the records.
+        rows: of the records, in their order.
         num_shards: that are wanted; of fewer records each has a shard.
-        seed: salt of the hash.
 
     Yields:
-        Each shard, and its records in their order.
+        Each shard, and its rows.
     """
-    order = sorted(ids, key=lambda name: (_draw(seed, "order", name), name))
-    for name in schema.ShardName.of_split(split, min(num_shards, len(order))):
-        yield name, order[name.index :: name.count]
+    for name in schema.ShardName.of_split(split, min(num_shards, len(rows))):
+        yield name, rows[name.index :: name.count]
 
 
-class _Pool:
-    """The utterances of one split, by speaker, to draw other speakers' from."""
-
-    def __init__(self, facts: Iterable[inspection.Facts]) -> None:
-        self.facts = sorted(facts, key=lambda f: (f.utterance.speaker, f.utterance.id))
-        self._names = [fact.utterance.speaker for fact in self.facts]
-        self.speakers = [name for name, _ in itertools.groupby(self._names)]
-
-    def draw(self, number: int, without: Iterable[str]) -> inspection.Facts:
-        """One of the utterances of all but some speakers, each as likely, by a random number."""
-        ranges = sorted(
-            (bisect.bisect_left(self._names, s), bisect.bisect_right(self._names, s))
-            for s in without
-        )
-        position = number % (len(self.facts) - sum(stop - start for start, stop in ranges))
-        for start, stop in ranges:
-            if position >= start:
-                position += stop - start
-        return self.facts[position]
-
-
-def _draw(seed: int, what: str, mixture_id: str) -> int:
-    """64 random bits."""
-    text = f"{seed}/{what}/{mixture_id}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
-
-
-def _draw_uniform(seed: int, what: str, mixture_id: str) -> float:
-    """Between -1 and 1."""
-    return _draw(seed, what, mixture_id) / 2**63 - 1
+def _draw_split(
+    table: fact_table.FactTable, rows: np.ndarray, split: int, settings: Settings
+) -> tuple[np.ndarray, ...]:
+    """Columns of `Mixtures` for one split, whose usable rows of the table these are."""
+    # Sorted by speaker, then id: the others of a mixture lie outside of a few ranges.
+    pool = rows[np.argsort(table.speakers[rows], kind="stable")]
+    speakers = table.speakers[pool]
+    starts = np.searchsorted(speakers, np.arange(len(table.speaker_names)), "left")
+    stops = np.searchsorted(speakers, np.arange(len(table.speaker_names)), "right")
+    total = len(rows) * settings.mixtures_per_utterance
+    voices = np.empty((total, settings.num_sources), np.int32)
+    voices[:, 0] = np.repeat(rows, settings.mixtures_per_utterance)
+    numbers = np.tile(np.arange(settings.mixtures_per_utterance, dtype=np.int32), len(rows))
+    num_samples = np.empty(total, np.int64)
+    gains = np.empty(voices.shape, np.int32)
+    for part in fact_table.chunks(total):
+        firsts = zip(table.names(voices[part, 0]), numbers[part].tolist(), strict=True)
+        ids = [f"{name}-{number}" for name, number in firsts]
+        for voice in range(1, settings.num_sources):
+            chosen = table.speakers[voices[part, :voice]]
+            draws = _draws(settings.seed, f"voice {voice}", ids)
+            voices[part, voice] = pool[_others(draws, len(pool), starts[chosen], stops[chosen])]
+        lengths = table.num_samples[voices[part]]
+        longest = lengths.max(axis=1) if settings.length == "max" else lengths.min(axis=1)
+        num_samples[part] = np.minimum(longest, settings.max_samples)
+        gains[part] = _gains(table, voices[part], ids, settings)
+    return np.full(total, split, np.int8), voices, num_samples, gains, numbers
 
 
-def _draw_voices(
-    pool: _Pool, first: inspection.Facts, mixture_id: str, settings: Settings
-) -> list[inspection.Facts]:
-    voices = [first]
-    for voice in range(1, settings.num_sources):
-        number = _draw(settings.seed, f"voice {voice}", mixture_id)
-        voices.append(pool.draw(number, [v.utterance.speaker for v in voices]))
-    return voices
+def _others(draws: np.ndarray, size: int, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    """A place in a pool outside of some ranges `[mixture, range]`, each as likely, by its draw."""
+    sequence = np.argsort(starts, axis=1)
+    starts = np.take_along_axis(starts, sequence, 1)
+    stops = np.take_along_axis(stops, sequence, 1)
+    places = (draws % (size - (stops - starts).sum(axis=1)).astype(np.uint64)).astype(np.int64)
+    for start, stop in zip(starts.T, stops.T, strict=True):
+        places += np.where(places >= start, stop - start, 0)
+    return places
 
 
-def _mix(
-    mixture_id: str, split: str, voices: Sequence[inspection.Facts], settings: Settings
-) -> Mixture:
-    gains = [0.0] * len(voices)
+def _gains(
+    table: fact_table.FactTable, voices: np.ndarray, ids: Sequence[str], settings: Settings
+) -> np.ndarray:
+    """In hundredths of a dB, int32 `[mixture, source]`."""
+    gains = np.zeros(voices.shape)
     if settings.level == "active":
-        moves = _level_moves(len(voices), mixture_id, settings)
-        levels = [voice.active_level_db for voice in voices]
-        gains = [TARGET_LEVEL_DB + move - level for move, level in zip(moves, levels, strict=True)]
-    peak = math.fsum(v.peak * 10 ** (g / 20) for v, g in zip(voices, gains, strict=True))
-    common = min(0.0, 20 * math.log10(MAX_PEAK / peak))
-    longest = max if settings.length == "max" else min
-    return Mixture(
-        id=mixture_id,
-        split=split,
-        num_samples=min(longest(voice.num_samples for voice in voices), settings.max_samples),
-        utterance_ids=tuple(voice.utterance.id for voice in voices),
-        speakers=tuple(voice.utterance.speaker for voice in voices),
-        # Down to what is written in the list, so that the list gives exactly these.
-        gains_db=tuple(math.floor(100 * (gain + common)) / 100 for gain in gains),
-    )
+        gains = TARGET_LEVEL_DB + _level_moves(voices.shape, ids, settings) - table.levels[voices]
+    # By the C library's functions, as NumPy's give other last bits on other processors.
+    factors = _each(lambda gain: 10.0**gain, gains / 20)
+    products = (table.peaks[voices] * factors).tolist()
+    peaks = np.array(list(map(math.fsum, products)))
+    common = np.minimum(0.0, 20 * _each(math.log10, MAX_PEAK / peaks))
+    # Down to what is written in the list, so that the list gives exactly these.
+    return np.floor(100 * (gains + common[:, np.newaxis])).astype(np.int32)
 
 
-def _level_moves(num_sources: int, mixture_id: str, settings: Settings) -> list[float]:
+def _level_moves(shape: tuple[int, ...], ids: Sequence[str], settings: Settings) -> np.ndarray:
     half = settings.max_snr_db / 2
-    if num_sources == 2:
-        move = half * _draw_uniform(settings.seed, "level", mixture_id)
-        return [move, -move]
-    return [
-        half * _draw_uniform(settings.seed, f"level {voice}", mixture_id)
-        for voice in range(num_sources)
-    ]
+    if shape[1] == 2:
+        move = half * _uniform(settings.seed, "level", ids)
+        return np.stack([move, -move], axis=1)
+    voices = [_uniform(settings.seed, f"level {voice}", ids) for voice in range(shape[1])]
+    return half * np.stack(voices, axis=1)
+
+
+def _each(function: Callable[[float], float], values: np.ndarray) -> np.ndarray:
+    flat = map(function, values.ravel().tolist())
+    return np.fromiter(flat, np.float64, values.size).reshape(values.shape)
+
+
+def _draws(seed: int, what: str, ids: Iterable[str]) -> np.ndarray:
+    """64 random bits for each, uint64."""
+    start = f"{seed}/{what}/".encode()
+    sha256: Any = hashlib.sha256
+    found = b"".join([sha256(start + name.encode()).digest()[:8] for name in ids])
+    return np.frombuffer(found, ">u8").astype(np.uint64)
+
+
+def _uniform(seed: int, what: str, ids: Iterable[str]) -> np.ndarray:
+    """Between -1 and 1, float64."""
+    return _draws(seed, what, ids).astype(np.float64) / 2**63 - 1
 
 
 def _hint(split: str, alone: bool) -> str:

@@ -195,11 +195,14 @@ def read_utterances(name: str, work: str) -> list[str]:
         return storage.read_bytes(storage.join(work, name)).decode("utf-8").split("\n")[:-1]
 
 
-def write_plans(work: str, plans: Iterable[_ShardPlan]) -> None:
-    """Writes what `WriteShards` reads."""
+def write_plans(work: str, plans: Iterable[_ShardPlan]) -> dict[str, str]:
+    """Writes what `WriteShards` reads; gives each shard's digest, by its path."""
     atomic.make_folder(storage.join(work, utterance_shards.ShardPlan.FOLDER))
+    digests = {}
     for shard in plans:
         atomic.write_text(storage.join(work, f"{shard.path}.plan"), stored_json.dumps(shard))
+        digests[shard.path] = shard.digest
+    return digests
 
 
 def read_plan(work: str, path: str) -> _ShardPlan:

@@ -7,25 +7,43 @@ list fits any copy of the corpus.
 
 import csv
 import io
-import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from pipeline import errors, inspection, plan, schema
 from pipeline.corpora import manifest
 
+_LINES = 2**16
+
 
 def to_csv(mixtures: Sequence[plan.Mixture]) -> str:
     """The mixtures as a table."""
+    return "".join(to_csv_in_parts(mixtures))
+
+
+def to_csv_in_parts(mixtures: Sequence[plan.Mixture]) -> Iterator[str]:
+    """The same text, some lines at a time."""
     num_sources = len(mixtures[0].utterance_ids) if mixtures else 0
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_columns(num_sources))
-    for mixture in mixtures:
-        voices = zip(mixture.utterance_ids, mixture.speakers, mixture.gains_db, strict=True)
-        cells = itertools.chain.from_iterable((u, s, f"{gain:.2f}") for u, s, gain in voices)
-        writer.writerow([mixture.id, mixture.split, mixture.num_samples, *cells])
-    return text.getvalue()
+    for start in range(0, len(mixtures), _LINES):
+        part = mixtures[start : start + _LINES]
+        columns: list[list[Any]] = [
+            [mixture.id for mixture in part],
+            [mixture.split for mixture in part],
+            [mixture.num_samples for mixture in part],
+        ]
+        for voice in range(num_sources):
+            columns.append([mixture.utterance_ids[voice] for mixture in part])
+            columns.append([mixture.speakers[voice] for mixture in part])
+            columns.append([f"{mixture.gains_db[voice]:.2f}" for mixture in part])
+        writer.writerows(zip(*columns, strict=True))
+        yield text.getvalue()
+        text.seek(0)
+        text.truncate()
+    yield text.getvalue()
 
 
 def from_csv(text: str, name: str) -> list[plan.Mixture]:

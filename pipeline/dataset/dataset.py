@@ -296,18 +296,22 @@ def remove_leftovers(folder: str, keep: Iterable[str] | None = None) -> None:
 
 
 def finish(
-    folder: str, info: DatasetInfo, mixtures: str, rejected: str, index: str | None = None
+    folder: str,
+    info: DatasetInfo,
+    mixtures: str | Iterable[str],
+    rejected: str,
+    index: str | None = None,
 ) -> None:
     """Writes the files about the dataset, and the marker last.
 
     Args:
         folder: of the dataset, whose shards are there.
         info: about it.
-        mixtures: text of `mixtures.csv`.
+        mixtures: text of `mixtures.csv`, whole or in parts.
         rejected: text of `rejected.csv`.
         index: text of the utterances' index, where there are utterances.
     """
-    texts = {
+    texts: dict[str, str | Iterable[str]] = {
         schema.MIXTURES_FILE: mixtures,
         schema.REJECTED_FILE: rejected,
         schema.INFO_FILE: info.to_json(),
@@ -316,7 +320,10 @@ def finish(
     if index is not None:
         texts = {f"{below}/{schema.UTTERANCES_INDEX_FILE}": index, **texts}
     for name, text in texts.items():
-        atomic.write_text(storage.join(folder, name), text)
+        parts = [text] if isinstance(text, str) else text
+        with atomic.create(storage.join(folder, name)) as file:
+            for part in parts:
+                file.write(part.encode())
     # The marker must not outlive a power cut that the rest does not.
     shards = [shard.name for split in info.splits.values() for shard in split.shards]
     if info.utterances is not None:

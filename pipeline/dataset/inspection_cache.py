@@ -11,7 +11,7 @@ import os
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 
-from pipeline import inspection, version
+from pipeline import fact_table, inspection, version
 from pipeline.corpora import corpus
 from pipeline.io import atomic, storage
 
@@ -63,19 +63,23 @@ def write(work: str, sample_rate: int, found: Iterable[Finding]) -> None:
     atomic.write_text(storage.join(work, f"{PREFIX}-{uuid.uuid4().hex}.jsonl"), text)
 
 
-def read(work: str) -> tuple[list[inspection.Facts], list[corpus.Rejection]]:
+def read(work: str) -> tuple[fact_table.FactTable, list[corpus.Rejection]]:
     """All that is in the work folder, without what a runner did twice.
 
     Returns:
         Facts by utterance id, rejections by path.
     """
-    facts, rejections = {}, set()
-    for _, finding in _read(work):
-        if isinstance(finding.found, inspection.Facts):
-            facts[finding.utterance.id] = finding.found
-        else:
-            rejections.add(finding.found)
-    return [facts[identity] for identity in sorted(facts)], sorted(rejections)
+    rejections: set[corpus.Rejection] = set()
+
+    def facts() -> Iterator[inspection.Facts]:
+        for _, finding in _read(work):
+            if isinstance(finding.found, inspection.Facts):
+                yield finding.found
+            else:
+                rejections.add(finding.found)
+
+    table = fact_table.FactTable.of(facts())
+    return table, sorted(rejections)
 
 
 def keep(work: str, utterances: Sequence[corpus.Utterance], sample_rate: int) -> set[str]:

@@ -1,13 +1,13 @@
 """Shards of mixtures: what the records hold, and what their side-cars say."""
 
-import collections
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline import features, ideal_masks, inspection, plan, schema
+from pipeline import features, ideal_masks, plan, schema
 from pipeline.dataset import dataset, histogram, shards
 from pipeline.dataset import recordings as recordings_lib
 from pipeline.io import stored_json
@@ -45,6 +45,7 @@ class ShardPlan(shards.ShardPlan[Sidecar]):
     """
 
     SPEED: ClassVar[float] = 500.0
+    SIDECAR: ClassVar[type[Sidecar]] = Sidecar
 
     masks: tuple[str, ...]
     mixtures: tuple[plan.Mixture, ...]
@@ -59,16 +60,6 @@ class ShardPlan(shards.ShardPlan[Sidecar]):
     def num_records(self) -> int:
         """That are planned."""
         return len(self.mixtures)
-
-    @property
-    def num_samples(self) -> int:
-        """Of all its mixtures."""
-        return sum(mixture.num_samples for mixture in self.mixtures)
-
-    @property
-    def num_bytes(self) -> int:
-        """About how many the file takes."""
-        return sum(record_bytes(mixture, self.masks) for mixture in self.mixtures)
 
     def content(self) -> list[Any]:
         """What `digest` is over."""
@@ -86,10 +77,6 @@ class ShardPlan(shards.ShardPlan[Sidecar]):
     def maker(self) -> "Maker":
         """What makes its records."""
         return Maker(self)
-
-    def parse(self, text: str) -> Sidecar:
-        """The side-car in a text; raises ValueError."""
-        return stored_json.loads(text, Sidecar)
 
 
 class Maker(shards.Maker[Sidecar]):
@@ -136,19 +123,17 @@ class Maker(shards.Maker[Sidecar]):
 
 
 def make_plans(
-    mixtures: Iterable[plan.Mixture],
-    facts: Iterable[inspection.Facts],
+    mixtures: plan.Mixtures,
     *,
     sample_rate: int,
     masks: Sequence[str],
     num_shards: int,
     seed: int,
-) -> list[ShardPlan]:
+) -> shards.Plans[ShardPlan]:
     """Deals the mixtures out to shards, evenly and in an order that a salted hash decides.
 
     Args:
         mixtures: of all splits.
-        facts: of all recordings that they name.
         sample_rate: of the dataset, Hz.
         masks: that are stored.
         num_shards: of each split; a split of fewer mixtures has one shard for each.
@@ -157,34 +142,58 @@ def make_plans(
     Returns:
         The shards by split and number; those of a split differ by at most one mixture.
     """
-    recordings = {fact.utterance.id: recordings_lib.Recording.of(fact) for fact in facts}
-    by_split: dict[str, list[plan.Mixture]] = collections.defaultdict(list)
-    for mixture in mixtures:
-        by_split[mixture.split].append(mixture)
-    shards = []
-    for split in sorted(by_split, key=schema.SPLITS.index):
-        by_id = {mixture.id: mixture for mixture in by_split[split]}
-        for name, ids in plan.deal(split, by_id, num_shards, seed):
-            part = tuple(by_id[mixture_id] for mixture_id in ids)
-            used = sorted({u for m in part for u in m.utterance_ids})
-            named = {u: recordings[u] for u in used}
-            shards.append(ShardPlan(name, sample_rate, tuple(masks), part, named))
-    return shards
+    names: list[schema.ShardName] = []
+    parts: list[np.ndarray] = []
+    for code, split in enumerate(schema.SPLITS):
+        rows = np.flatnonzero(mixtures.splits == code)
+        order = plan.order(seed, len(rows), functools.partial(_ids, mixtures, rows))
+        for name, own in plan.deal(split, rows[order], num_shards):
+            names.append(name)
+            parts.append(own)
+
+    def make(name: schema.ShardName, rows: np.ndarray) -> ShardPlan:
+        used = np.unique(mixtures.voices[rows])
+        table = mixtures.table
+        found = recordings_lib.of_table(table, used)
+        return ShardPlan(
+            name,
+            sample_rate,
+            tuple(masks),
+            tuple(mixtures.mixtures(rows)),
+            dict(zip(table.names(used), found, strict=True)),
+        )
+
+    sizes = record_bytes(mixtures.num_samples, mixtures.voices.shape[1], masks)
+    return shards.Plans(ShardPlan, names, parts, mixtures.num_samples, sizes, sample_rate, make)
 
 
-def record_bytes(mixture: plan.Mixture, masks: Iterable[str]) -> int:
-    """About how many bytes a mixture's record takes: its arrays, and a little for the rest."""
-    num_sources = len(mixture.utterance_ids)
-    sizes = {
-        "S": num_sources,
-        "N": mixture.num_samples,
-        "T": schema.num_frames(mixture.num_samples),
-        "F": schema.NUM_BINS,
-        "K": schema.num_stored_masks(num_sources),
-    }
-    arrays = sum(f.num_bytes(sizes) for f in schema.mixture_features(masks) if f.encoding)
-    names = len(mixture.id) + sum(map(len, mixture.utterance_ids + mixture.speakers))
-    return arrays + names + 400
+def record_bytes(num_samples: np.ndarray, num_sources: int, masks: Iterable[str]) -> np.ndarray:
+    """About how many bytes records take: their arrays, and a little for the rest.
+
+    Args:
+        num_samples: int64 `[mixture]`.
+        num_sources: voices in each.
+        masks: that are stored.
+
+    Returns:
+        int64 `[mixture]`.
+    """
+    features = [f for f in schema.mixture_features(masks) if f.encoding]
+
+    def arrays(samples: int) -> int:
+        sizes = {
+            "S": num_sources,
+            "N": samples,
+            "T": schema.num_frames(samples),
+            "F": schema.NUM_BINS,
+            "K": schema.num_stored_masks(num_sources),
+        }
+        return sum(feature.num_bytes(sizes) for feature in features)
+
+    # They grow in proportion, to a few bytes.
+    long = 2**20 * schema.HOP
+    least = arrays(0)
+    return least + num_samples * (arrays(long) - least) // long + 400 + 40 * num_sources
 
 
 def mix(
@@ -243,6 +252,10 @@ def compute(sources: np.ndarray, masks: tuple[str, ...]) -> dict[str, Any]:
     for name in masks:
         values[name] = ideal_masks.MASKS[name].ideal(spectrograms)[stored]
     return values
+
+
+def _ids(mixtures: plan.Mixtures, rows: np.ndarray, part: np.ndarray) -> list[str]:
+    return mixtures.ids(rows[part])
 
 
 def _names(mixture: plan.Mixture, shard: ShardPlan) -> dict[str, Any]:

@@ -12,13 +12,13 @@ What the records are is a recipe: `mixture_shards` and `utterance_shards` each h
 import abc
 import dataclasses
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, overload
 
 import msgspec
+import numpy as np
 
 from pipeline import errors, schema, version
 from pipeline.dataset import dataset, tfrecord
@@ -81,10 +81,12 @@ class ShardPlan(abc.ABC, Generic[_SidecarType]):
         sample_rate: in Hz.
         FOLDER: in which such shards lie, within the dataset's, with a `/` at its end.
         SPEED: about how many seconds of audio a core writes in a second.
+        SIDECAR: what the JSON beside it holds.
     """
 
     FOLDER: ClassVar[str] = ""
     SPEED: ClassVar[float] = 1.0
+    SIDECAR: ClassVar[type[Any]] = Sidecar
 
     name: schema.ShardName
     sample_rate: int
@@ -102,13 +104,7 @@ class ShardPlan(abc.ABC, Generic[_SidecarType]):
         """
         record = schema.fingerprint(self.features)
         facts = [record, self.path, self.sample_rate, *self.content()]
-        text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    @property
-    def seconds_of_work(self) -> float:
-        """About how long a core takes to write it."""
-        return self.num_samples / (self.sample_rate * self.SPEED)
+        return hashlib.sha256(msgspec.json.encode(facts, order="sorted")).hexdigest()
 
     @property
     @abc.abstractmethod
@@ -120,16 +116,6 @@ class ShardPlan(abc.ABC, Generic[_SidecarType]):
     def num_records(self) -> int:
         """That are planned."""
 
-    @property
-    @abc.abstractmethod
-    def num_samples(self) -> int:
-        """Of all its records."""
-
-    @property
-    @abc.abstractmethod
-    def num_bytes(self) -> int:
-        """About how many the file takes: its arrays, and a little for the rest."""
-
     @abc.abstractmethod
     def content(self) -> list[Any]:
         """What `digest` is over, beside what all shards have."""
@@ -138,14 +124,73 @@ class ShardPlan(abc.ABC, Generic[_SidecarType]):
     def maker(self) -> Maker[_SidecarType]:
         """What makes its records."""
 
-    @abc.abstractmethod
-    def parse(self, text: str) -> _SidecarType:
-        """The side-car in a text; raises ValueError."""
+
+_PlanType = TypeVar("_PlanType", bound=ShardPlan[Any])
 
 
-def digest(plans: Iterable[ShardPlan[Any]]) -> str:
-    """SHA-256 of a whole plan."""
-    return hashlib.sha256("\n".join(shard.digest for shard in plans).encode()).hexdigest()
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plans(Sequence[_PlanType]):
+    """The plans of all shards of one recipe, each made when somebody asks for it.
+
+    Attributes:
+        kind: of the plans.
+        names: of the shards.
+        rows: of each shard's records, in their order, in columns that `make` knows.
+        samples: int64 `[row]`, of each record.
+        bytes: int64 `[row]`, about what each record takes.
+        sample_rate: in Hz.
+        make: a plan, of its name and rows.
+    """
+
+    kind: type[_PlanType]
+    names: list[schema.ShardName]
+    rows: list[np.ndarray]
+    samples: np.ndarray
+    bytes: np.ndarray
+    sample_rate: int
+    make: Callable[[schema.ShardName, np.ndarray], _PlanType]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> _PlanType: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[_PlanType]: ...
+    def __getitem__(self, index: int | slice) -> _PlanType | list[_PlanType]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(len(self))[index]]
+        return self.make(self.names[index], self.rows[index])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Iterable) and list(self) == list(other)
+
+    @property
+    def paths(self) -> list[str]:
+        """Of the shards, within the dataset's folder."""
+        return [f"{self.kind.FOLDER}{name}" for name in self.names]
+
+    @property
+    def num_records(self) -> int:
+        """Of all shards together."""
+        return sum(map(len, self.rows))
+
+    @property
+    def num_bytes(self) -> int:
+        """About how many all files take."""
+        return sum(int(self.bytes[rows].sum()) for rows in self.rows)
+
+    @property
+    def seconds_of_work(self) -> dict[str, float]:
+        """About how long a core takes for each shard, by its path."""
+        samples = [int(self.samples[rows].sum()) for rows in self.rows]
+        speed = self.sample_rate * self.kind.SPEED
+        return {path: count / speed for path, count in zip(self.paths, samples, strict=True)}
+
+
+def digest(digests: Iterable[str]) -> str:
+    """SHA-256 of a whole plan, from its shards'."""
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def find(shard: ShardPlan[_SidecarType], folder: str) -> _SidecarType | None:
@@ -179,10 +224,15 @@ def read(shard: ShardPlan[_SidecarType], folder: str) -> _SidecarType:
     Raises:
         UserError: it cannot be read, is damaged, or of another plan.
     """
-    path = f"{storage.join(folder, shard.path)}.json"
+    return read_sidecar(storage.join(folder, shard.path), shard.digest, shard.SIDECAR)
+
+
+def read_sidecar(path: str, plan_digest: str, kind: type[_SidecarType]) -> _SidecarType:
+    """The side-car of a shard at a path, likewise, without its plan."""
+    path = f"{path}.json"
     try:
-        sidecar = shard.parse(storage.read_bytes(path).decode("utf-8"))
-        if sidecar.plan_digest == shard.digest:
+        sidecar = stored_json.loads(storage.read_bytes(path), kind)
+        if sidecar.plan_digest == plan_digest:
             return sidecar
         reason = "it is of another plan; did another job write here?"
     except ValueError as error:

@@ -5,6 +5,9 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
 
 from pipeline import inspection, plan, schema
 from pipeline.corpora import corpus
@@ -20,7 +23,7 @@ _KINDS = {
 
 
 def splits(
-    mixtures: Iterable[plan.Mixture], sidecars: Iterable[mixture_shards.Sidecar], sample_rate: int
+    mixtures: plan.Mixtures, sidecars: Iterable[mixture_shards.Sidecar], sample_rate: int
 ) -> dict[str, dataset.SplitInfo]:
     """Each split's counts and shards.
 
@@ -29,13 +32,10 @@ def splits(
         sidecars: of all shards, in order.
         sample_rate: of the dataset, Hz.
     """
-    speakers: dict[str, set[str]] = collections.defaultdict(set)
-    for mixture in mixtures:
-        speakers[mixture.split].update(mixture.speakers)
     return {
         split: dataset.SplitInfo(
             mixtures=sum(sidecar.shard.records for sidecar in part),
-            speakers=len(speakers[split]),
+            speakers=mixtures.speakers(split),
             seconds=sum(sidecar.samples for sidecar in part) / sample_rate,
             frames=sum(sidecar.frames for sidecar in part),
             shards=tuple(sidecar.shard for sidecar in part),
@@ -46,14 +46,14 @@ def splits(
 
 def utterances(
     sidecars: Sequence[utterance_shards.Sidecar],
-    plans: Iterable[utterance_shards.ShardPlan],
+    plan_digest: str,
     sample_rate: int,
 ) -> dataset.UtterancesInfo | None:
     """The clean utterances' counts and shards; None where there are none.
 
     Args:
         sidecars: of all their shards, in order.
-        plans: likewise.
+        plan_digest: of all their plans.
         sample_rate: of the dataset, Hz.
     """
     entries = [entry for sidecar in sidecars for entry in sidecar.utterances]
@@ -64,7 +64,7 @@ def utterances(
         speakers=len({entry.speaker_id for entry in entries}),
         seconds=sum(entry.num_samples for entry in entries) / sample_rate,
         shards=tuple(sidecar.shard for sidecar in sidecars),
-        plan_digest=shards.digest(plans),
+        plan_digest=plan_digest,
     )
 
 
@@ -131,39 +131,42 @@ def finished(info: dataset.DatasetInfo) -> Iterator[str]:
 
 
 def planned(
-    of_mixtures: Sequence[mixture_shards.ShardPlan],
-    of_utterances: Sequence[utterance_shards.ShardPlan],
+    mixtures: plan.Mixtures,
+    of_mixtures: shards.Plans[Any],
+    of_utterances: shards.Plans[Any],
+    speakers: int,
     num_cut: int = 0,
 ) -> Iterator[str]:
     """Lines about a dataset that would be made.
 
     Args:
-        of_mixtures: plans of all shards of mixtures.
-        of_utterances: likewise.
+        mixtures: all of them.
+        of_mixtures: plans of their shards.
+        of_utterances: plans of the shards of clean utterances.
+        speakers: of those.
         num_cut: recordings that are too long.
     """
     yield from _cut_lines(num_cut)
-    total = 0
-    for split in dict.fromkeys(shard.name.split for shard in of_mixtures):
-        part = [shard for shard in of_mixtures if shard.name.split == split]
-        speakers = len({name for shard in part for m in shard.mixtures for name in m.speakers})
-        records, hours, size = _totals(part)
-        total += size
-        yield _line(split, records, hours, speakers, size, len(part))
-    if of_utterances:
-        clean = [utterance for shard in of_utterances for utterance in shard.utterances]
-        speakers = len({utterance.recording.speaker for utterance in clean})
-        records, hours, size = _totals(of_utterances)
-        total += size
+    for split in dict.fromkeys(name.split for name in of_mixtures.names):
+        part = [
+            rows
+            for name, rows in zip(of_mixtures.names, of_mixtures.rows, strict=True)
+            if name.split == split
+        ]
+        records, hours, size = _totals(of_mixtures, part)
+        yield _line(split, records, hours, mixtures.speakers(split), size, len(part))
+    if of_utterances.names:
+        records, hours, size = _totals(of_utterances, of_utterances.rows)
         yield _clean_line(records, hours, speakers, size, len(of_utterances))
+    total = of_mixtures.num_bytes + of_utterances.num_bytes
     yield f"dry run: about {total / 1e6:,.1f} MB would be written; nothing was"
 
 
-def _totals(plans: Iterable[shards.ShardPlan]) -> tuple[int, float, int]:
+def _totals(plans: shards.Plans[Any], parts: Sequence[np.ndarray]) -> tuple[int, float, int]:
     """Records, hours and bytes."""
-    rows = [(p.num_records, p.num_samples / p.sample_rate / 3600, p.num_bytes) for p in plans]
-    records, hours, sizes = zip(*rows, strict=True)
-    return sum(records), sum(hours), sum(sizes)
+    rows = np.concatenate(parts)
+    hours = int(plans.samples[rows].sum()) / plans.sample_rate / 3600
+    return len(rows), hours, int(plans.bytes[rows].sum())
 
 
 def _cut_lines(num_cut: int) -> Iterator[str]:

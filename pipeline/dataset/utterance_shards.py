@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import msgspec
 import numpy as np
 
-from pipeline import features, inspection, plan, schema
+from pipeline import fact_table, features, inspection, plan, schema
 from pipeline.dataset import dataset, recordings, shards, tfrecord
 from pipeline.io import stored_json
 
@@ -56,6 +56,7 @@ class ShardPlan(shards.ShardPlan[Sidecar]):
 
     FOLDER: ClassVar[str] = f"{schema.UTTERANCES_FOLDER}/"
     SPEED: ClassVar[float] = 2000.0
+    SIDECAR: ClassVar[type[Sidecar]] = Sidecar
 
     utterances: tuple[Utterance, ...]
 
@@ -69,17 +70,6 @@ class ShardPlan(shards.ShardPlan[Sidecar]):
         """That are planned."""
         return len(self.utterances)
 
-    @property
-    def num_samples(self) -> int:
-        """Of all its utterances."""
-        return sum(utterance.num_samples for utterance in self.utterances)
-
-    @property
-    def num_bytes(self) -> int:
-        """About how many the file takes."""
-        names = sum(len(u.id) + len(u.recording.speaker) for u in self.utterances)
-        return 2 * self.num_samples + names + 180 * len(self.utterances)
-
     def content(self) -> list[Any]:
         """What `digest` is over."""
         return [
@@ -92,10 +82,6 @@ class ShardPlan(shards.ShardPlan[Sidecar]):
     def maker(self) -> "Maker":
         """What makes its records."""
         return Maker(self)
-
-    def parse(self, text: str) -> Sidecar:
-        """The side-car in a text; raises ValueError."""
-        return stored_json.loads(text, Sidecar)
 
 
 class Maker(shards.Maker[Sidecar]):
@@ -129,36 +115,47 @@ class Maker(shards.Maker[Sidecar]):
 
 def make_plans(
     facts: Iterable[inspection.Facts],
-    wanted: Iterable[str],
+    wanted: np.ndarray | None = None,
     *,
     sample_rate: int,
     num_shards: int,
     seed: int,
     max_samples: int = plan.MAX_SAMPLES,
-) -> list[ShardPlan]:
+) -> shards.Plans[ShardPlan]:
     """Deals utterances out to shards, as `mixture_shards.make_plans` does with mixtures.
 
     Args:
-        facts: of the usable recordings.
-        wanted: ids of the utterances that are to be stored. Those so quiet that nothing of them is
-            left in 16 bits are passed over.
+        facts: of the usable recordings, best as a `FactTable`.
+        wanted: bool `[row]`, which utterances are to be stored; by default all. Those so quiet that
+            nothing of them is left in 16 bits are passed over.
         sample_rate: of the dataset, Hz.
         num_shards: that are wanted.
         seed: salt of the order.
         max_samples: longer recordings are cut to this at their end.
     """
-    names = set(wanted)
-    utterances = {
-        f.utterance.id: Utterance(
-            f.utterance.id, min(f.num_samples, max_samples), recordings.Recording.of(f)
+    table = fact_table.FactTable.of(facts)
+    heard = table.peaks * schema.FULL_SCALE > 0.5
+    rows = np.flatnonzero(heard if wanted is None else heard & wanted)
+    samples = np.minimum(table.num_samples, max_samples)
+
+    def make(name: schema.ShardName, own: np.ndarray) -> ShardPlan:
+        found = zip(
+            table.names(own), samples[own].tolist(), recordings.of_table(table, own), strict=True
         )
-        for f in facts
-        if f.utterance.id in names and f.peak * schema.FULL_SCALE > 0.5
-    }
-    return [
-        ShardPlan(name, sample_rate, tuple(utterances[utterance_id] for utterance_id in ids))
-        for name, ids in plan.deal(SPLIT, utterances, num_shards, seed)
-    ]
+        return ShardPlan(name, sample_rate, tuple(Utterance(*values) for values in found))
+
+    ordered = rows[plan.order(seed, len(rows), lambda part: table.names(rows[part]))]
+    dealt = list(plan.deal(SPLIT, ordered, num_shards))
+    return shards.Plans(
+        ShardPlan,
+        [name for name, _ in dealt],
+        [own for _, own in dealt],
+        samples,
+        # The samples, the names, and what protobuf adds.
+        2 * samples + 210,
+        sample_rate,
+        make,
+    )
 
 
 def compute(samples: np.ndarray, sample_rate: int) -> dict[str, Any]:

@@ -113,8 +113,8 @@ def test_shards_of_both_kinds_are_written_in_one_step_and_found_by_the_next(tmp_
         facts.append(inspection.inspect(utterance, 8000))
     mixtures = plan.make(facts, {f"s{n}": "train" for n in range(4)}, plan.Settings())
     options = {"sample_rate": 8000, "num_shards": 2, "seed": 0}
-    of_mixtures = mixture_shards.make_plans(mixtures, facts, masks=("ibm",), **options)
-    clean = utterance_shards.make_plans(facts, [f.utterance.id for f in facts], **options)
+    of_mixtures = mixture_shards.make_plans(mixtures, masks=("ibm",), **options)
+    clean = utterance_shards.make_plans(facts, **options)
     work, folder = tmp_path / "work", tmp_path / "out"
     folder.mkdir()
     transforms.write_plans(str(work), [*of_mixtures, *clean])

@@ -28,7 +28,7 @@ def make_plan(facts, masks=schema.MASKS, **settings):
         facts, {f.utterance.speaker: "train" for f in facts}, plan.Settings(**settings)
     )
     (shard,) = mixture_shards.make_plans(
-        mixtures, facts, sample_rate=RATE, masks=masks, num_shards=1, seed=0
+        mixtures, sample_rate=RATE, masks=masks, num_shards=1, seed=0
     )
     return shard
 
@@ -136,7 +136,7 @@ def test_a_shard_is_a_function_of_its_plan(tmp_path, facts):
 def test_the_sidecar_describes_the_file(tmp_path, facts):
     shard = make_plan(facts)
     written = shards.write(shard, str(tmp_path))
-    sidecar = shard.parse((tmp_path / shard.name.sidecar).read_text())
+    sidecar = shards.read(shard, str(tmp_path))
     assert sidecar == written
     data = (tmp_path / str(shard.name)).read_bytes()
     assert sidecar.shard.bytes == len(data)

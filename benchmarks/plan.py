@@ -1,0 +1,126 @@
+"""What the launching process of a large job needs: seconds of a core and memory, for the plan.
+
+    python -m benchmarks.plan --utterances=1000000,10000000 --save
+
+Each size has a process of its own, which makes up facts, draws all mixtures, deals them out to
+shards of a thousand records, makes the plan of each shard and its digest, and writes the shards'
+plans and `mixtures.csv` to a passing folder. Facts are made up in columns; their own time and
+memory count, too.
+"""
+
+import pathlib
+import resource
+import tempfile
+import time
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from benchmarks import fresh, measure
+from pipeline import cli, fact_table, plan, schema
+from pipeline.corpora import mixture_list
+from pipeline.dataset import mixture_shards, shards, utterance_shards
+from pipeline.io import stored_json
+
+_UTTERANCES = flags.DEFINE_list("utterances", ["1000000", "10000000"], "Sizes.")
+_SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/plan.json.")
+
+_RATE = schema.DEFAULT_SAMPLE_RATE
+_OF_A_SPEAKER = 100
+_OF_A_SHARD = 1000
+
+
+def main(arguments: list[str]) -> None:
+    if arguments:
+        raise flags.Error(f"unexpected argument {arguments[0]!r}")
+    figures: dict[str, list[float]] = {}
+    facts: dict[str, Any] = {}
+    for count in map(int, _UTTERANCES.value):
+        found = fresh.in_a_process(measure_one, count)
+        figures[f"{count:,d}"] = [1e6 * sum(found["seconds"].values()) / count]
+        facts[f"{count:,d} utterances"] = found
+    measure.report("plan", "microseconds an utterance", figures, {}, facts, _SAVE.value)
+
+
+def table(count: int) -> fact_table.FactTable:
+    """Facts of so many recordings, a hundred of each speaker."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    random = np.random.default_rng(0)
+    rows = pa.array(np.arange(count))
+    speakers = pa.array(np.arange(count) // _OF_A_SPEAKER)
+
+    def text(numbers: Any, digits: int) -> Any:
+        return pc.utf8_lpad(numbers.cast(pa.large_string()), digits, "0")
+
+    def join(*parts: Any) -> Any:
+        texts = [pa.scalar(p, pa.large_string()) if isinstance(p, str) else p for p in parts]
+        return pc.binary_join_element_wise(*texts, pa.scalar("", pa.large_string()))
+
+    speaker = join("speaker", text(speakers, 6))
+    name = text(rows, 8)
+    same = pa.repeat(pa.scalar("", pa.large_string()), count)
+    return fact_table.FactTable(
+        {
+            "id": join(speaker, "/", name),
+            "folder": join("/data/corpus/", speaker, "/"),
+            "file": join(name, ".flac"),
+            "speaker": speaker,
+            "sex": pa.repeat(pa.scalar("f", pa.large_string()), count),
+            "split": same,
+            "num_samples": random.integers(2 * _RATE, 20 * _RATE, count),
+            "peak": random.uniform(0.1, 1, count),
+            "level": random.uniform(-40, -20, count),
+            "sha256": random.integers(0, 256, (count, 32), np.uint8),
+            "file_bytes": np.full(count, 200_000, np.uint32),
+            "file_rate": np.full(count, 16_000, np.uint32),
+        }
+    )
+
+
+def measure_one(count: int) -> dict[str, Any]:
+    seconds: dict[str, float] = {}
+    start = time.process_time()
+
+    def note(step: str) -> None:
+        nonlocal start
+        now = time.process_time()
+        seconds[step], start = round(now - start, 2), now
+
+    facts = table(count)
+    note("facts")
+    splits = {
+        name: "valid" if number % 50 == 0 else "train"
+        for number, name in enumerate(facts.speaker_names)
+    }
+    mixtures = plan.make(facts, splits, plan.Settings(min_samples=_RATE))
+    note("draw")
+    options = {"sample_rate": _RATE, "num_shards": max(1, count // _OF_A_SHARD), "seed": 0}
+    dealt = mixture_shards.make_plans(mixtures, masks=schema.MASKS, **options)
+    clean = utterance_shards.make_plans(facts, **options)
+    note("deal")
+    digests = []
+    size = 0
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        path = pathlib.Path(folder, "plan")
+        for plans in (dealt, clean):
+            for shard in plans:
+                digests.append(shard.digest)
+                # One after the other in one place: what is measured is not the disk's size.
+                size += path.write_text(stored_json.dumps(shard), encoding="utf-8")
+        shards.digest(digests)
+        note("shards")
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(mixture_list.to_csv_in_parts(mixtures))
+        note("mixtures.csv")
+    return {
+        "seconds": seconds,
+        "megabytes of memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "bytes of shards' plans for an utterance": size // count,
+    }
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__)
