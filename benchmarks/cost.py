@@ -67,7 +67,9 @@ def _speeds(utterances: list[corpus.Utterance], about: dict[str, Any]) -> dict[s
         "KB for a second of mixture": _kilobytes(sidecars, mixed),
         "KB for a second of clean utterances": _kilobytes(clean, audio),
         "KB of recordings for a second": round(sum(f.file_bytes for f in facts) / audio / 1000, 1),
-        "bytes of plan for a mixture": sum(map(len, map(stored_json.dumps, shard_plans)))
+        "bytes of plan for a mixture": sum(
+            len(stored_json.dumps(shard.columns)) for shard in shard_plans
+        )
         // len(mixtures),
     }
     return {

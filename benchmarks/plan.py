@@ -106,7 +106,7 @@ def measure_one(count: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         path = pathlib.Path(folder, "plan")
         for plans in (dealt, clean):
-            for shard in plans:
+            for shard in plans.columns():
                 digests.append(shard.digest)
                 # One after the other in one place: what is measured is not the disk's size.
                 size += path.write_text(stored_json.dumps(shard), encoding="utf-8")

@@ -408,8 +408,8 @@ def write(job: Job, planned: Planned, work: str) -> Written:
     if job.settings.overwrite:
         dataset.remove_leftovers(folder, ())
     resumed = bool(dataset.shard_names(folder))
-    of_mixtures = transforms.write_plans(work, planned.of_mixtures)
-    of_utterances = transforms.write_plans(work, planned.of_utterances)
+    of_mixtures = transforms.write_plans(work, planned.of_mixtures.columns())
+    of_utterances = transforms.write_plans(work, planned.of_utterances.columns())
     seconds = planned.of_mixtures.seconds_of_work | planned.of_utterances.seconds_of_work
     longest_first = sorted(seconds, key=lambda path: (-seconds[path], path))
     step = transforms.WriteShards(work, folder, longest_first)
@@ -531,8 +531,8 @@ def _has_same_plan(job: Job, source: Source, info: dataset.DatasetInfo) -> bool:
     with passing_folder(job) as work:
         planned = make_plan(job, source, inspect(job, source, work))
     clean = info.utterances.plan_digest if info.utterances else shards.digest([])
-    of_mixtures = shards.digest(shard.digest for shard in planned.of_mixtures)
-    of_utterances = shards.digest(shard.digest for shard in planned.of_utterances)
+    of_mixtures = shards.digest(shard.digest for shard in planned.of_mixtures.columns())
+    of_utterances = shards.digest(shard.digest for shard in planned.of_utterances.columns())
     return (of_mixtures, of_utterances) == (info.plan_digest, clean)
 
 

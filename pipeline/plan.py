@@ -154,21 +154,24 @@ class Mixtures(Sequence[Mixture]):
         names = self.table.names(self.voices[rows, 0])
         return [f"{a}-{b}" for a, b in zip(names, self.numbers[rows].tolist(), strict=True)]
 
+    def columns(self, rows: np.ndarray) -> list[list[Any]]:
+        """Some of them: id, split, samples, and utterance, speaker and gain in dB of each voice."""
+        found: list[list[Any]] = [
+            self.ids(rows),
+            list(map(schema.SPLITS.__getitem__, self.splits[rows].tolist())),
+            self.num_samples[rows].tolist(),
+        ]
+        for voices, gains in zip(self.voices[rows].T, self.gains[rows].T, strict=True):
+            found += [
+                self.table.names(voices), self.table.speakers_of(voices), (gains / 100).tolist()
+            ]  # fmt: skip
+        return found
+
     def mixtures(self, rows: np.ndarray) -> list[Mixture]:
         """Some of them, as objects."""
-        voices = self.voices[rows].T
-        gains = (self.gains[rows] / 100).T
-        return list(
-            map(
-                Mixture,
-                self.ids(rows),
-                map(schema.SPLITS.__getitem__, self.splits[rows].tolist()),
-                self.num_samples[rows].tolist(),
-                zip(*map(self.table.names, voices), strict=True),
-                zip(*map(self.table.speakers_of, voices), strict=True),
-                zip(*(column.tolist() for column in gains), strict=True),
-            )
-        )
+        ids, splits, num_samples, *voices = self.columns(rows)
+        triples = (zip(*voices[part::3], strict=True) for part in range(3))
+        return list(map(Mixture, ids, splits, num_samples, *triples))
 
     def without(self, dropped: Collection[str]) -> "Mixtures":
         """Those with other ids."""

@@ -195,9 +195,9 @@ def read_utterances(name: str, work: str) -> list[str]:
         return storage.read_bytes(storage.join(work, name)).decode("utf-8").split("\n")[:-1]
 
 
-def write_plans(work: str, plans: Iterable[_ShardPlan]) -> dict[str, str]:
+def write_plans(work: str, plans: Iterable[shards.Columns]) -> dict[str, str]:
     """Writes what `WriteShards` reads; gives each shard's digest, by its path."""
-    atomic.make_folder(storage.join(work, utterance_shards.ShardPlan.FOLDER))
+    atomic.make_folder(storage.join(work, utterance_shards.Columns.FOLDER))
     digests = {}
     for shard in plans:
         atomic.write_text(storage.join(work, f"{shard.path}.plan"), stored_json.dumps(shard))
@@ -208,9 +208,9 @@ def write_plans(work: str, plans: Iterable[_ShardPlan]) -> dict[str, str]:
 def read_plan(work: str, path: str) -> _ShardPlan:
     """Reads what `write_plans` has written for one shard."""
     text = storage.read_bytes(storage.join(work, f"{path}.plan"))
-    if path.startswith(utterance_shards.ShardPlan.FOLDER):
-        return stored_json.loads(text, utterance_shards.ShardPlan)
-    return stored_json.loads(text, mixture_shards.ShardPlan)
+    if path.startswith(utterance_shards.Columns.FOLDER):
+        return utterance_shards.ShardPlan.of(stored_json.loads(text, utterance_shards.Columns))
+    return mixture_shards.ShardPlan.of(stored_json.loads(text, mixture_shards.Columns))
 
 
 def write_statistics(statistics: tuple[float, float] | None, work: str) -> None:

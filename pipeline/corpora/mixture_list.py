@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from pipeline import errors, inspection, plan, schema
 from pipeline.corpora import manifest
 
@@ -29,21 +31,33 @@ def to_csv_in_parts(mixtures: Sequence[plan.Mixture]) -> Iterator[str]:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_columns(num_sources))
     for start in range(0, len(mixtures), _LINES):
-        part = mixtures[start : start + _LINES]
-        columns: list[list[Any]] = [
-            [mixture.id for mixture in part],
-            [mixture.split for mixture in part],
-            [mixture.num_samples for mixture in part],
-        ]
-        for voice in range(num_sources):
-            columns.append([mixture.utterance_ids[voice] for mixture in part])
-            columns.append([mixture.speakers[voice] for mixture in part])
-            columns.append([f"{mixture.gains_db[voice]:.2f}" for mixture in part])
+        rows = range(start, min(start + _LINES, len(mixtures)))
+        columns = _cells(mixtures, rows, num_sources)
+        for gains in columns[5::3]:
+            # Few gains are written ten million times.
+            texts = {gain: f"{gain:.2f}" for gain in set(gains)}
+            gains[:] = map(texts.__getitem__, gains)
         writer.writerows(zip(*columns, strict=True))
         yield text.getvalue()
         text.seek(0)
         text.truncate()
     yield text.getvalue()
+
+
+def _cells(mixtures: Sequence[plan.Mixture], rows: range, num_sources: int) -> list[list[Any]]:
+    if isinstance(mixtures, plan.Mixtures):
+        return mixtures.columns(np.array(rows))
+    part = mixtures[rows.start : rows.stop]
+    columns: list[list[Any]] = [
+        [mixture.id for mixture in part],
+        [mixture.split for mixture in part],
+        [mixture.num_samples for mixture in part],
+    ]
+    for voice in range(num_sources):
+        columns.append([mixture.utterance_ids[voice] for mixture in part])
+        columns.append([mixture.speakers[voice] for mixture in part])
+        columns.append([mixture.gains_db[voice] for mixture in part])
+    return columns
 
 
 def from_csv(text: str, name: str) -> list[plan.Mixture]:

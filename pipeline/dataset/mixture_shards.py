@@ -34,9 +34,40 @@ class Sidecar(shards.Sidecar, frozen=True, kw_only=True):
     log_magnitude_codes: histogram.Codes
 
 
+class Columns(shards.Columns, frozen=True, kw_only=True):
+    """All that decides the bytes of one shard of mixtures.
+
+    Attributes:
+        masks: those stored.
+        ids: of the mixtures, in the order of the records.
+        num_samples: likewise.
+        voices: for each source `[mixture]`, a place among the utterances.
+        gains: likewise, in hundredths of a dB.
+        utterances: ids of all that are needed, ascending.
+        speakers: of each utterance.
+        sexes: likewise.
+        sha256: of its recording's file.
+    """
+
+    masks: tuple[str, ...]
+    ids: list[str]
+    num_samples: list[int]
+    voices: list[list[int]]
+    gains: list[list[int]]
+    utterances: list[str]
+    speakers: list[str]
+    sexes: list[str]
+    sha256: list[str]
+
+    @property
+    def features(self) -> tuple[schema.Feature, ...]:
+        """Of its records."""
+        return schema.mixture_features(self.masks)
+
+
 @dataclasses.dataclass(frozen=True)
 class ShardPlan(shards.ShardPlan[Sidecar]):
-    """All that decides the bytes of one shard of mixtures.
+    """The same as a worker uses it.
 
     Attributes:
         masks: those stored.
@@ -44,35 +75,64 @@ class ShardPlan(shards.ShardPlan[Sidecar]):
         recordings: by utterance id.
     """
 
-    SPEED: ClassVar[float] = 500.0
+    COLUMNS: ClassVar[type[Columns]] = Columns
     SIDECAR: ClassVar[type[Sidecar]] = Sidecar
+    SPEED: ClassVar[float] = 500.0
 
     masks: tuple[str, ...]
     mixtures: tuple[plan.Mixture, ...]
     recordings: dict[str, recordings_lib.Recording]
 
     @property
-    def features(self) -> tuple[schema.Feature, ...]:
-        """Of its records."""
-        return schema.mixture_features(self.masks)
-
-    @property
     def num_records(self) -> int:
         """That are planned."""
         return len(self.mixtures)
 
-    def content(self) -> list[Any]:
-        """What `digest` is over."""
-        rows = [
-            [
-                m.id,
-                m.num_samples,
-                *[[u, f"{gain:.2f}"] for u, gain in zip(m.utterance_ids, m.gains_db, strict=True)],
-            ]
-            for m in self.mixtures
-        ]
-        named = {u: [r.speaker, r.sex, r.sha256] for u, r in self.recordings.items()}
-        return [self.masks, rows, named]
+    @property
+    def columns(self) -> Columns:
+        """The plan in columns."""
+        utterances = sorted(self.recordings)
+        places = {name: place for place, name in enumerate(utterances)}
+        found = [self.recordings[name] for name in utterances]
+        return Columns(
+            name=self.name,
+            sample_rate=self.sample_rate,
+            masks=self.masks,
+            ids=[m.id for m in self.mixtures],
+            num_samples=[m.num_samples for m in self.mixtures],
+            voices=_transposed([places[u] for u in m.utterance_ids] for m in self.mixtures),
+            gains=_transposed([round(100 * g) for g in m.gains_db] for m in self.mixtures),
+            utterances=utterances,
+            speakers=[recording.speaker for recording in found],
+            sexes=[recording.sex for recording in found],
+            sha256=[recording.sha256 for recording in found],
+            paths=[recording.path for recording in found],
+        )
+
+    @classmethod
+    def of(cls, columns: Columns) -> "ShardPlan":
+        """The inverse of `columns`."""
+        found = (columns.paths, columns.speakers, columns.sexes, columns.sha256)
+        recordings = map(recordings_lib.Recording, *found)
+        voices = list(zip(*columns.voices, strict=True))
+        mixtures = (
+            plan.Mixture(
+                columns.ids[row],
+                columns.name.split,
+                columns.num_samples[row],
+                tuple(columns.utterances[voice] for voice in own),
+                tuple(columns.speakers[voice] for voice in own),
+                tuple(gains[row] / 100 for gains in columns.gains),
+            )
+            for row, own in enumerate(voices)
+        )
+        return cls(
+            columns.name,
+            columns.sample_rate,
+            columns.masks,
+            tuple(mixtures),
+            dict(zip(columns.utterances, recordings, strict=True)),
+        )
 
     def maker(self) -> "Maker":
         """What makes its records."""
@@ -151,16 +211,23 @@ def make_plans(
             names.append(name)
             parts.append(own)
 
-    def make(name: schema.ShardName, rows: np.ndarray) -> ShardPlan:
-        used = np.unique(mixtures.voices[rows])
-        table = mixtures.table
-        found = recordings_lib.of_table(table, used)
-        return ShardPlan(
-            name,
-            sample_rate,
-            tuple(masks),
-            tuple(mixtures.mixtures(rows)),
-            dict(zip(table.names(used), found, strict=True)),
+    table = mixtures.table
+
+    def make(name: schema.ShardName, rows: np.ndarray) -> Columns:
+        used, voices = np.unique(mixtures.voices[rows], return_inverse=True)
+        return Columns(
+            name=name,
+            sample_rate=sample_rate,
+            masks=tuple(masks),
+            ids=mixtures.ids(rows),
+            num_samples=mixtures.num_samples[rows].tolist(),
+            voices=voices.reshape(len(rows), -1).T.tolist(),
+            gains=mixtures.gains[rows].T.tolist(),
+            utterances=table.names(used),
+            speakers=table.speakers_of(used),
+            sexes=table.sexes(used),
+            sha256=table.checksums(used),
+            paths=table.paths(used),
         )
 
     sizes = record_bytes(mixtures.num_samples, mixtures.voices.shape[1], masks)
@@ -252,6 +319,10 @@ def compute(sources: np.ndarray, masks: tuple[str, ...]) -> dict[str, Any]:
     for name in masks:
         values[name] = ideal_masks.MASKS[name].ideal(spectrograms)[stored]
     return values
+
+
+def _transposed(rows: Iterable[list[int]]) -> list[list[int]]:
+    return list(map(list, zip(*rows, strict=True)))
 
 
 def _ids(mixtures: plan.Mixtures, rows: np.ndarray, part: np.ndarray) -> list[str]:

@@ -8,7 +8,7 @@ import threading
 import cachetools
 import numpy as np
 
-from pipeline import errors, fact_table
+from pipeline import errors
 from pipeline.audio import decoding
 from pipeline.io import storage
 
@@ -31,12 +31,6 @@ class Recording:
     speaker: str
     sex: str
     sha256: str
-
-
-def of_table(table: fact_table.FactTable, rows: np.ndarray) -> list[Recording]:
-    """From the facts, for some rows."""
-    columns = (table.paths, table.speakers_of, table.sexes, table.checksums)
-    return list(map(Recording, *(column(rows) for column in columns)))
 
 
 def load(recording: Recording, sample_rate: int, num_samples: int) -> np.ndarray:

@@ -72,29 +72,31 @@ class Maker(abc.ABC, Generic[_SidecarType]):
         """What was counted."""
 
 
-@dataclasses.dataclass(frozen=True)
-class ShardPlan(abc.ABC, Generic[_SidecarType]):
-    """All that decides the bytes of one shard.
+class Columns(stored_json.Stored, frozen=True, kw_only=True):
+    """All that decides the bytes of one shard, in columns: what the launching process writes.
 
     Attributes:
         name: of the shard.
         sample_rate: in Hz.
+        paths: of the recordings.
         FOLDER: in which such shards lie, within the dataset's, with a `/` at its end.
-        SPEED: about how many seconds of audio a core writes in a second.
-        SIDECAR: what the JSON beside it holds.
     """
 
     FOLDER: ClassVar[str] = ""
-    SPEED: ClassVar[float] = 1.0
-    SIDECAR: ClassVar[type[Any]] = Sidecar
 
     name: schema.ShardName
     sample_rate: int
+    paths: list[str]
 
     @property
     def path(self) -> str:
         """Of the shard, within the dataset's folder."""
         return f"{self.FOLDER}{self.name}"
+
+    @property
+    def features(self) -> tuple[schema.Feature, ...]:
+        """Of its records."""
+        raise NotImplementedError
 
     @property
     def digest(self) -> str:
@@ -103,22 +105,53 @@ class ShardPlan(abc.ABC, Generic[_SidecarType]):
         The list of features is part of it: it decides what the records hold.
         """
         record = schema.fingerprint(self.features)
-        facts = [record, self.path, self.sample_rate, *self.content()]
+        facts = [record, self.path, msgspec.structs.replace(self, paths=[])]
         return hashlib.sha256(msgspec.json.encode(facts, order="sorted")).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardPlan(abc.ABC, Generic[_SidecarType]):
+    """The same as a worker uses it, record by record.
+
+    Attributes:
+        name: of the shard.
+        sample_rate: in Hz.
+        COLUMNS: the other form.
+        SIDECAR: what the JSON beside the shard holds.
+        SPEED: about how many seconds of audio a core writes in a second.
+    """
+
+    COLUMNS: ClassVar[type[Any]] = Columns
+    SIDECAR: ClassVar[type[Any]] = Sidecar
+    SPEED: ClassVar[float] = 1.0
+
+    name: schema.ShardName
+    sample_rate: int
+
+    @property
+    def path(self) -> str:
+        """Of the shard, within the dataset's folder."""
+        return f"{self.COLUMNS.FOLDER}{self.name}"
+
+    @property
+    def digest(self) -> str:
+        """Of all that decides its bytes (`Columns.digest`)."""
+        return str(self.columns.digest)
 
     @property
     @abc.abstractmethod
-    def features(self) -> tuple[schema.Feature, ...]:
-        """Of its records."""
+    def columns(self) -> Any:
+        """The plan in columns."""
+
+    @classmethod
+    @abc.abstractmethod
+    def of(cls, columns: Any) -> "ShardPlan[_SidecarType]":
+        """The inverse of `columns`."""
 
     @property
     @abc.abstractmethod
     def num_records(self) -> int:
         """That are planned."""
-
-    @abc.abstractmethod
-    def content(self) -> list[Any]:
-        """What `digest` is over, beside what all shards have."""
 
     @abc.abstractmethod
     def maker(self) -> Maker[_SidecarType]:
@@ -139,7 +172,7 @@ class Plans(Sequence[_PlanType]):
         samples: int64 `[row]`, of each record.
         bytes: int64 `[row]`, about what each record takes.
         sample_rate: in Hz.
-        make: a plan, of its name and rows.
+        make: a plan in columns, of its name and rows.
     """
 
     kind: type[_PlanType]
@@ -148,7 +181,7 @@ class Plans(Sequence[_PlanType]):
     samples: np.ndarray
     bytes: np.ndarray
     sample_rate: int
-    make: Callable[[schema.ShardName, np.ndarray], _PlanType]
+    make: Callable[[schema.ShardName, np.ndarray], Columns]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -160,15 +193,21 @@ class Plans(Sequence[_PlanType]):
     def __getitem__(self, index: int | slice) -> _PlanType | list[_PlanType]:
         if isinstance(index, slice):
             return [self[place] for place in range(len(self))[index]]
-        return self.make(self.names[index], self.rows[index])
+        found = self.kind.of(self.make(self.names[index], self.rows[index]))
+        assert isinstance(found, self.kind)
+        return found
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Iterable) and list(self) == list(other)
 
+    def columns(self) -> Iterator[Columns]:
+        """The plans in columns, one after the other."""
+        return map(self.make, self.names, self.rows)
+
     @property
     def paths(self) -> list[str]:
         """Of the shards, within the dataset's folder."""
-        return [f"{self.kind.FOLDER}{name}" for name in self.names]
+        return [f"{self.kind.COLUMNS.FOLDER}{name}" for name in self.names]
 
     @property
     def num_records(self) -> int:
@@ -258,8 +297,9 @@ def write(
         OSError: the folder does not take the file.
     """
     path = storage.join(folder, shard.path)
-    atomic.make_folder(storage.join(folder, shard.FOLDER))
-    maker, features = shard.maker(), shard.features
+    columns = shard.columns
+    atomic.make_folder(storage.join(folder, columns.FOLDER))
+    maker, features = shard.maker(), columns.features
     with atomic.create(path) as file:
         writer = tfrecord.Writer(file)
         for values in maker.records():
@@ -268,7 +308,7 @@ def write(
                 maker.count(values, record, writer.write(record))
             on_record()
     info = dataset.ShardInfo(str(shard.name), writer.records, writer.bytes, writer.sha256)
-    sidecar = maker.sidecar(info, shard.digest)
+    sidecar = maker.sidecar(info, columns.digest)
     atomic.write_text(f"{path}.json", sidecar.to_json())
     return sidecar
 

@@ -50,34 +50,69 @@ class Sidecar(shards.Sidecar, frozen=True, kw_only=True):
     utterances: tuple[Entry, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class ShardPlan(shards.ShardPlan[Sidecar]):
-    """All that decides the bytes of one shard of utterances, which are in the records' order."""
+class Columns(shards.Columns, frozen=True, kw_only=True):
+    """All that decides the bytes of one shard of utterances, which are in the records' order.
+
+    Attributes:
+        ids: of the utterances.
+        num_samples: that are stored of each.
+        speakers: likewise.
+        sexes: likewise.
+        sha256: of its recording's file.
+    """
 
     FOLDER: ClassVar[str] = f"{schema.UTTERANCES_FOLDER}/"
-    SPEED: ClassVar[float] = 2000.0
-    SIDECAR: ClassVar[type[Sidecar]] = Sidecar
 
-    utterances: tuple[Utterance, ...]
+    ids: list[str]
+    num_samples: list[int]
+    speakers: list[str]
+    sexes: list[str]
+    sha256: list[str]
 
     @property
     def features(self) -> tuple[schema.Feature, ...]:
         """Of its records."""
         return schema.UTTERANCE_FEATURES
 
+
+@dataclasses.dataclass(frozen=True)
+class ShardPlan(shards.ShardPlan[Sidecar]):
+    """The same as a worker uses it."""
+
+    COLUMNS: ClassVar[type[Columns]] = Columns
+    SIDECAR: ClassVar[type[Sidecar]] = Sidecar
+    SPEED: ClassVar[float] = 2000.0
+
+    utterances: tuple[Utterance, ...]
+
     @property
     def num_records(self) -> int:
         """That are planned."""
         return len(self.utterances)
 
-    def content(self) -> list[Any]:
-        """What `digest` is over."""
-        return [
-            [
-                [u.id, u.num_samples, u.recording.speaker, u.recording.sex, u.recording.sha256]
-                for u in self.utterances
-            ]
-        ]
+    @property
+    def columns(self) -> Columns:
+        """The plan in columns."""
+        found = [utterance.recording for utterance in self.utterances]
+        return Columns(
+            name=self.name,
+            sample_rate=self.sample_rate,
+            ids=[utterance.id for utterance in self.utterances],
+            num_samples=[utterance.num_samples for utterance in self.utterances],
+            speakers=[recording.speaker for recording in found],
+            sexes=[recording.sex for recording in found],
+            sha256=[recording.sha256 for recording in found],
+            paths=[recording.path for recording in found],
+        )
+
+    @classmethod
+    def of(cls, columns: Columns) -> "ShardPlan":
+        """The inverse of `columns`."""
+        found = (columns.paths, columns.speakers, columns.sexes, columns.sha256)
+        utterances = map(
+            Utterance, columns.ids, columns.num_samples, map(recordings.Recording, *found)
+        )
+        return cls(columns.name, columns.sample_rate, tuple(utterances))
 
     def maker(self) -> "Maker":
         """What makes its records."""
@@ -138,11 +173,17 @@ def make_plans(
     rows = np.flatnonzero(heard if wanted is None else heard & wanted)
     samples = np.minimum(table.num_samples, max_samples)
 
-    def make(name: schema.ShardName, own: np.ndarray) -> ShardPlan:
-        found = zip(
-            table.names(own), samples[own].tolist(), recordings.of_table(table, own), strict=True
+    def make(name: schema.ShardName, own: np.ndarray) -> Columns:
+        return Columns(
+            name=name,
+            sample_rate=sample_rate,
+            ids=table.names(own),
+            num_samples=samples[own].tolist(),
+            speakers=table.speakers_of(own),
+            sexes=table.sexes(own),
+            sha256=table.checksums(own),
+            paths=table.paths(own),
         )
-        return ShardPlan(name, sample_rate, tuple(Utterance(*values) for values in found))
 
     ordered = rows[plan.order(seed, len(rows), lambda part: table.names(rows[part]))]
     dealt = list(plan.deal(SPLIT, ordered, num_shards))

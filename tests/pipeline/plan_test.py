@@ -200,9 +200,11 @@ def test_the_digest_covers_what_decides_bytes_and_no_more():
     facts = table()
     mixtures = make(facts)
     (shard,) = shards(facts, mixtures, num_shards=1)
-    stored = stored_json.loads(stored_json.dumps(shard), mixture_shards.ShardPlan)
-    assert stored == shard
-    assert stored.digest == shard.digest
+    stored = stored_json.loads(stored_json.dumps(shard.columns), mixture_shards.Columns)
+    assert mixture_shards.ShardPlan.of(stored) == shard
+    (made,) = shards(facts, mixtures, num_shards=1).columns()
+    assert made == stored == shard.columns
+    assert made.digest == stored.digest == shard.digest
 
     def changed(**fields):
         return dataclasses.replace(shard, **fields).digest != shard.digest

@@ -117,7 +117,7 @@ def test_shards_of_both_kinds_are_written_in_one_step_and_found_by_the_next(tmp_
     clean = utterance_shards.make_plans(facts, **options)
     work, folder = tmp_path / "work", tmp_path / "out"
     folder.mkdir()
-    transforms.write_plans(str(work), [*of_mixtures, *clean])
+    transforms.write_plans(str(work), [*of_mixtures.columns(), *clean.columns()])
     paths = [shard.path for shard in (*of_mixtures, *clean)]
     for existing in (0, 4):
         pipeline = test_pipeline.TestPipeline()

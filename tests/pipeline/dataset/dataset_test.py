@@ -49,10 +49,13 @@ def test_what_is_finished_is_read_back(tmp_path):
 
 def test_the_marker_is_written_last(tmp_path, monkeypatch):
     written = []
-    write = dataset.atomic.write_text
-    monkeypatch.setattr(
-        dataset.atomic, "write_text", lambda path, text: [written.append(path), write(path, text)]
-    )
+    create = dataset.atomic.create
+
+    def note(path, **options):
+        written.append(path)
+        return create(path, **options)
+
+    monkeypatch.setattr(dataset.atomic, "create", note)
     finish(tmp_path)
     assert [os.path.basename(path) for path in written][-2:] == [schema.INFO_FILE, "_SUCCESS"]
     assert len(written) == 4

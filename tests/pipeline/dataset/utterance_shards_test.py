@@ -165,8 +165,10 @@ def test_utterances_are_dealt_evenly_in_a_salted_order(facts):
 
 def test_the_digest_covers_what_decides_bytes_and_no_more(facts):
     (shard,) = make_plans(facts)
-    stored = stored_json.dumps(shard)
-    assert stored_json.loads(stored, utterance_shards.ShardPlan) == shard
+    stored = stored_json.loads(stored_json.dumps(shard.columns), utterance_shards.Columns)
+    assert utterance_shards.ShardPlan.of(stored) == shard
+    (made,) = make_plans(facts).columns()
+    assert made == stored == shard.columns
     first, *rest = shard.utterances
 
     def changed(**fields):
