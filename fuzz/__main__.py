@@ -1,8 +1,8 @@
 """Coverage-guided fuzzing of the readers: `python -m fuzz [READER ...] --seconds=60`.
 
-Each reader runs in a process of its own, from the cases in `fuzz/corpus/READER` on. New cases that
-reach new code lie in a temporary folder; input that ends in anything but the documented refusal is
-written to `fuzz/found/`, and the exit code is 1. https://github.com/google/atheris
+Each reader runs in its own process, starting from the cases in `fuzz/corpus/READER`. New cases that
+reach new code are kept in a temporary folder. Input that ends in anything but the documented
+refusal is written to `fuzz/found/`, and the exit code is 1. https://github.com/google/atheris
 """
 
 import os
@@ -19,13 +19,13 @@ _SECONDS = flags.DEFINE_integer("seconds", 60, "Time for each reader.", lower_bo
 _KEEP = flags.DEFINE_string("keep", None, "Folder for new cases; by default they are dropped.")
 
 HERE = pathlib.Path(__file__).resolve().parent
-# A case is read in microseconds; a slow one is a fault, and so is one that needs much memory.
+# A case is read in microseconds, so a slow one is a bug, as is one that needs much memory.
 _LIMITS = ("-timeout=20", "-rss_limit_mb=2000", "-print_final_stats=1")
 _MOST_BYTES = {"recording": 16384, "sphere": 4096}
 
 
 def main(names: list[str]) -> int:
-    """Fuzzes those named, or all; gives the exit code."""
+    """Fuzzes the named readers, or all; returns the exit code."""
     from fuzz import readers
 
     for name in names:

@@ -1,4 +1,4 @@
-"""One reader under libFuzzer, in this process: `python -m fuzz.one READER LIBFUZZER_FLAGS...`."""
+"""Runs one reader under libFuzzer in this process: `python -m fuzz.one READER FLAGS...`."""
 
 import sys
 

@@ -1,7 +1,6 @@
-"""What is fuzzed: each reader takes any bytes, and may refuse them only in the way it documents.
+"""The readers to fuzz: each takes any bytes and may reject them only in its documented way.
 
-Where bytes are accepted, what came out is held against a round trip or a bound. Whatever else is
-raised is a fault.
+Accepted input is checked by a round trip or a bound. Any other exception is a bug.
 """
 
 import contextlib
@@ -24,7 +23,7 @@ from trainer.data import clean_utterances
 
 
 def recording(data: bytes) -> None:
-    """Any recording: finite samples at a sane rate, or a reason in one line."""
+    """Any recording: finite samples at a plausible rate, or a reason in one line."""
     with _refusing(errors.UserError):
         samples, rate = decoding.decode(data)
         assert samples.size
@@ -34,7 +33,7 @@ def recording(data: bytes) -> None:
 
 
 def sphere(data: bytes) -> None:
-    """A SPHERE file: what is accepted has as many samples as its header says, by a plain parse."""
+    """A SPHERE file: if accepted, it has the number of samples given by a plain header parse."""
     recording(data)
     if data.startswith(b"NIST_1A"):
         with _refusing(errors.UserError):
@@ -49,7 +48,7 @@ def _is_count(line: bytes) -> bool:
 
 
 def manifest(data: bytes) -> None:
-    """A manifest: no path leaves its folder, no id comes twice, and it survives being rewritten."""
+    """A manifest: paths stay in its folder, ids are unique, and it survives a rewrite."""
     with _refusing(errors.UserError), tempfile.TemporaryDirectory(dir=_MEMORY) as folder:
         path = os.path.join(folder, "manifest.csv")
         with open(path, "wb") as file:
@@ -69,7 +68,7 @@ def manifest(data: bytes) -> None:
 
 
 def mixtures(data: bytes) -> None:
-    """A list of mixtures: what is read is what is written."""
+    """A list of mixtures: it survives a round trip."""
     with _refusing(errors.UserError, UnicodeDecodeError):
         found = mixture_list.from_csv(data.decode("utf-8"), "list.csv")
         assert mixture_list.from_csv(mixture_list.to_csv(found), "list.csv") == found
@@ -77,7 +76,7 @@ def mixtures(data: bytes) -> None:
 
 
 def record(data: bytes) -> None:
-    """A record of a mixture: its arrays fit its sizes, and survive being encoded again."""
+    """A record of a mixture: its arrays match its sizes and survive re-encoding."""
     with _refusing(ValueError):
         values = schema.decode(schema.MIXTURE_FEATURES, tfrecord.parse(data))
         again = schema.decode(
@@ -90,7 +89,7 @@ def record(data: bytes) -> None:
 
 
 def framing(data: bytes) -> None:
-    """A file of records: what is read is what is written, and what is found in it is whole."""
+    """A file of records: it survives a round trip, and the records found in it are intact."""
     file = io.BytesIO(data)
     rows = list(tfrecord.whole_records(file, len(data)))
     end = 0
@@ -110,7 +109,7 @@ def framing(data: bytes) -> None:
 
 
 def info(data: bytes) -> None:
-    """A dataset's info: what is accepted can be used, and is what is written."""
+    """A dataset's info: if accepted, it is usable and survives a round trip."""
     with _refusing(dataset.DatasetError, UnicodeDecodeError):
         found = dataset.DatasetInfo.from_json(data.decode("utf-8"))
         assert found.sample_rate > 0
@@ -125,7 +124,7 @@ def info(data: bytes) -> None:
 
 
 def sidecar(data: bytes) -> None:
-    """The JSON beside a shard: likewise."""
+    """The JSON beside a shard: if accepted, it is usable and survives a round trip."""
     with _refusing(ValueError):
         found = stored_json.loads(data, mixture_shards.Sidecar)
         assert found.log_magnitude_codes.to_array().dtype == np.int64
@@ -133,7 +132,7 @@ def sidecar(data: bytes) -> None:
 
 
 def utterance_sidecar(data: bytes) -> None:
-    """The JSON beside a shard of clean utterances: likewise."""
+    """The JSON beside a shard of clean utterances: as for `sidecar`."""
     with _refusing(ValueError):
         found = stored_json.loads(data, utterance_shards.Sidecar)
         assert stored_json.loads(found.to_json(), utterance_shards.Sidecar) == found
@@ -141,9 +140,9 @@ def utterance_sidecar(data: bytes) -> None:
 
 
 def index(data: bytes) -> None:
-    """The index of clean utterances: its lines lead into the shards, and nowhere else."""
+    """The index of clean utterances: its lines point into the shards and nowhere else."""
     shard = dataset.ShardInfo(str(_INDEXED), 0, len(_SHARD), "")
-    # One that has lines is the index of so many utterances.
+    # Make the number of utterances match the number of lines.
     lines = max(0, data.count(b"\n") - 1)
     clean = dataset.UtterancesInfo(lines, 1, 1.0, (shard,), "")
     config = {"sample_rate": 8000, "num_sources": 2, "masks": []}
@@ -187,7 +186,7 @@ _MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 @contextlib.contextmanager
 def _refusing(*expected: type[Exception]) -> Iterator[None]:
-    """Lets a reader refuse; what it tells people must be one line of bearable length."""
+    """Allows the expected exceptions; their message must be one line of reasonable length."""
     try:
         yield
     except AssertionError:

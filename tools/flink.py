@@ -1,14 +1,14 @@
-"""A Flink cluster on this machine, and jobs on it.
+"""Runs a local Flink cluster, and jobs on it.
 
   python -m tools.flink --input_dir=/data/TIMIT --output_dir=/data/timit-2mix
 
-starts a job manager and task managers, each a process of its own, runs pipeline.preprocess on them
-with the flags given (all but the four below are its), and stops them. Without flags the cluster
-stays until Ctrl-C, and the flags that lead other jobs to it are printed.
+starts a job manager and task managers as separate processes, runs pipeline.preprocess on them with
+the given flags (all but the four below belong to it), and stops them. Without flags the cluster
+runs until Ctrl-C, and the flags for sending other jobs to it are printed.
 
-Java 11 or 17 is needed, and Maven once, to fetch Flink: into ~/.cache/voices-apart. Task managers
-start the Beam job's workers as processes beside them, from the environment that runs this command.
-A task manager that dies may be replaced: its job is taken up again.
+It needs Java 11 or 17, and Maven once to fetch Flink into ~/.cache/voices-apart. Task managers
+start the workers of the Beam job as child processes, in the environment of this command. A task
+manager that dies may be replaced: the job resumes.
 """
 
 import contextlib
@@ -47,10 +47,11 @@ _START_SECONDS = 300.0
 _HOST = "127.0.0.1"
 _MASTER = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 _TASK_MANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
-# These find a job in the jar that they were loaded from; the rest is on the class path of all.
+# These classes look for the job in the jar that they were loaded from, so they are loaded from the
+# job's jar. The other jars are on the class path of all processes.
 _OF_THE_JOB = ("beam-runners-*.jar", "beam-sdks-*.jar")
 
-# What Flink's own scripts open for it on Java 17, and a start that is quick on few cores.
+# Options of Flink's own scripts for Java 17, and options for a fast start on few cores.
 _JAVA = (
     "java", "-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
     "-XX:+IgnoreUnrecognizedVMOptions", "-Dpekko.remote.classic.startup-timeout=100s",
@@ -66,8 +67,8 @@ _JAVA = (
     ),
 )  # fmt: skip
 
-# Few settings have a default when Flink is started without its scripts: all memory is named.
-# Whatever dies is noticed, and its tasks are taken up again, within seconds.
+# Without its scripts Flink has few defaults, so all memory sizes are given. Dead processes are
+# detected, and their tasks restarted, within seconds.
 _SETTINGS = """\
 jobmanager.rpc.address: {host}
 jobmanager.bind-host: {host}
@@ -102,13 +103,13 @@ io.tmp.dirs: {folder}
 
 
 def jar_folder() -> pathlib.Path:
-    """Where Flink is kept, whether it is there or not."""
+    """Returns the folder of the Flink jars, which may not exist."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return pathlib.Path(cache, "voices-apart", "flink-1.19-beam-2.62.0")
 
 
 def missing() -> str | None:
-    """What keeps a cluster from being started here, and what to do; None if nothing does."""
+    """Returns what prevents a cluster from starting here and the remedy, or None."""
     if not shutil.which("java"):
         return "there is no java; install a Java runtime (Debian: default-jre-headless)"
     if not jar_folder().is_dir():
@@ -117,13 +118,13 @@ def missing() -> str | None:
 
 
 def fetch() -> pathlib.Path:
-    """Fetches Flink and Beam's runner for it, unless they are there.
+    """Fetches Flink and Beam's Flink runner if they are missing.
 
     Returns:
         The folder of the jars.
 
     Raises:
-        UserError: Maven is not there, or cannot fetch them.
+        UserError: Maven is missing or cannot fetch them.
     """
     folder = jar_folder()
     if folder.is_dir():
@@ -145,24 +146,24 @@ def fetch() -> pathlib.Path:
         for path in [path for pattern in _OF_THE_JOB for path in jars.glob(pattern)]:
             path.rename(jars / "job" / path.name)
         with contextlib.suppress(OSError):
-            # Unless another has been quicker.
+            # Another process may have been faster.
             os.rename(jars, folder)
     return folder
 
 
 class Cluster:
-    """A job manager and task managers, while the `with` block runs.
+    """A job manager and task managers that run during the `with` block.
 
-    All listen on the loopback interface alone, and die with the process that started them.
+    All listen only on the loopback interface and die with the process that started them.
 
     Attributes:
-        folder: of the logs, one for each process.
-        processes: by name: `job-manager`, `task-manager-1`, …
-        url: of Flink's own page, and of its REST interface.
+        folder: folder of the logs, one per process.
+        processes: processes by name: `job-manager`, `task-manager-1`, …
+        url: URL of Flink's web page and REST interface.
     """
 
     def __init__(self, folder: str | os.PathLike[str], task_managers: int, slots: int) -> None:
-        """Takes an empty folder for settings and logs, and the size."""
+        """Takes an empty folder for settings and logs, and the cluster size."""
         self.folder = pathlib.Path(folder).absolute()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._size, self._slots = task_managers, slots
@@ -197,7 +198,7 @@ class Cluster:
         trace: types.TracebackType | None,
     ) -> None:
         for process in self.processes.values():
-            # The JVM's end by SIGTERM also ends the workers that a task manager has started.
+            # On SIGTERM, the JVM also stops the workers that a task manager has started.
             process.terminate()
         for process in self.processes.values():
             try:
@@ -207,18 +208,18 @@ class Cluster:
                 process.wait()
 
     def start_task_manager(self) -> str:
-        """Starts one more, and gives its name."""
+        """Starts another task manager and returns its name."""
         self._started += 1
         name = f"task-manager-{self._started}"
         self._start(name, _TASK_MANAGER)
         return name
 
     def count(self) -> int:
-        """Task managers that are registered."""
+        """Returns the number of registered task managers."""
         return int(self.ask("overview").get("taskmanagers", 0))
 
     def ask(self, path: str) -> dict:
-        """What Flink's REST interface answers; nothing while it does not."""
+        """Returns the answer of Flink's REST interface, empty if there is none."""
         try:
             with urllib.request.urlopen(f"{self.url}/{path}", timeout=5) as answer:
                 return json.load(answer)
@@ -226,7 +227,7 @@ class Cluster:
             return {}
 
     def beam_flags(self, parallelism: int | None = None) -> list[str]:
-        """Flags that lead a Beam job here; `parallelism` is that of all slots by default."""
+        """Returns flags that send a Beam job here; `parallelism` defaults to the number of slots."""
         worker = os.path.join(os.path.dirname(sys.executable), "voices-apart-worker")
         return [
             "--runner=FlinkRunner",
@@ -242,7 +243,7 @@ class Cluster:
     def _start(self, name: str, program: str) -> None:
         java = [*_JAVA, "-cp", f"{self._jars}/*", program, "-c", str(self.folder)]
         if shutil.which("setpriv"):
-            # The kernel then ends it when whoever started it has died, however that was.
+            # The kernel then kills it when its parent dies for any reason.
             java = ["setpriv", "--pdeathsig=KILL", *java]
         with open(self.folder / f"{name}.log", "wb") as log:
             self.processes[name] = subprocess.Popen(
@@ -263,9 +264,9 @@ class Cluster:
 
 
 def _write_job_jar(path: pathlib.Path, folder: pathlib.Path) -> None:
-    """What Beam completes for each job: nothing but the way to the jars in a folder."""
+    """Writes the jar that Beam completes for each job; it only points to the jars in a folder."""
     line = "Class-Path: " + " ".join(jar.as_uri() for jar in sorted(folder.glob("*.jar")))
-    # A line of a manifest has 72 bytes; one that begins with a space continues it.
+    # Manifest lines have at most 72 bytes; a line that begins with a space continues the last.
     rest = [line[start : start + 70] for start in range(70, len(line), 70)]
     with zipfile.ZipFile(path, "w") as jar:
         lines = ["Manifest-Version: 1.0", line[:70], *(f" {part}" for part in rest), ""]
@@ -281,7 +282,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def main(given: Sequence[str]) -> int:
-    """Runs the command; `given` are the flags of `pipeline.preprocess`."""
+    """Runs the command; `given` are the flags for `pipeline.preprocess`."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     fetch()
     if _FETCH_ONLY.value:
@@ -294,7 +295,7 @@ def main(given: Sequence[str]) -> int:
             job = [sys.executable, "-m", "pipeline.preprocess", *cluster.beam_flags(), *given]
             verbosity = flags.FLAGS["verbosity"]
             if not verbosity.using_default_value:
-                # absl takes it for this command alone.
+                # absl assigns it to this command only.
                 job.append(f"--verbosity={verbosity.value}")
             return subprocess.run(job).returncode
         print("To run a job there:\n  " + " ".join(cluster.beam_flags()), flush=True)

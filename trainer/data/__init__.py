@@ -1,4 +1,4 @@
-"""What a run is fed with: stored windows, dynamic mixing, acoustics, validation batches.
+"""Training data: stored windows, dynamic mixing, acoustics, validation batches.
 
-Imports `pipeline` and `trainer.config`; nothing from `trainer.run`.
+Imports `pipeline` and `trainer.config`, but nothing from `trainer.run`.
 """

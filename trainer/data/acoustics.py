@@ -1,4 +1,4 @@
-"""What surrounds voices: noise and rooms, from folders of recordings or made here."""
+"""Noise and room reverberation for mixtures, recorded or synthetic."""
 
 import concurrent.futures
 import math
@@ -14,11 +14,12 @@ from pipeline.audio import decoding, limits
 from pipeline.corpora import corpus
 from pipeline.io import cores, storage
 
-# J. B. Allen and D. A. Berkley 1979 would need walls; that the tail is noise whose energy decays
-# exponentially is J. A. Moorer's model of a room ("About this reverberation business", 1979).
+# The image method (J. B. Allen, D. A. Berkley 1979) would need walls. Noise with exponentially
+# decaying energy as reverberation tail follows J. A. Moorer ("About this reverberation business",
+# 1979).
 _REVERBERATION_SECONDS = (0.1, 0.5)
 _DIRECT_TO_REVERBERANT_DB = (-3.0, 9.0)
-# Slopes of the power spectrum of made noise: from white to brown.
+# Slopes of the power spectrum of synthetic noise: from white to brown.
 _NOISE_SLOPES = (0.0, 2.0)
 _INT16_PEAK = float(np.iinfo(np.int16).max)
 
@@ -30,13 +31,13 @@ class Surroundings:
 
     Args:
         sample_rate: sample rate, in Hz.
-        noise_dir: recordings of noise, of which the mean of the channels is taken and kept in
-            memory, two bytes a sample; without, coloured noise is made.
-        room_dir: recordings of impulse responses: each file is a room, each of its channels another
-            place in it; without, they are made.
+        noise_dir: folder of noise recordings. Their channels are averaged and kept in memory, two
+            bytes per sample. Without it, coloured noise is synthesised.
+        room_dir: folder of impulse responses: each file is a room, each channel a position in it.
+            Without it, responses are synthesised.
 
     Raises:
-        UserError: a folder holds no recording.
+        UserError: a folder contains no usable recording.
     """
 
     def __init__(self, sample_rate: int, noise_dir: str = "", room_dir: str = "") -> None:
@@ -45,7 +46,7 @@ class Surroundings:
         self._rooms = _read_folder(room_dir, sample_rate, _read_room) if room_dir else []
 
     def noise(self, random: np.random.Generator, voices: np.ndarray, snr_db: float) -> np.ndarray:
-        """Noise that lies `snr_db` below `voices`, float32 `[sample]`, by their mean squares."""
+        """Returns noise `snr_db` below `voices` in mean square, float32 `[sample]`."""
         if self._noises:
             made = self._recorded_noise(random, len(voices))
         else:
@@ -57,13 +58,13 @@ class Surroundings:
         return made * np.float32(math.sqrt(power / own * 10 ** (-snr_db / 10)))
 
     def in_room(self, random: np.random.Generator, voices: np.ndarray) -> np.ndarray:
-        """Voices as they arrive in one room; levels stay.
+        """Convolves voices with responses of one room; levels are kept.
 
-        They come from different places, each by a response of its own. Of recordings that have
-        fewer channels than there are voices, some come from the same place; with one channel, all.
+        Each voice has its own response, as at a different position. If a recorded room has fewer
+        channels than there are voices, some share a position.
 
         Args:
-            random: source of the draws.
+            random: random number generator.
             voices: float32 `[source, sample]`.
         """
         heard = np.empty_like(voices)
@@ -76,7 +77,7 @@ class Surroundings:
         return heard
 
     def _draw_responses(self, random: np.random.Generator, count: int) -> list[np.ndarray]:
-        """Of one room to `count` places in it, float32 `[sample]` each."""
+        """Draws responses at `count` positions of one room, float32 `[sample]` each."""
         if self._rooms:
             channels = self._rooms[random.integers(len(self._rooms))]
             order = random.permutation(len(channels))
@@ -97,7 +98,7 @@ class Surroundings:
 
 
 def coloured_noise(random: np.random.Generator, num_samples: int) -> np.ndarray:
-    """Noise whose power falls with frequency as `f ** -slope`, slope between white and brown.
+    """Returns noise with power spectrum `f ** -slope`; the slope is between white and brown.
 
     Returns:
         float32 `[sample]`, mean square about 1.
@@ -105,7 +106,7 @@ def coloured_noise(random: np.random.Generator, num_samples: int) -> np.ndarray:
     slope = random.uniform(*_NOISE_SLOPES)
     spectrum = np.fft.rfft(random.standard_normal(num_samples))
     spectrum[0] = 0
-    # Flat below a hundredth of the band: what lies there is no sound.
+    # Flat below a hundredth of the band, where nothing is audible.
     frequency = np.maximum(np.linspace(0, 1, len(spectrum)), 0.01)
     made = np.fft.irfft(spectrum * frequency ** (-slope / 2), num_samples)
     return (made / max(made.std(), 1e-9)).astype(np.float32)
@@ -114,20 +115,21 @@ def coloured_noise(random: np.random.Generator, num_samples: int) -> np.ndarray:
 def room_response(
     random: np.random.Generator, seconds: float, ratio_db: float, sample_rate: int
 ) -> np.ndarray:
-    """An impulse response: the direct sound, then noise that falls by 60 dB in `seconds`.
+    """Synthesises a room response: the direct sound, then noise that decays by 60 dB in `seconds`.
 
     Args:
-        random: source of the draws.
+        random: random number generator.
         seconds: reverberation time.
-        ratio_db: energy of the direct sound over that of the rest.
+        seconds: reverberation time.
+        ratio_db: direct-to-reverberant energy ratio, in dB.
         sample_rate: sample rate, in Hz.
 
     Returns:
-        float32 `[sample]`, which begins with the direct sound, 1.
+        float32 `[sample]`; it begins with the direct sound, 1.
     """
     count = max(2, round(seconds * sample_rate))
     tail = random.standard_normal(count) * 10 ** (-3 * np.arange(count) / count)
-    # The first reflections come some milliseconds later.
+    # The first reflections arrive some milliseconds later.
     tail[: 1 + round(random.uniform(0.001, 0.005) * sample_rate)] = 0
     energy = np.square(tail).sum()
     response = tail * math.sqrt(10 ** (-ratio_db / 10) / energy) if energy else tail
@@ -138,16 +140,16 @@ def room_response(
 def _read_folder(
     folder: str, sample_rate: int, read: Callable[[bytes, int, list[str]], T]
 ) -> list[T]:
-    """What `read` makes of all recordings below a folder; warns of what is left out.
+    """Applies `read` to all recordings below a folder; warns about files that are left out.
 
     Args:
-        folder: with any folders in it.
+        folder: folder, with any subfolders.
         sample_rate: sample rate, in Hz.
-        read: is given a file's bytes, `sample_rate` and a list for notes; raises AudioError where
-            it is of no use.
+        read: takes the bytes of a file, `sample_rate` and a list for notes; raises AudioError if
+            the file is unusable.
 
     Raises:
-        UserError: there is none, or one cannot be read for a reason outside of it.
+        UserError: there is no usable recording, or one cannot be read for an external reason.
     """
     noted: list[str] = []
 
@@ -167,7 +169,7 @@ def _read_folder(
     listing = storage.list_files(folder)
     rejections = [corpus.Rejection(*problem) for problem in listing.problems]
     made: list[T] = []
-    # Decoding and resampling let go of the interpreter's lock.
+    # Decoding and resampling release the GIL.
     with concurrent.futures.ThreadPoolExecutor(cores.available_cores()) as threads:
         for found in threads.map(load, listing.files):
             if isinstance(found, corpus.Rejection):
@@ -190,7 +192,7 @@ def _read_folder(
 
 
 def _read_noise(data: bytes, sample_rate: int, notes: list[str]) -> np.ndarray:
-    """The mean of the channels, int16 `[sample]`, its peak at full scale: levels are drawn."""
+    """Mean of the channels, int16 `[sample]`, scaled to full scale; the level is drawn later."""
     samples, rate = decoding.decode(data, notes=notes)
     samples = decoding.resample(samples, rate, sample_rate)
     peak = _check(samples)
@@ -198,9 +200,9 @@ def _read_noise(data: bytes, sample_rate: int, notes: list[str]) -> np.ndarray:
 
 
 def _read_room(data: bytes, sample_rate: int, notes: list[str]) -> list[np.ndarray]:
-    """The response of each channel that has one, float32 `[sample]`, from the direct sound on.
+    """Returns the responses of the non-silent channels, float32 `[sample]`, from the direct sound.
 
-    What comes before it would only delay the voice and push its end out of the window.
+    Anything before it would only delay the voice and push its end out of the window.
     """
     samples, rate = decoding.decode_channels(data, notes=notes)
     samples = decoding.resample(samples, rate, sample_rate)
@@ -210,7 +212,7 @@ def _read_room(data: bytes, sample_rate: int, notes: list[str]) -> list[np.ndarr
 
 
 def _check(samples: np.ndarray) -> np.float32:
-    """The peak; raises AudioError where that is 0 or no number."""
+    """Returns the peak; raises AudioError if it is 0 or not finite."""
     peak = np.abs(samples).max(initial=0.0)
     if not np.isfinite(peak):
         raise decoding.AudioError("has samples that are no numbers")

@@ -1,7 +1,7 @@
-"""The clean utterances that dynamic mixing draws from, mapped from the dataset's files.
+"""The clean utterances for dynamic mixing, memory-mapped from the dataset's files.
 
-Nothing is parsed or copied when a run starts: `utterances/index.csv` says where in its shard each
-utterance's samples lie. TensorFlow is not needed.
+Nothing is parsed or copied when a run starts: `utterances/index.csv` gives the position of each
+utterance in its shard. TensorFlow is not needed.
 """
 
 import csv
@@ -28,9 +28,9 @@ class Utterances:
     """Utterances by speaker.
 
     Attributes:
-        samples: of each utterance, int16 `[sample]`.
-        levels_db: active level of each, float64 `[utterance]`.
-        by_speaker: for each speaker the numbers of their utterances.
+        samples: samples of each utterance, int16 `[sample]`.
+        levels_db: active level of each utterance, float64 `[utterance]`.
+        by_speaker: for each speaker the indices of their utterances.
     """
 
     samples: tuple[np.ndarray, ...]
@@ -41,15 +41,15 @@ class Utterances:
     def of(
         cls, samples: Sequence[np.ndarray], levels_db: Sequence[float], speakers: Sequence[str]
     ) -> "Utterances":
-        """Puts utterances together.
+        """Groups utterances by speaker.
 
         Args:
-            samples: of each, int16 `[sample]`.
-            levels_db: active level of each.
-            speakers: who speaks in each.
+            samples: samples of each utterance, int16 `[sample]`.
+            levels_db: active level of each utterance.
+            speakers: speaker of each utterance.
         """
         names, owners = np.unique(np.asarray(speakers, np.str_), return_inverse=True)
-        # Stable: each speaker's utterances stay in the order in which they come.
+        # A stable sort keeps the order of each speaker's utterances.
         order = np.argsort(owners, kind="stable")
         parts = np.split(order, np.cumsum(np.bincount(owners, minlength=len(names)))[:-1])
         by_speaker = tuple(parts[: len(names)])
@@ -57,19 +57,19 @@ class Utterances:
 
     @property
     def num_samples(self) -> int:
-        """Of all utterances together."""
+        """Number of samples of all utterances together."""
         return sum(map(len, self.samples))
 
 
 def read(folder: str, info: dataset.DatasetInfo) -> Utterances:
-    """The utterances of a dataset.
+    """Reads the utterances of a dataset.
 
     Args:
-        folder: of the dataset; where it is remote the shards are read into memory.
-        info: of the dataset.
+        folder: folder of the dataset; shards of a remote one are read into memory.
+        info: info of the dataset.
 
     Raises:
-        UserError: the dataset has none, or they do not fit their index.
+        UserError: the dataset has no utterances, or they do not match their index.
     """
     if info.utterances is None:
         raise errors.UserError(
@@ -92,12 +92,12 @@ def read(folder: str, info: dataset.DatasetInfo) -> Utterances:
             raise errors.UserError(
                 f"{storage.join(place, shard)} is shorter than {path} says; {_REMEDY}"
             )
-        samples.append(np.frombuffer(data, "<i2"))  # A view: nothing is read yet.
+        samples.append(np.frombuffer(data, "<i2"))  # A view: no samples are read yet.
     return Utterances.of(samples, [row[4] for row in rows], [row[3] for row in rows])
 
 
 def _read_index(path: str) -> list[tuple[str, int, int, str, float]]:
-    """What `_COLUMNS` hold; raises ValueError and the like where that cannot be."""
+    """Reads the columns `_COLUMNS`; raises ValueError or similar if they are malformed."""
     text = storage.read_bytes(path).decode("utf-8")
     rows = []
     for row in csv.DictReader(io.StringIO(text, newline="")):
@@ -120,7 +120,7 @@ def _open(path: str) -> np.ndarray:
 
 
 def _fetch(path: str) -> np.ndarray:
-    """A shard in an object store, piece by piece: there is no limit to its size."""
+    """Reads a shard of any size from an object store, in pieces."""
     with splits.open_shard(path) as (file, size):
         data = np.empty(size, np.uint8)
         place = 0

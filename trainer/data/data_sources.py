@@ -1,4 +1,4 @@
-"""What a run is fed with: windows of stored mixtures, or mixtures that are made anew each time."""
+"""Data sources of a run: windows of stored mixtures, or new mixtures in every step."""
 
 import math
 import os
@@ -26,7 +26,7 @@ class Stored:
 
     Args:
         config: all settings, resolved.
-        info: of the dataset.
+        info: info of the dataset.
     """
 
     def __init__(self, config: config_lib.Config, info: dataset.DatasetInfo) -> None:
@@ -46,7 +46,7 @@ class Stored:
         self.steps = math.ceil(self._num_windows / config.batch_size)
 
     def batches(self, steps: int, epoch: int) -> Iterable[Any]:
-        """The run's batches from an epoch on, without end."""
+        """Returns the run's batches from an epoch on, endlessly."""
         from trainer.data import stored_windows
 
         config = self._config
@@ -64,7 +64,7 @@ class Stored:
         )
 
     def describe(self) -> str:
-        """What there is to learn from, for the headline."""
+        """Describes the training data for the headline."""
         mixtures = self._split.info.splits["train"].mixtures
         return (
             f"{self._num_windows:,} windows of {self._config.frames} frames from {mixtures:,} "
@@ -77,7 +77,7 @@ class Mixed:
 
     Args:
         config: all settings, resolved.
-        info: of the dataset.
+        info: info of the dataset.
     """
 
     def __init__(self, config: config_lib.Config, info: dataset.DatasetInfo) -> None:
@@ -113,18 +113,18 @@ class Mixed:
         except ValueError as error:
             where = ", ".join(config.utterances_manifest) or config.data_dir
             raise errors.UserError(f"{where}: {error}") from error
-        # As many seconds of speech as there are.
+        # An epoch has as many seconds of speech as the dataset.
         self.steps = math.ceil(
             self._store.num_samples
             / (settings.num_samples * settings.batch_size * settings.num_sources)
         )
 
     def batches(self, steps: int, epoch: int) -> Iterable[Any]:
-        """The run's batches; `callbacks.NextEpoch` says from which epoch on."""
+        """Returns the run's batches; `callbacks.NextEpoch` sets the first epoch."""
         return dynamic_mixing.Batches(self._mixer, steps, self._config.workers)
 
     def describe(self) -> str:
-        """What there is to learn from, for the headline."""
+        """Describes the training data for the headline."""
         settings = self._mixer.settings
         hours = self._store.num_samples / settings.sample_rate / 3600
         seconds = settings.num_samples / settings.sample_rate
@@ -135,10 +135,10 @@ class Mixed:
 
 
 def open_dataset(config: config_lib.Config, info: dataset.DatasetInfo) -> Stored | Mixed:
-    """What `--mixing` names.
+    """Opens the data source selected by `--mixing`.
 
     Raises:
-        UserError: the dataset has it not, or is damaged.
+        UserError: the dataset does not support it, or is damaged.
     """
     return (Mixed if config.mixing == "dynamic" else Stored)(config, info)
 
@@ -146,7 +146,7 @@ def open_dataset(config: config_lib.Config, info: dataset.DatasetInfo) -> Stored
 def validation(
     config: config_lib.Config, info: dataset.DatasetInfo
 ) -> validation_batches.Batches | None:
-    """Whole mixtures of the split `valid`; None where there are none.
+    """Returns whole mixtures of the split `valid`, or None if it has none.
 
     Raises:
         DamagedShardError: a shard is damaged.
@@ -164,7 +164,7 @@ def validation(
 
 
 def find_damage(config: config_lib.Config, info: dataset.DatasetInfo) -> None:
-    """Reads every record that a run has read in training, after a failure.
+    """Reads all training records to find the damaged one after a failure.
 
     Raises:
         DamagedShardError: names the shard and the record.

@@ -1,10 +1,10 @@
-"""Dynamic mixing: every batch is mixed anew, as a function of the seed and its number alone.
+"""Dynamic mixing: every batch is mixed anew and depends only on the seed and its number.
 
 N. Zeghidour, D. Grangier: "Wavesplit: end-to-end speech separation by speaker clustering", IEEE/ACM
-Transactions on Audio, Speech, and Language Processing 29, 2021, show what it is worth.
+Transactions on Audio, Speech, and Language Processing 29, 2021, show its benefit.
 
-The batches are a `keras.utils.PyDataset`, which reads ahead in threads on every backend, and where
-TensorFlow cannot be imported at all.
+The batches are a `keras.utils.PyDataset`, which prefetches in threads on every backend, even if
+TensorFlow cannot be imported.
 """
 
 import dataclasses
@@ -25,22 +25,23 @@ _MAX_PIECES = 8
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How mixtures are drawn.
+    """Settings for drawing mixtures.
 
     Attributes:
-        num_sources: voices, each another speaker's.
-        num_samples: of a window.
-        batch_size: windows in a batch.
+        num_sources: number of voices, each of a different speaker.
+        num_samples: number of samples in a window.
+        batch_size: number of windows in a batch.
         sample_rate: sample rate, in Hz.
-        max_snr_db: two voices differ by up to this much; each of more is moved by up to half.
-        speed: each voice is played faster or slower by up to this share: pitch, formants and rate
-            change together, which makes new speakers.
-        noise: share of mixtures that noise is added to.
-        noise_snr_db: lowest and highest level of all voices together over the noise.
-        rooms: share of mixtures whose voices are heard in a room; the target is what arrives.
-        sparse: share of mixtures in which not all voices are heard all the time; see
+        max_snr_db: largest level difference of two voices, in dB; with more voices, the level of
+            each changes by up to half of it.
+        speed: largest relative speed change of a voice. Pitch, formants and rate change together,
+            which simulates new speakers.
+        noise: share of mixtures with added noise.
+        noise_snr_db: lowest and highest level of all voices together relative to the noise.
+        rooms: share of mixtures with reverberation; the targets are reverberant.
+        sparse: share of mixtures in which not all voices are active all the time; see
             `sparse.envelopes`.
-        seed: of all draws.
+        seed: seed of all draws.
     """
 
     num_sources: int = 2
@@ -60,9 +61,9 @@ class Mixer:
     """Draws mixtures of utterances.
 
     Args:
-        store: what to draw from.
-        settings: how.
-        surroundings: where noise and room responses come from.
+        store: utterances to draw from.
+        settings: settings.
+        surroundings: source of noise and room responses.
     """
 
     def __init__(
@@ -77,12 +78,12 @@ class Mixer:
             )
         self.store = store
         self.settings = settings
-        # Of each speaker, the share of all their speech up to the end of each utterance.
+        # Per speaker, the cumulative share of speech up to the end of each utterance.
         self._shares = [_shares(store, own) for own in store.by_speaker]
         self.surroundings = surroundings or acoustics.Surroundings(settings.sample_rate)
 
     def batch(self, number: int) -> dict[str, np.ndarray]:
-        """Batch `number` of the run.
+        """Returns batch `number` of the run.
 
         Returns:
             `sources`, float32 `[batch, source, sample]`, full scale 1; with noise also `noise`,
@@ -96,9 +97,9 @@ class Mixer:
         return batch
 
     def mixture(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Mixture `number` of the run: voices `[source, sample]` and noise `[sample]`, float32."""
+        """Returns mixture `number`: voices `[source, sample]` and noise `[sample]`, float32."""
         settings = self.settings
-        # A generator of its own, keyed by seed and number: no draw depends on those before it.
+        # A generator keyed by seed and number makes each mixture independent of earlier draws.
         random = np.random.Generator(np.random.Philox(key=[settings.seed, number]))
         speakers = random.choice(
             len(self.store.by_speaker), settings.num_sources, replace=False, shuffle=True
@@ -119,7 +120,7 @@ class Mixer:
         return sources * common, noise * common
 
     def _gains(self, random: np.random.Generator, count: int) -> np.ndarray:
-        """Of voices at the target level: float32 `[source]`."""
+        """Draws gains for voices at the target level: float32 `[source]`."""
         half = self.settings.max_snr_db / 2
         if count == 2:
             move = random.uniform(-half, half)
@@ -129,21 +130,21 @@ class Mixer:
         return (10 ** (moves / 20)).astype(np.float32)
 
     def _voice(self, random: np.random.Generator, speaker: int) -> np.ndarray:
-        """A window of one speaker at the target active level, float32 `[sample]`.
+        """Draws a window of one speaker at the target active level, float32 `[sample]`.
 
-        Utterances shorter than the window follow one another, each at its own level, from a
-        random place in the first.
+        If an utterance is shorter than the window, more follow it, each normalised by its own
+        level. The first starts at a random position.
         """
         own, settings = self.store.by_speaker[speaker], self.settings
         factor = 1 + random.uniform(-settings.speed, settings.speed) if settings.speed else 1.0
         needed = math.ceil(settings.num_samples * factor) + (16 if settings.speed else 0)
         pieces: list[np.ndarray] = []
         for _ in range(_MAX_PIECES):
-            # Every second of a speaker is as likely.
+            # Every second of a speaker's speech is equally likely.
             number = own[self._shares[speaker].searchsorted(random.random(), side="right")]
             samples = self.store.samples[number]
             latest = len(samples) - needed if not pieces else 0
-            # What is shorter than the window begins somewhere in its first half.
+            # A first utterance shorter than the window starts somewhere in its first half.
             start = int(random.integers(0, max(latest, len(samples) // 2 if not pieces else 0) + 1))
             piece = samples[start : start + needed].astype(np.float32)
             level_db = self.store.levels_db[number]
@@ -154,7 +155,7 @@ class Mixer:
                 break
         voice = np.concatenate(pieces)
         if factor != 1:
-            # As if recorded at another rate.
+            # Treat the voice as recorded at another sample rate.
             voice = soxr.resample(voice, settings.sample_rate * factor, settings.sample_rate, "MQ")
         window = np.zeros(settings.num_samples, np.float32)
         window[: len(voice)] = voice[: settings.num_samples]
@@ -162,24 +163,24 @@ class Mixer:
 
 
 def _shares(store: clean_utterances.Utterances, numbers: np.ndarray) -> np.ndarray:
-    """How likely one of the first utterances is, by how many they are: float64 `[utterance]`."""
+    """Cumulative shares of the utterances in their total length, float64 `[utterance]`."""
     lengths = np.array([len(store.samples[number]) for number in numbers], np.float64)
-    # As `Generator.choice` does it, bit by bit.
+    # Bit for bit as in `Generator.choice`.
     shares = np.cumsum(lengths / lengths.sum())
     return shares / shares[-1]
 
 
 class Batches(keras.utils.PyDataset):
-    """The batches of an epoch: those after all that came in the epochs before.
+    """The batches of the current epoch, which follow those of all earlier epochs.
 
     Args:
-        mixer: makes them.
-        steps: batches of an epoch.
-        workers: threads that mix ahead.
+        mixer: makes the batches.
+        steps: number of batches in an epoch.
+        workers: number of threads that mix ahead.
 
     Attributes:
-        epoch: which it is. `callbacks.NextEpoch` sets it, since Keras calls `on_epoch_end` of such
-            a dataset before the first epoch, too.
+        epoch: current epoch. `callbacks.NextEpoch` sets it, because Keras calls `on_epoch_end` of
+            such a dataset even before the first epoch.
     """
 
     def __init__(self, mixer: Mixer, steps: int, workers: int = 2) -> None:
@@ -201,7 +202,7 @@ class Batches(keras.utils.PyDataset):
         return batch
 
     def busy_seconds(self) -> float:
-        """What mixing has taken since this was last asked, on average of the threads."""
+        """Returns the time spent on mixing since the last call, as an average over the threads."""
         with self._lock:
             seconds, self._busy_seconds = self._busy_seconds, 0.0
         return seconds / self.workers

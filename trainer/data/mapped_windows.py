@@ -1,8 +1,8 @@
-"""Windows of local shards, copied from the mapped files straight into batches.
+"""Windows of local shards, copied from memory-mapped files straight into batches.
 
-TensorFlow's reader checks the sums of whole records by slow code, in every pass, and copies what
-is wanted of them six times on its way into a batch. Here each record is checked and walked through
-once, when it is first asked for; from then on it is known where in the file each array lies.
+TensorFlow's reader checks the checksums of whole records with slow code in every pass, and copies
+the needed arrays six times on their way into a batch. Here each record is checked and parsed once,
+on first use. After that the position of each array in the file is known.
 """
 
 import math
@@ -19,9 +19,9 @@ from pipeline.io import storage
 from trainer.data import splits
 
 _FEATURES = {feature.name: feature for feature in schema.MIXTURE_FEATURES}
-# Records that are looked up in one call.
+# Number of records looked up in one call.
 CHUNK = 8
-# What is kept of a record beside the places of its arrays.
+# Values kept per record in addition to the positions of its arrays.
 _SIZES = ("num_samples", "num_frames")
 
 
@@ -29,12 +29,12 @@ class MappedShards:
     """The shards of a split.
 
     Args:
-        split: what to read, whole local shards.
-        names: of the record's arrays that are wanted.
-        frames: frames of a window; samples of a window are 64 times as many.
+        split: split to read, with whole local shards.
+        names: names of the arrays to read.
+        frames: number of frames in a window; a window has 64 times as many samples.
 
     Attributes:
-        records: of each shard that holds any, in the order of `split.paths`.
+        records: number of records of each non-empty shard, in the order of `split.paths`.
     """
 
     def __init__(self, split: splits.Split, names: Sequence[str], frames: int) -> None:
@@ -48,28 +48,28 @@ class MappedShards:
         self._shards = [_Shard(path, self._names) for path in paths]
 
     def counts(self, shard: np.ndarray, chunk: np.ndarray) -> np.ndarray:
-        """Windows of each record of a chunk, int64 `[record]`.
+        """Returns the number of windows of each record of a chunk, int64 `[record]`.
 
         Args:
-            shard: its number, int64.
-            chunk: its number in the shard; `CHUNK` records make one.
+            shard: index of the shard, int64.
+            chunk: index of the chunk in the shard, in chunks of `CHUNK` records.
 
         Raises:
-            ValueError: a record is damaged; says which.
+            ValueError: a record is damaged; the message names it.
         """
         first = int(chunk) * CHUNK
         last = min(first + CHUNK, self.records[int(shard)])
         return -(-self._shards[int(shard)].rows(first, last)[:, 1] // self._frames)
 
     def batch(self, windows: np.ndarray) -> list[np.ndarray]:
-        """The arrays of a batch.
+        """Returns the arrays of a batch.
 
         Args:
-            windows: shard, record and number in the record of each, int64 `[batch, 3]`.
+            windows: shard, record and window in the record of each, int64 `[batch, 3]`.
 
         Returns:
-            `[batch, ...]` of each name, as stored (bits as 0 and 1), filled with zeros at the end,
-            then the mask of valid frames, uint8 `[batch, frame]`.
+            For each name the stored values `[batch, ...]` (bits as 0 and 1), zero-padded at the
+            end; then the mask of valid frames, uint8 `[batch, frame]`.
         """
         made = [np.zeros((len(windows), *self.shape(name)), dtype(name)) for name in self._names]
         mask = np.zeros((len(windows), self._frames), np.uint8)
@@ -83,19 +83,19 @@ class MappedShards:
         return [*made, mask]
 
     def shape(self, name: str) -> list[int]:
-        """Of one window of a feature."""
+        """Returns the shape of one window of a feature."""
         lengths = {"N": self._frames * schema.HOP, "T": self._frames}
         sizes = {**_fixed_sizes(self._num_sources), **lengths}
         return [sizes[axis] for axis in _FEATURES[name].axes]
 
 
 class _Layout:
-    """How a feature's array lies in its bytes: rows before the axis of time, values after it.
+    """Layout of a feature's array: rows before the time axis, values after it.
 
     Args:
-        name: of the feature.
-        frames: of a window.
-        num_sources: voices.
+        name: name of the feature.
+        frames: number of frames in a window.
+        num_sources: number of voices.
     """
 
     def __init__(self, name: str, frames: int, num_sources: int) -> None:
@@ -113,14 +113,14 @@ class _Layout:
     def cut(
         self, data: np.ndarray, place: int, lengths: dict[str, int], start: int, window: np.ndarray
     ) -> None:
-        """Copies what a window has of a feature.
+        """Copies one window of a feature.
 
         Args:
-            data: the shard's bytes.
-            place: at which the array begins.
+            data: bytes of the shard.
+            place: offset of the array.
             lengths: samples and frames of the mixture.
-            start: the window's first frame.
-            window: filled from its beginning on.
+            start: first frame of the window.
+            window: output, filled from its beginning; the rest is left as it is.
         """
         length, first = lengths[self._axis], start * self._step
         count = max(min(self._frames * self._step, length - first), 0) * self._width
@@ -137,11 +137,11 @@ class _Layout:
 
 
 class _Shard:
-    """One shard: its bytes, and what is known of its records so far.
+    """One shard: its bytes, and the positions in the records read so far.
 
     Args:
-        path: of the file.
-        names: of the arrays whose places are wanted.
+        path: path of the file.
+        names: names of the arrays to find.
     """
 
     def __init__(self, path: str, names: Sequence[str]) -> None:
@@ -153,13 +153,13 @@ class _Shard:
         self.data = np.zeros(0, np.uint8)
 
     def row(self, record: int) -> list[int]:
-        """Sizes (`num_samples`, `num_frames`) and places of the arrays of a record."""
+        """Returns sizes (`num_samples`, `num_frames`) and array positions of a record."""
         if record >= self._known:
             self.rows(record, record + 1)
         return self._rows[record].tolist()
 
     def rows(self, first: int, last: int) -> np.ndarray:
-        """Those of several records, int64 `[record, column]`."""
+        """Returns the rows of several records, int64 `[record, column]`."""
         if last > self._known:
             with self._lock:
                 while last > self._known:
@@ -169,7 +169,7 @@ class _Shard:
     def _read_one(self) -> None:
         if self._records is None:
             with open(self._path, "rb") as file:
-                # It stays mapped when the file is closed.
+                # The mapping remains valid after the file is closed.
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self.data = np.frombuffer(mapped, np.uint8)
             self._records = tfrecord.read(cast(BinaryIO, mapped))
@@ -189,12 +189,12 @@ class _Shard:
 
 
 def _fixed_sizes(num_sources: int) -> dict[str, int]:
-    """Of the axes that are as long in every mixture."""
+    """Lengths of the axes that are the same in every mixture."""
     return {"S": num_sources, "K": schema.num_stored_masks(num_sources), "F": schema.NUM_BINS}
 
 
 def dtype(name: str) -> np.dtype:
-    """Of a feature as it is stored; bits as uint8."""
+    """Stored dtype of a feature; bits as uint8."""
     encoding = _FEATURES[name].encoding
     assert encoding is not None
     return np.dtype(encoding.dtype).newbyteorder("<")

@@ -1,6 +1,7 @@
-"""Clean utterances from the recordings themselves, read once into memory.
+"""Clean utterances read from the recordings into memory.
 
-For a machine that has the audio, a dataset's info and its list of mixtures, but no `utterances/`.
+For machines that have the recordings, a dataset's info and its list of mixtures, but no
+`utterances/`.
 """
 
 import concurrent.futures
@@ -22,21 +23,21 @@ from trainer.data import clean_utterances, splits
 def read(
     manifests: Sequence[str], folder: str, info: dataset.DatasetInfo
 ) -> clean_utterances.Utterances:
-    """The recordings that manifests list of speakers to learn from, at the dataset's rate.
+    """Reads the recordings of training speakers from manifests, at the dataset's sample rate.
 
-    Nobody is learnt from whose voice the dataset validates or tests with: the dataset's own list of
-    mixtures says who that is, by name, whatever the manifests say. Speakers that a manifest
-    declares to be of another split than train are left out, too. So is what is too short for the
-    dataset and, with a warning, what cannot be read.
+    Speakers in the validation or test mixtures of the dataset are excluded by name, using the
+    dataset's own list of mixtures, whatever the manifests say. Speakers that a manifest assigns to
+    a split other than train are excluded, too. Recordings too short for the dataset are skipped,
+    as are, with a warning, unreadable ones.
 
     Args:
-        manifests: CSV files.
-        folder: of the dataset.
-        info: of the dataset.
+        manifests: paths of CSV files.
+        folder: folder of the dataset.
+        info: info of the dataset.
 
     Raises:
-        UserError: a manifest is wrong, none of its recordings can be used, or who is validated and
-            tested with is not known.
+        UserError: a manifest is invalid, none of its recordings is usable, or the validation and
+            test speakers are not known.
     """
     import tqdm
 
@@ -53,7 +54,7 @@ def read(
     load = functools.partial(_load, rate=info.sample_rate)
     samples, levels, speakers = [], [], []
     rejections = list(table.rejections)
-    # Decoding and resampling let go of the interpreter's lock.
+    # Decoding and resampling release the GIL.
     with concurrent.futures.ThreadPoolExecutor(cores.available_cores()) as threads:
         found = threads.map(load, wanted)
         bar = tqdm.tqdm(
@@ -78,7 +79,7 @@ def read(
 
 
 def _kept_apart(folder: str, info: dataset.DatasetInfo) -> set[str]:
-    """Who is heard in the dataset's mixtures of other splits than train."""
+    """Returns the speakers in the dataset's mixtures of other splits than train."""
     speakers: set[str] = set()
     for name, split in info.splits.items():
         if name != utterance_shards.SPLIT and split.mixtures:
@@ -105,7 +106,7 @@ def _warn_of_contradictions(
 
 
 def _load(utterance: corpus.Utterance, rate: int) -> tuple[np.ndarray, float] | corpus.Rejection:
-    """Samples, int16 `[sample]`, and their active level; or why they are rejected."""
+    """Returns samples, int16 `[sample]`, and their active level, or the reason for rejection."""
     try:
         samples, _, _ = inspection.decode(storage.read_bytes(utterance.path), rate)
     except storage.ReadError as error:

@@ -1,31 +1,31 @@
-"""When each voice is heard in a sparse window, as in conversations: turns, pauses, one person."""
+"""Activity of voices in sparse mixtures, as in conversations: turns, pauses, single speakers."""
 
 import numpy as np
 
-# Of a voice that is cut in or out, in seconds.
+# Duration of fades at the start and end of activity, in seconds.
 _FADE_SECONDS = (0.02, 0.05)
 _TURN_SECONDS = (0.6, 3.0)
-# Between two turns: a pause, or an overlap in half of the cases.
+# Between two turns there is a pause or, in half of the cases, an overlap.
 _LONGEST_PAUSE_SECONDS = 1.5
 _LONGEST_OVERLAP_SECONDS = 0.8
 
-# Begin and end in seconds; what lies outside of the window is cut off.
+# Start and end in seconds; parts outside the window are cut off.
 _Span = tuple[float, float]
 
 
 def envelopes(
     random: np.random.Generator, num_sources: int, num_samples: int, sample_rate: int
 ) -> np.ndarray:
-    """What each voice is multiplied by.
+    """Draws an envelope for each voice.
 
-    One of three kinds is drawn, each as likely: voices take turns, with pauses and some overlap;
-    one is heard all the time and each other comes late, stops early or pauses; one speaks alone.
-    At least one voice is heard somewhere. Voices fade in and out over 20 to 50 ms.
+    One of three kinds is drawn with equal probability: voices take turns, with pauses and some
+    overlap; one voice is active all the time and each other starts late, stops early or pauses; or
+    one voice speaks alone. At least one voice is active somewhere. Fades take 20 to 50 ms.
 
     Args:
-        random: source of the draws.
-        num_sources: voices.
-        num_samples: of the window.
+        random: random number generator.
+        num_sources: number of voices.
+        num_samples: number of samples in the window.
         sample_rate: sample rate, in Hz.
 
     Returns:
@@ -50,7 +50,7 @@ def _turns(random: np.random.Generator, num_sources: int, seconds: float) -> lis
     spans: list[list[_Span]] = [[] for _ in range(num_sources)]
     speaker = int(random.integers(num_sources))
     length = random.uniform(*_TURN_SECONDS)
-    # The window begins somewhere in the first half of a turn.
+    # The window starts in the first half of a turn.
     begin = -random.uniform(0, length / 2)
     while begin < seconds:
         spans[speaker].append((begin, begin + length))
@@ -60,7 +60,7 @@ def _turns(random: np.random.Generator, num_sources: int, seconds: float) -> lis
             gap = random.uniform(0, _LONGEST_PAUSE_SECONDS)
         begin += length + gap
         length = random.uniform(*_TURN_SECONDS)
-        # Another voice.
+        # Choose a different voice.
         speaker = (speaker + int(random.integers(1, num_sources))) % num_sources
     return spans
 
@@ -94,14 +94,14 @@ def _alone(random: np.random.Generator, num_sources: int, seconds: float) -> lis
 def _hear(
     random: np.random.Generator, row: np.ndarray, begin: float, end: float, sample_rate: int
 ) -> None:
-    """Raises an envelope `[sample]` from `begin` to `end` in seconds, with fades inside of that."""
+    """Raises an envelope `[sample]` between `begin` and `end` (seconds); fades lie inside."""
     first, last = round(begin * sample_rate), round(end * sample_rate)
     fade_in, fade_out = (
         min(round(random.uniform(*_FADE_SECONDS) * sample_rate), (last - first) // 2)
         for _ in range(2)
     )
     gain = np.ones(last - first, np.float32)
-    # What is heard at an edge of the window was heard before it, or goes on.
+    # No fade at an edge of the window: the voice was active before or continues.
     if first > 0:
         gain[:fade_in] = _rise(fade_in)
     if last < len(row):
@@ -111,5 +111,5 @@ def _hear(
 
 
 def _rise(count: int) -> np.ndarray:
-    """From 0 to 1 by half a period of a cosine, float32 `[count]`."""
+    """Half a period of a cosine from 0 to 1, float32 `[count]`."""
     return (0.5 - 0.5 * np.cos(np.pi * (np.arange(count) + 0.5) / count)).astype(np.float32)

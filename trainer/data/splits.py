@@ -1,6 +1,6 @@
-"""The splits of a dataset on disk: their shards, what of them can be read, how long mixtures are.
+"""The splits of a dataset on disk: their shards, intact records, and mixture lengths.
 
-TensorFlow is needed for a dataset in an object store alone.
+TensorFlow is needed only for datasets in an object store.
 """
 
 import contextlib
@@ -26,17 +26,17 @@ REMEDIES = f"{_REMEDY}, or train on the rest (trainer.task --skip_corrupt)"
 
 
 class DamagedShardError(errors.UserError):
-    """A shard that is cut short, has flipped bits, or does not hold what the info says."""
+    """A shard is truncated, has flipped bits, or does not match the info."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """Whole records in a row: of a shard that is damaged, or all of one that is not.
+    """Consecutive intact records of a shard: all records, or a part if the shard is damaged.
 
     Attributes:
-        path: of the shard.
-        offset: byte at which the first begins.
-        records: how many.
+        path: path of the shard.
+        offset: byte offset of the first record.
+        records: number of records.
     """
 
     path: str
@@ -49,10 +49,10 @@ class Split:
     """One split of a dataset on disk.
 
     Attributes:
-        folder: the dataset's.
+        folder: folder of the dataset.
         name: `train`, `valid` or `test`.
-        info: the dataset's.
-        pieces: what is read instead of whole shards, where some are damaged.
+        info: info of the dataset.
+        pieces: pieces to read instead of whole shards if some are damaged.
     """
 
     folder: str
@@ -62,19 +62,19 @@ class Split:
 
     @property
     def shards(self) -> tuple[dataset.ShardInfo, ...]:
-        """The shards that the info lists; what else lies in the folder is not looked at."""
+        """The shards listed in the info; other files in the folder are ignored."""
         return self.info.splits[self.name].shards
 
     @property
     def paths(self) -> list[str]:
-        """Of the shards that hold records."""
+        """Paths of the non-empty shards."""
         return [storage.join(self.folder, shard.name) for shard in self.shards if shard.records]
 
     def check_sizes(self) -> None:
-        """Looks at every shard's size, which is quick and finds most damage before the start.
+        """Checks the size of every shard, a quick test that finds most damage before the start.
 
         Raises:
-            DamagedShardError: a shard is missing or has another size than the info says.
+            DamagedShardError: a shard is missing or its size differs from the info.
         """
         for shard in self.shards:
             path = storage.join(self.folder, shard.name)
@@ -90,13 +90,13 @@ class Split:
                 )
 
     def without_damage(self) -> "Split":
-        """Reads all records once, and leaves out those that are damaged, with a warning.
+        """Reads all records once and leaves out damaged ones, with a warning.
 
         Returns:
-            The split itself where nothing is lost.
+            This split, or a copy with `pieces` if records are lost.
 
         Raises:
-            DamagedShardError: no record is whole.
+            DamagedShardError: no record is intact.
         """
         pieces: list[Piece] = []
         lost, places = 0, []
@@ -123,18 +123,18 @@ class Split:
         return dataclasses.replace(self, pieces=tuple(pieces))
 
     def lengths(self) -> list[int]:
-        """Samples of each mixture, in no particular order, from the dataset's list of mixtures.
+        """Returns the samples of each mixture, in any order, from the dataset's list of mixtures.
 
         Raises:
-            UserError: the list is missing or does not belong to the shards.
+            UserError: the list is missing or does not match the shards.
         """
         return self._listed(lambda row: int(row["num_samples"]))
 
     def speakers(self) -> set[str]:
-        """Whose voices are in the mixtures, from the dataset's list of mixtures.
+        """Returns the speakers of the mixtures, from the dataset's list of mixtures.
 
         Raises:
-            UserError: the list is missing or does not belong to the shards.
+            UserError: the list is missing or does not match the shards.
         """
         names = [f"speaker_{voice}" for voice in range(1, self.info.num_sources + 1)]
 
@@ -147,7 +147,7 @@ class Split:
         return {speaker for row in self._listed(speakers) for speaker in row}
 
     def _listed(self, value: Callable[[dict[str, str]], T]) -> list[T]:
-        """What `value` takes from each of the split's rows in the list of mixtures."""
+        """Applies `value` to each of the split's rows in the list of mixtures."""
         path = storage.join(self.folder, schema.MIXTURES_FILE)
         try:
             rows = csv.DictReader(io.StringIO(storage.read_bytes(path).decode(), newline=""))
@@ -162,23 +162,24 @@ class Split:
         return found
 
     def num_windows(self, frames: int) -> int:
-        """Windows of `frames` frames, the padded ones included."""
+        """Returns the number of windows of `frames` frames, including padded ones."""
         return sum(math.ceil(schema.num_frames(length) / frames) for length in self.lengths())
 
 
 def open_split(
     folder: str, name: str, info: dataset.DatasetInfo, skip_corrupt: bool = False
 ) -> Split:
-    """A split, after a look at its shards.
+    """Opens a split and checks its shards.
 
     Args:
-        folder: the dataset's.
+        folder: folder of the dataset.
         name: `train`, `valid` or `test`.
-        info: the dataset's.
-        skip_corrupt: read everything once and leave out what is damaged; else sizes are compared.
+        info: info of the dataset.
+        skip_corrupt: whether to read everything once and leave out damaged records; otherwise only
+            file sizes are checked.
 
     Raises:
-        DamagedShardError: a shard is damaged, or with `skip_corrupt` all of them.
+        DamagedShardError: a shard is damaged; with `skip_corrupt`, only if all are.
     """
     split = Split(folder, name, info)
     if skip_corrupt:
@@ -189,11 +190,11 @@ def open_split(
 
 @contextlib.contextmanager
 def open_shard(path: str) -> Iterator[tuple[BinaryIO, int]]:
-    """A shard to read from, and its size in bytes.
+    """Opens a shard for reading; returns the file and its size in bytes.
 
     Raises:
-        UserError: there is no such file, or it cannot be opened; of an object store, also what goes
-            wrong while it is read.
+        UserError: the file does not exist or cannot be opened; for object stores, also errors while
+            reading.
     """
     if not storage.is_remote(path):
         if not os.path.exists(path):
@@ -201,7 +202,7 @@ def open_shard(path: str) -> Iterator[tuple[BinaryIO, int]]:
         with open(path, "rb") as local:
             yield local, os.fstat(local.fileno()).st_size
         return
-    # As `tfio.connect` has made ready.
+    # `tfio.connect` has set up remote file systems.
     import tensorflow as tf
 
     try:
@@ -215,7 +216,7 @@ def open_shard(path: str) -> Iterator[tuple[BinaryIO, int]]:
 
 
 def _whole_records(path: str) -> list[tuple[int, int]]:
-    """See `tfrecord.whole_records`; nothing where there is no such file."""
+    """As `tfrecord.whole_records`, but an empty list if the file does not exist."""
     try:
         with open_shard(path) as (file, size):
             return list(tfrecord.whole_records(file, size))

@@ -1,8 +1,8 @@
-"""From the dataset's shards to batches of windows, with tf.data.
+"""Batches of windows from the dataset's shards, with tf.data.
 
-Of what trains on local files only this reads with TensorFlow, whatever Keras computes on: networks,
-losses and metrics are `keras.ops`, and take these batches on any backend. On another backend than
-TensorFlow the GPUs are hidden from it.
+For training on local files, only this module reads with TensorFlow, on any Keras backend: networks,
+losses and metrics use `keras.ops` and accept these batches. With a backend other than TensorFlow,
+the GPUs are hidden from TensorFlow.
 """
 
 import contextlib
@@ -25,12 +25,12 @@ _PARALLEL_SHARDS = 8
 
 
 def _leave_gpus_to_the_backend() -> None:
-    """Keeps TensorFlow from taking the memory of GPUs that another backend computes on.
+    """Keeps TensorFlow from allocating memory on GPUs that another backend uses.
 
-    Its first eager operation would reserve all that is left.
+    Otherwise its first eager operation would reserve all free memory.
     """
     if keras.backend.backend() != "tensorflow":
-        # Too late where this process has used TensorFlow before; then it has what it has.
+        # This fails if the process has already used TensorFlow; it then keeps its memory.
         with contextlib.suppress(RuntimeError):
             tf.config.set_visible_devices([], "GPU")
 
@@ -49,27 +49,27 @@ def windows(
     shuffle_buffer: int = 4096,
     cache: bool = False,
 ) -> tf.data.Dataset:
-    """All windows of all mixtures, again and again, shuffled anew each time, in batches.
+    """Returns endless batches of all windows of all mixtures, reshuffled in each pass.
 
-    The order is a function of seed and pass alone: what starts at `first_batch` goes on exactly as
-    what comes from 0. All batches have one shape: what a pass lacks to fill its last batch, it
-    takes from its beginning.
+    The order depends only on the seed and the pass, so a dataset that starts at `first_batch`
+    continues exactly like one that starts at 0. All batches have the same shape: the last batch of
+    a pass is filled with windows from the start of the pass.
 
     Args:
-        split: what to read.
-        features: names of the record's arrays that are wanted.
-        frames: frames of a window; samples of a window are 64 times as many.
-        batch_size: windows in a batch.
-        first_batch: where to start.
-        seed: of the order.
-        shuffle_buffer: windows that are held for shuffling; of whole local shards their numbers
-            alone, otherwise 39 KB each with one mask.
-        cache: keep all windows in memory after the first pass.
+        split: split to read.
+        features: names of the arrays to read.
+        frames: number of frames in a window; a window has 64 times as many samples.
+        batch_size: number of windows in a batch.
+        first_batch: index of the first batch.
+        seed: seed of the order.
+        shuffle_buffer: number of windows in the shuffle buffer; for whole local shards it only
+            holds their indices, otherwise 39 KB per window with one mask.
+        cache: whether to keep all windows in memory after the first pass.
 
     Returns:
-        Endless dataset of dicts: each feature, as it is stored (float16, int16, or codes in uint8),
-        with a batch axis before its own and the window's length for `T` or `N`; `frame_mask`, uint8
-        `[batch, frame]`, 1 for what is not padding.
+        Endless dataset of dicts: each feature in its stored dtype (float16, int16, or codes in
+        uint8), with a leading batch axis and the window length for `T` or `N`; and `frame_mask`,
+        uint8 `[batch, frame]`, 1 for valid frames.
     """
 
     def cut(pieces: tf.data.Dataset) -> tf.data.Dataset:
@@ -86,21 +86,21 @@ def windows(
     batches_per_pass = math.ceil(split.num_windows(frames) / batch_size)
     mapped = None
     if not cache and split.pieces is None and not storage.is_remote(split.folder):
-        # Numbers take the way of windows, which are read when they are in a batch.
+        # Shuffle indices instead of windows; windows are read once they are in a batch.
         mapped = mapped_windows.MappedShards(split, features, frames)
     files = _pieces(split) if mapped is None else _numbers(mapped)
     kept = cut(files).cache() if cache else None
 
     def one_pass(number: tf.Tensor) -> tf.data.Dataset:
-        # The seed of this function's graph alone: the order must not hang on the process's seed.
+        # Only this graph's seed: the order must not depend on the global seed of the process.
         tf.random.set_seed(1)
-        # Neighbouring seeds and passes must not meet.
+        # Different seeds and passes must not coincide.
         own = number + tf.constant(seed * 1_000_003, tf.int64)
         source = kept
         if source is None:
             shuffled = files.shuffle(files.cardinality(), seed=own)
             source = cut(shuffled) if mapped is None else _number(mapped, shuffled)
-        # What is cached lies in memory anyway: then everything is shuffled.
+        # Cached windows are in memory anyway, so shuffle all of them.
         held = max(shuffle_buffer, batches_per_pass * batch_size) if cache else shuffle_buffer
         batches = (
             source.repeat()
@@ -123,10 +123,10 @@ def windows(
 
 
 def find_damage(split: splits.Split, features: Sequence[str]) -> None:
-    """Reads every record by itself, to say which one is damaged; for after a failure.
+    """Reads every record separately to find the damaged one after a failure.
 
     Raises:
-        splits.DamagedShardError: names the shard and the record.
+        splits.DamagedShardError: a record is damaged; the message names shard and record.
     """
     for shard in split.shards:
         path = os.path.join(split.folder, shard.name)
@@ -151,13 +151,13 @@ def find_damage(split: splits.Split, features: Sequence[str]) -> None:
 def _options() -> tf.data.Options:
     options = tf.data.Options()
     options.deterministic = True
-    # One process reads everything; with several devices Keras splits each batch.
+    # One process reads everything; Keras splits each batch between several devices.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return options
 
 
 def _pieces(split: splits.Split) -> tf.data.Dataset:
-    """What is read at a time: paths of shards, or pieces of them where some are damaged."""
+    """Returns the units of reading: paths of shards, or intact pieces if some are damaged."""
     if split.pieces is None:
         return tf.data.Dataset.from_tensor_slices(split.paths)
     columns = zip(*map(dataclasses.astuple, split.pieces), strict=True)
@@ -181,7 +181,7 @@ def _read_shard(path: tf.Tensor) -> tf.data.Dataset:
 
 
 def _read_piece(path: tf.Tensor, offset: tf.Tensor, records: tf.Tensor) -> tf.data.Dataset:
-    # The public class has no offset.
+    # The public class does not support an offset.
     variant = tf.raw_ops.TFRecordDatasetV2(
         filenames=[path], compression_type="", buffer_size=_READ_BUFFER, byte_offsets=[offset]
     )
@@ -190,13 +190,13 @@ def _read_piece(path: tf.Tensor, offset: tf.Tensor, records: tf.Tensor) -> tf.da
 
 
 def _numbers(mapped: mapped_windows.MappedShards) -> tf.data.Dataset:
-    """Number of each shard, and of its records."""
+    """Returns the index and number of records of each shard."""
     records = tf.constant(mapped.records, tf.int64)
     return tf.data.Dataset.from_tensor_slices(records).enumerate()
 
 
 def _number(mapped: mapped_windows.MappedShards, shards: tf.data.Dataset) -> tf.data.Dataset:
-    """Shard, record and number in it of each window, int64 `[3]`, in the order of `windows`."""
+    """Returns shard, record and window index of each window, int64 `[3]`, in reading order."""
 
     def chunk(shard: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
         counts = tf.numpy_function(mapped.counts, [shard, number], tf.int64)
@@ -212,7 +212,7 @@ def _number(mapped: mapped_windows.MappedShards, shards: tf.data.Dataset) -> tf.
             [tf.fill([windows], shard), tf.fill([windows], record), tf.range(windows)], 1
         )
 
-    # In the order of `_interleave`, by one thread: numbers are not worth more.
+    # In the order of `_interleave`, in one thread: more are not worthwhile for indices.
     interleaved = shards.interleave(records, cycle_length=_PARALLEL_SHARDS)
     return interleaved.map(of_record).unbatch()
 
@@ -220,7 +220,7 @@ def _number(mapped: mapped_windows.MappedShards, shards: tf.data.Dataset) -> tf.
 def _load(
     mapped: mapped_windows.MappedShards, names: Sequence[str], frames: int, numbers: tf.Tensor
 ) -> dict[str, tf.Tensor]:
-    """A batch of windows by their numbers, int64 `[batch, 3]`."""
+    """Reads a batch of windows by their indices, int64 `[batch, 3]`."""
     dtypes = [tf.as_dtype(mapped_windows.dtype(name)) for name in names]
     arrays = tf.numpy_function(mapped.batch, [numbers], [*dtypes, tf.uint8])
     shapes = [*(mapped.shape(name) for name in names), [frames]]
@@ -231,14 +231,14 @@ def _load(
 
 
 def _parse(record: tf.Tensor, names: Sequence[str]) -> dict[str, tf.Tensor]:
-    """The byte strings of `names` and the record's sizes; nothing else is parsed."""
+    """Parses the byte strings of `names` and the record's sizes, and nothing else."""
     spec = {name: tf.io.FixedLenFeature([], tf.int64) for name in _SIZES}
     spec |= {name: tf.io.FixedLenFeature([], tf.string) for name in names}
     return tf.io.parse_single_example(record, spec)
 
 
 def _decode(name: str, values: dict[str, tf.Tensor], num_sources: int) -> tf.Tensor:
-    """One array with the axes that the schema gives it, in its stored dtype; bits as 0 and 1."""
+    """Decodes an array to its axes in the schema and its stored dtype; bits as 0 and 1."""
     feature = _FEATURES[name]
     sizes = {
         "S": num_sources,
@@ -266,7 +266,7 @@ def _decode(name: str, values: dict[str, tf.Tensor], num_sources: int) -> tf.Ten
 def _cut(
     record: tf.Tensor, names: Sequence[str], frames: int, num_sources: int
 ) -> dict[str, tf.Tensor]:
-    """One record to its windows: each feature with a leading axis over the windows."""
+    """Splits a record into windows: each feature gets a leading window axis."""
     values = _parse(record, names)
     num_frames = values["num_frames"]
     count = -(-num_frames // frames)
@@ -280,7 +280,7 @@ def _cut(
 
 
 def _cut_array(array: tf.Tensor, axes: Sequence[str], count: tf.Tensor, frames: int) -> tf.Tensor:
-    """`[..., time, ...]` to `[window, ..., time, ...]`, filled with zeros at the end."""
+    """Splits `[..., time, ...]` into `[window, ..., time, ...]`, zero-padded at the end."""
     axis = next(i for i, letter in enumerate(axes) if letter in "TN")
     length = frames * (1 if axes[axis] == "T" else schema.HOP)
     lacking = count * length - tf.shape(array, tf.int64)[axis]

@@ -1,7 +1,7 @@
-"""tensorflow-io, and through it datasets in object stores.
+"""tensorflow-io, for datasets in object stores.
 
-It is loaded when it is needed, since that takes seconds, and proved by calling it: under another
-TensorFlow than its own, it installs and imports, and only then fails.
+It is loaded on demand, since that takes seconds, and tested by a call: with a TensorFlow version
+that it was not built for, it installs and imports, but then fails.
 """
 
 import contextlib
@@ -19,21 +19,21 @@ from pipeline import errors, schema
 from pipeline.io import objects, storage
 
 REMEDY = "pip install 'voices-apart[io]' installs versions that fit each other"
-# Its file system for S3 waits five minutes otherwise.
+# Timeouts of its S3 file system, which otherwise waits for five minutes.
 _MILLISECONDS = {"S3_CONNECT_TIMEOUT_MSEC": "10000", "S3_REQUEST_TIMEOUT_MSEC": "60000"}
 
 
 def connect(folder: str) -> None:
-    """Makes this process read the dataset through TensorFlow's file systems, where it is remote.
+    """Sets up TensorFlow's file systems for reading the dataset if it is remote.
 
-    For S3 the usual environment variables hold: credentials, `AWS_REGION`, and `AWS_ENDPOINT_URL`
-    (or `S3_ENDPOINT`, which is TensorFlow's own) for another address than Amazon's.
+    For S3 the usual environment variables apply: credentials, `AWS_REGION`, and `AWS_ENDPOINT_URL`
+    (or TensorFlow's `S3_ENDPOINT`) for an address other than Amazon's.
 
     Args:
-        folder: of the dataset; a local one costs nothing.
+        folder: folder of the dataset; a local one needs no set-up.
 
     Raises:
-        UserError: TensorFlow cannot read it; says what to install.
+        UserError: TensorFlow cannot read it; the message says what to install.
     """
     if not storage.is_remote(folder):
         return
@@ -60,7 +60,7 @@ def connect(folder: str) -> None:
 
 
 class _Files:
-    """Objects through TensorFlow's file systems, as `pipeline.io.objects.Reader` has them."""
+    """Reads objects through TensorFlow's file systems, like `pipeline.io.objects.Reader`."""
 
     def read(self, path: str, limit: int) -> bytes:
         import tensorflow as tf
@@ -99,7 +99,7 @@ def _one_line(path: str) -> Iterator[None]:
 
 
 def _name_endpoint() -> None:
-    """What botocore calls AWS_ENDPOINT_URL is S3_ENDPOINT here, and silently missing otherwise."""
+    """Copies botocore's AWS_ENDPOINT_URL to S3_ENDPOINT, the name that this library needs."""
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         if os.environ.get(name):
             os.environ.setdefault("S3_ENDPOINT", os.environ[name])
@@ -108,7 +108,7 @@ def _name_endpoint() -> None:
 
 
 def _ask_endpoint(folder: str) -> None:
-    """Whether somebody listens there; TensorFlow takes silence for a folder with nothing in it."""
+    """Checks the connection; without one, TensorFlow would report an empty folder."""
     endpoint = os.environ.get("S3_ENDPOINT", "")
     if not endpoint:
         return
@@ -124,17 +124,17 @@ def _ask_endpoint(folder: str) -> None:
 
 @functools.cache
 def load(what: str) -> Any:
-    """The package, which still has to be seen to work.
+    """Imports the package; whether it works must still be tested.
 
     Args:
-        what: it is needed for, for the message.
+        what: feature that needs it, for the message.
 
     Raises:
-        UserError: it is not there; says what to install.
+        UserError: it is not installed; the message says what to install.
     """
     try:
         with warnings.catch_warnings():
-            # Of its parts that do not load; whether those that are needed do, calling them shows.
+            # Warnings about parts that fail to load; a call shows whether the needed parts work.
             warnings.simplefilter("ignore")
             import tensorflow_io
     except ImportError as error:
@@ -144,18 +144,18 @@ def load(what: str) -> Any:
 
 
 def _keep_exit_status() -> None:
-    """Ends the process before the library's destructors, which abort it after S3 was touched.
+    """Exits before the library's destructors, which abort the process after any use of S3.
 
-    Python has ended by then: its buffers are written, its own exit handlers have run.
+    By then Python has finished: buffers are flushed and exit handlers have run.
     """
     libc = ctypes.CDLL(None)
-    # Only glibc has it; elsewhere the status is the library's.
+    # Only glibc has `on_exit`; elsewhere the exit status is the library's.
     if hasattr(libc, "on_exit"):
         libc.on_exit(libc._exit, None)
 
 
 def versions() -> str:
-    """Of TensorFlow and tensorflow-io, as far as they are installed, for messages."""
+    """Versions of TensorFlow and tensorflow-io, if installed, for messages."""
     installed = []
     for name in ("tensorflow", "tensorflow-io"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -164,6 +164,6 @@ def versions() -> str:
 
 
 def first_line(error: Any) -> str:
-    """What an error of TensorFlow's (`tf.errors.OpError`) says first."""
+    """Returns the first line of the message of a TensorFlow error (`tf.errors.OpError`)."""
     lines = [line.strip() for line in str(error.message).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

@@ -1,7 +1,7 @@
-"""Whole mixtures for validation, straight from the dataset's shards, on every backend.
+"""Whole mixtures for validation, read directly from the dataset's shards, on every backend.
 
-All records are read once, at the start, so that damage shows then and not after an epoch; what is
-kept is where the voices' samples lie. TensorFlow is not needed.
+All records are read once at the start, so that damage is found then and not after an epoch. Only
+the positions of the voices' samples are kept. TensorFlow is not needed.
 """
 
 import bisect
@@ -22,18 +22,18 @@ _SIZES = tuple(f for f in schema.mixture_features(()) if f.kind == "int64")
 
 
 def read(split: splits.Split, skip_corrupt: bool = False) -> list[np.ndarray]:
-    """The voices of all mixtures of a split, in the order of the shards and records.
+    """Returns the voices of all mixtures of a split, in the order of shards and records.
 
     Args:
-        split: of a dataset.
-        skip_corrupt: leave out what is damaged.
+        split: split of a dataset.
+        skip_corrupt: whether to leave out damaged records.
 
     Returns:
-        For each mixture int16 `[source, sample]`, mapped from the shard, or in memory where it is
+        For each mixture int16 `[source, sample]`, mapped from the shard, or in memory if it is
         remote.
 
     Raises:
-        DamagedShardError: a shard is damaged, or with `skip_corrupt` all of them.
+        DamagedShardError: a shard is damaged; with `skip_corrupt`, only if all are.
     """
     split = splits.open_split(split.folder, split.name, split.info, skip_corrupt)
     pieces = split.pieces
@@ -46,18 +46,18 @@ def read(split: splits.Split, skip_corrupt: bool = False) -> list[np.ndarray]:
 class Batches(Sequence[Batch]):
     """Batches of mixtures of similar length, always the same.
 
-    There are few shapes, since some backends compile for each: lengths are rounded up to
-    `shortest` times 1, 1.5, 2, 3, 4, 6, …, and each length has one batch size. What a batch lacks
-    is filled with empty rows.
+    Some backends compile for each shape, so there are few: lengths are rounded up to `shortest`
+    times 1, 1.5, 2, 3, 4, 6, …, and each length has one batch size. Incomplete batches are filled
+    with empty rows.
 
     Args:
-        mixtures: int16 `[source, sample]` each.
-        shortest: length to which the shortest are padded.
-        batch_samples: samples of one voice in a batch, about.
+        mixtures: mixtures, int16 `[source, sample]` each.
+        shortest: smallest padded length, in samples.
+        batch_samples: approximate number of samples of one voice in a batch.
 
     Returns:
-        When one is taken: a dict of `sources`, int16 `[batch, source, sample]`, and `num_samples`,
-        int32 `[batch]`, 0 for an empty row.
+        An item is a dict of `sources`, int16 `[batch, source, sample]`, and `num_samples`, int32
+        `[batch]`, 0 for an empty row.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Batches(Sequence[Batch]):
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """A batch: its length in samples, its rows, and which mixtures are in it."""
+    """Plan of a batch: its length in samples, its rows, and the mixtures in it."""
 
     length: int
     rows: int
@@ -123,7 +123,7 @@ def _read_piece(piece: splits.Piece, split: splits.Split) -> list[np.ndarray]:
 
 
 def _sources(offset: int, record: bytes, num_sources: int, shard: np.ndarray | None) -> np.ndarray:
-    """The voices of a record whose data begin at byte `offset` of a shard, mapped if that is."""
+    """Returns a record's voices; mapped from `shard`, if given, at the record's byte `offset`."""
     lists = tfrecord.parse(record)
     sizes = schema.decode(_SIZES, lists)
     shape = (sizes["num_sources"], sizes["num_samples"])
