@@ -227,7 +227,7 @@ class Cluster:
             return {}
 
     def beam_flags(self, parallelism: int | None = None) -> list[str]:
-        """Returns flags that send a Beam job here; `parallelism` defaults to the number of slots."""
+        """Returns the flags of a Beam job; `parallelism` defaults to the number of slots."""
         worker = os.path.join(os.path.dirname(sys.executable), "voices-apart-worker")
         return [
             "--runner=FlinkRunner",
