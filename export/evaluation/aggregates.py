@@ -1,7 +1,7 @@
-"""From the figures of mixtures to those of systems: means, medians, intervals, paired differences.
+"""Aggregates metrics over mixtures: means, medians, confidence intervals, paired differences.
 
-Intervals are 95 % percentile bootstrap intervals of the mean over mixtures, drawn with a seed.
-Mixtures that share speakers are not independent: with few speakers the truth is somewhat wider.
+Intervals are 95 % percentile bootstrap intervals of the mean over mixtures, with a fixed seed.
+Mixtures that share speakers are not independent: with few speakers the true intervals are wider.
 """
 
 import itertools
@@ -20,14 +20,14 @@ _LEVEL = 0.95
 
 
 def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """The bootstrap interval of the mean.
+    """Computes the bootstrap confidence interval of the mean.
 
     Args:
-        values: finite, `[mixture]`.
-        seed: of the draws.
+        values: finite values, `[mixture]`.
+        seed: the random seed.
 
     Returns:
-        Lower and upper end; not numbers where there are fewer than two values.
+        Lower and upper end; NaN if there are fewer than two values.
     """
     if values.size < 2:
         return float("nan"), float("nan")
@@ -47,16 +47,17 @@ def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
 
 
 def summarise(rows: Sequence[Row], names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The table of one dataset.
+    """Summarises the rows of one dataset.
 
     Args:
-        rows: of one dataset.
-        names: of the metrics.
+        rows: the dataset's rows.
+        names: the metrics' names.
 
     Returns:
-        By system, figure and column (`COLUMNS`, those that have mixtures): `mean`, `low`, `high`,
-        `median`, `count` of mixtures, of which `missing` are not a number, and for improvements
-        `worse`, the share of mixtures that got worse. None where there is nothing to count.
+        By system, figure and column (those of `COLUMNS` that have mixtures): `mean`, `low`, `high`,
+        `median`, `count` (the number of mixtures), `missing` (how many of them are NaN) and, for
+        improvements, `worse` (the share of mixtures that got worse). A value is None if it cannot
+        be computed.
     """
     table: dict[str, dict[str, Any]] = {}
     for system, own in _by(rows, "system").items():
@@ -73,16 +74,17 @@ def summarise(rows: Sequence[Row], names: Sequence[str]) -> dict[str, dict[str, 
 def differences(
     rows: Sequence[Row], systems: Sequence[str], names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Every pair of systems, mixture by mixture.
+    """Compares every pair of systems, mixture by mixture.
 
     Args:
-        rows: of one dataset.
-        systems: to compare, in the order of the table.
-        names: of the metrics.
+        rows: the rows of one dataset.
+        systems: the systems to compare, in the order of the table.
+        names: the metrics' names.
 
     Returns:
-        For each pair and figure `system` less `baseline` over the mixtures that both have: `mean`,
-        `low`, `high`, `count`, and `better`, the share of mixtures in which it is larger.
+        For each pair and figure, the difference `system` minus `baseline` over the mixtures that
+        both have: `mean`, `low`, `high`, `count`, and `better`, the share of mixtures in which it
+        is positive.
     """
     by_system = {
         system: {row["mixture_id"]: row for row in own}

@@ -1,8 +1,8 @@
-"""Charts of the evaluator's page: inline SVG without scripts.
+"""Charts of the evaluation report, as inline SVG without scripts.
 
-Colours are CSS variables, so that a chart follows the page's light or dark; sizes are those at
-which it is legible on a telephone, and wider screens put several side by side. Every chart says in
-words what it shows (`aria-label`).
+Colours are CSS variables, so charts follow the page's light or dark theme. Charts are sized to be
+legible on a phone; wider screens show several side by side. The `aria-label` of every chart
+describes what it shows.
 """
 
 import math
@@ -15,12 +15,12 @@ from export.evaluation import tables
 
 WIDTH, HEIGHT = 360, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 12, 12, 36
-# Groups on the distribution's vertical axis.
+# Height of one group in a distribution chart.
 _GROUP_HEIGHT = 44
 
 
 def ticks(low: float, high: float, count: int = 5, whole: bool = False) -> list[float]:
-    """Round numbers within [low, high], about `count` of them; only `whole` ones if asked for."""
+    """Returns about `count` round numbers within [low, high]; integers only if `whole` is set."""
     span = max(high - low, 1e-9)
     raw = max(span / max(count, 1), 1.0 if whole else 0.0)
     power = 10.0 ** math.floor(math.log10(raw))
@@ -32,7 +32,7 @@ def ticks(low: float, high: float, count: int = 5, whole: bool = False) -> list[
 
 
 def padded_range(values: np.ndarray, include: Sequence[float] = ()) -> tuple[float, float]:
-    """A range that holds all finite values and `include`, with a little air."""
+    """Returns a range that covers all finite values and `include`, with a small margin."""
     finite = values[np.isfinite(values)]
     all_values = np.concatenate([finite, np.asarray(include, np.float64)])
     low, high = (all_values.min(), all_values.max()) if all_values.size else (0.0, 1.0)
@@ -113,12 +113,12 @@ class _Canvas:
 def distribution(
     groups: Mapping[str, np.ndarray], axis: str, x_range: tuple[float, float], about: str
 ) -> markupsafe.Markup:
-    """Points, quartiles and median of each group on a common axis.
+    """Draws the points, quartiles and median of each group on a common axis.
 
     Args:
-        groups: values by name, from the top down.
+        groups: values by name, from top to bottom.
         axis: title of the axis.
-        x_range: common to charts that are compared.
+        x_range: the axis range, shared by charts that are compared.
         about: what the values are, for the description.
     """
     height = _TOP + _BOTTOM + _GROUP_HEIGHT * len(groups)
@@ -130,7 +130,7 @@ def distribution(
         top = _TOP + i * _GROUP_HEIGHT
         middle = top + 28
         canvas.text(14, top + 12, f"{name} ({values.size})", "group", "start")
-        # A fixed pattern instead of random jitter: the same page every time.
+        # A fixed pattern instead of random jitter, so that the page is reproducible.
         offsets = (np.arange(values.size) * 0.618034) % 1 * 16 - 8
         for value, offset in zip(values, offsets, strict=True):
             canvas.add(
@@ -156,14 +156,14 @@ def scatter(
     about: str,
     x_range: tuple[float, float] | None = None,
 ) -> markupsafe.Markup:
-    """Points, and the median of each sixth of them.
+    """Draws a scatter plot with the median of each sixth of the points.
 
     Args:
         xs: `[point]`.
         ys: `[point]`.
-        x_axis: title.
-        y_range: common to charts that are compared.
-        about: what it shows, for the description.
+        x_axis: title of the horizontal axis.
+        y_range: the vertical range, shared by charts that are compared.
+        about: what the chart shows, for the description.
         x_range: the horizontal range, by default that of `xs`.
     """
     finite = np.isfinite(xs) & np.isfinite(ys)
@@ -191,12 +191,12 @@ def scatter(
 def curves(
     epochs: Sequence[float], lines: Mapping[str, Sequence[float]], about: str
 ) -> markupsafe.Markup:
-    """Lines over epochs.
+    """Draws learning curves over epochs.
 
     Args:
         epochs: `[epoch]`.
-        lines: values by class of line, `train` and `valid`.
-        about: what it shows, for the description.
+        lines: values by the line's CSS class, `train` or `valid`.
+        about: what the chart shows, for the description.
     """
     values = np.array([v for line in lines.values() for v in line], np.float64)
     first, last = min(epochs), max(epochs)
@@ -214,13 +214,13 @@ def curves(
 
 
 def waveform(samples: np.ndarray, full: float, about: str, buckets: int = 400) -> markupsafe.Markup:
-    """A signal's envelope.
+    """Draws a signal's envelope.
 
     Args:
         samples: `[sample]`.
         full: the amplitude that fills the height.
-        about: whose signal, for the description.
-        buckets: columns, each with its smallest and largest sample.
+        about: whose signal it is, for the description.
+        buckets: number of columns; each shows its smallest and largest sample.
     """
     starts = np.unique(np.linspace(0, samples.size, buckets, endpoint=False).astype(int))
     high = np.maximum.reduceat(samples, starts) / (full or 1)

@@ -1,8 +1,8 @@
-"""Embeddings to masks by other clusterings than the one inside the model, for comparison.
+"""Alternative clusterings of embeddings into masks, for comparison with the model's own.
 
-Both are scikit-learn's. K-means with ten starts is what the fixed number of steps from one start in
-`models.layers.clustering` is held against. Mean shift (Comaniciu and Meer 2002) asks for a radius
-instead of a number of voices.
+Both come from scikit-learn. K-means with ten initialisations is the reference for
+`models.layers.clustering`, which runs a fixed number of steps from one initialisation. Mean shift
+(Comaniciu and Meer 2002) takes a radius instead of a number of voices.
 """
 
 import os
@@ -15,19 +15,19 @@ from export.outlets import formats, keras_model
 from export.separation import loading
 from pipeline import errors
 
-# Enough to see where the points are dense; the cost of mean shift grows with the square.
+# Enough to estimate the density of the points; the cost of mean shift is quadratic.
 _POINTS = 2000
 _SEEDS = 50
-# Of mean shift: half of what lies between two voices whose embeddings are orthogonal.
+# Mean shift's radius: half the distance between two voices with orthogonal embeddings.
 _RADIUS = 0.7
 
 
 def kmeans(points: np.ndarray, count: int) -> np.ndarray:
-    """The means of scikit-learn's `KMeans`, the best of ten starts.
+    """Finds cluster centres with scikit-learn's `KMeans`, the best of ten initialisations.
 
     Args:
         points: `[point, dimension]`.
-        count: centres to find.
+        count: number of centres to find.
 
     Returns:
         `[centre, dimension]`.
@@ -38,16 +38,16 @@ def kmeans(points: np.ndarray, count: int) -> np.ndarray:
 
 
 def mean_shift(points: np.ndarray, count: int) -> np.ndarray:
-    """The modes of scikit-learn's `MeanShift` that most points belong to.
+    """Finds the modes with the most points, using scikit-learn's `MeanShift`.
 
-    It looks at a sample of the points, and makes the radius smaller until there are enough modes.
+    It uses a sample of the points and reduces the radius until there are enough modes.
 
     Args:
         points: `[point, dimension]`, of unit length.
-        count: modes to give.
+        count: number of modes to return.
 
     Returns:
-        `[mode, dimension]`; fewer different ones only if the points are fewer.
+        `[mode, dimension]`; all distinct unless there are fewer distinct points.
     """
     from sklearn import cluster
 
@@ -68,18 +68,18 @@ CLUSTERERS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
 
 
 def load(path: str | os.PathLike[str], name: str) -> loading.LoadedModel | None:
-    """A model that separates by another clustering of its network's embeddings.
+    """Loads a model with a different clustering of its network's embeddings.
 
     Args:
-        path: a trainer's folder or a `.keras` file.
+        path: a training run's folder or a `.keras` file.
         name: one of `CLUSTERERS`.
 
     Returns:
-        The model, with masks; None where the network has no embeddings, or is a SavedModel or a
-        file of LiteRT or ONNX, in which they are not to be had.
+        The model, with masks; None if the network has no embeddings, or if the model is a
+        SavedModel or a LiteRT or ONNX file, which do not expose them.
 
     Raises:
-        UserError: no such model, or scikit-learn is not installed.
+        UserError: there is no such model, or scikit-learn is not installed.
     """
     try:
         import sklearn  # noqa: F401
@@ -105,7 +105,7 @@ def load(path: str | os.PathLike[str], name: str) -> loading.LoadedModel | None:
 
 
 def _with_clusterer(separator: Any, find_centres: Callable[[np.ndarray, int], np.ndarray]) -> Any:
-    """The separator with another network around the embeddings of its own."""
+    """Replaces the separator's network by one that clusters its embeddings differently."""
     import keras
     import tensorflow as tf
 
@@ -113,14 +113,14 @@ def _with_clusterer(separator: Any, find_centres: Callable[[np.ndarray, int], np
     from models.layers import clustering
 
     network, count = separator.network, separator.num_sources
-    # As a graph: step by step a recurrent network takes seconds.
+    # As a graph: run eagerly, a recurrent network takes seconds.
     embed = tf.function(
         lambda inputs: network.embeddings(inputs, training=False),
         input_signature=[tf.TensorSpec([None, None, network.num_bins], tf.float32)],
     )
 
     class Clustered(keras.Model):
-        """Runs outside a graph alone: scikit-learn sits in the middle."""
+        """Runs only eagerly, because it calls scikit-learn."""
 
         takes = separator_lib.LOG_MAGNITUDE
 
@@ -150,6 +150,6 @@ def _with_clusterer(separator: Any, find_centres: Callable[[np.ndarray, int], np
 def _centres(
     points: np.ndarray, count: int, find: Callable[[np.ndarray, int], np.ndarray]
 ) -> np.ndarray:
-    if len(points) <= count:  # Silence, or almost.
+    if len(points) <= count:  # Silence, or nearly so.
         return np.resize([*points, np.zeros(points.shape[1])], (count, points.shape[1]))
     return find(points, count)

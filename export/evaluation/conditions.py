@@ -1,7 +1,8 @@
-"""Other conditions than clean mixtures, made from a dataset's own voices, the same ones every time.
+"""Test conditions beyond clean mixtures, generated reproducibly from a dataset's own voices.
 
-`noise` and `room` change the dataset's mixtures, `solo` leaves one of their voices, and `turns` are
-conversations made of several utterances of two or more people. `docs/conditions.md` defines them.
+`noise` and `room` modify the dataset's mixtures, `solo` keeps one of their voices, and `turns`
+builds conversations from several utterances of two or more people. `docs/conditions.md` defines
+them.
 """
 
 import dataclasses
@@ -24,31 +25,31 @@ CLEAN = "clean"
 NAMES = (CLEAN, "noise", "room", "turns", "solo")
 NOISE_SNR_DB = 10.0
 CONVERSATION_SECONDS = 40.0
-# Of a dataset, each of another pair of speakers.
+# Per dataset, each with a different pair of speakers.
 MAX_CONVERSATIONS = 60
 
 _TURN_SECONDS = (1.5, 6.0)
-# Between two turns, in half of the cases each.
+# Between two turns there is either a pause or an overlap, with equal probability.
 _PAUSE_SECONDS = (0.2, 2.0)
 _LONGEST_OVERLAP_SECONDS = 1.0
 _FADE_SECONDS = 0.03
-# Utterances of one speaker that are kept in memory.
+# Maximum number of utterances per speaker that are kept in memory.
 _MAX_UTTERANCES = 12
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What is evaluated as one: a dataset's mixtures under one condition.
+    """The unit of evaluation: a dataset's mixtures under one condition.
 
     Attributes:
-        name: in the results.
-        base: the name of the dataset alone.
-        path: its folder.
-        info: what `pipeline.dataset.dataset` read from it.
-        split: that the dataset has.
-        limit: mixtures at most, or None for all.
+        name: its name in the results.
+        base: the name of the dataset without the condition.
+        path: the dataset's folder.
+        info: the dataset's info, read by `pipeline.dataset.dataset`.
+        split: one of the dataset's splits.
+        limit: maximum number of mixtures, or None for all.
         condition: one of `NAMES`.
-        surroundings: where noise and rooms come from.
+        surroundings: the source of noise and rooms.
     """
 
     name: str
@@ -62,30 +63,31 @@ class Source:
 
     @property
     def has_si_sdr(self) -> bool:
-        """Whether all voices are heard in each mixture, so that SI-SDR and the like are figures."""
+        """Whether every mixture contains all voices, so that SI-SDR and the like are defined."""
         return self.condition not in ("turns", "solo")
 
     def metrics(self, names: Sequence[str]) -> Sequence[str]:
-        """What is measured, where `names` are asked for of mixtures."""
+        """Returns the metrics to measure if `names` are requested for mixtures."""
         special = {"turns": turn_taking.TURN_METRICS, "solo": turn_taking.SOLO_METRICS}
         return special.get(self.condition, names)
 
     @property
     def anchors(self) -> Sequence[str]:
-        """The systems that stand beside the models."""
+        """The reference systems that are evaluated beside the models."""
         return oracles.ANCHORS if self.condition != "solo" else (oracles.MIXTURE,)
 
     def systems(self, models: Iterable[str]) -> list[str]:
-        """Names of what is measured of models, by their names.
+        """Returns the names of the systems that are measured for the given models.
 
-        Themselves; where people are silent for a while, also within `export.separate`.
+        These are the models themselves and, if people are silent at times, also each model within
+        `export.separate`.
         """
         names = list(models)
         return names if self.has_si_sdr else [*names, *map(as_separated, names)]
 
     @property
     def scorer(self) -> scoring.Scorer:
-        """What makes the rows of a mixture."""
+        """The function that computes the rows of a mixture."""
         special: dict[str, scoring.Scorer] = {
             "turns": turn_taking.score_turns,
             "solo": turn_taking.score_solo,
@@ -94,14 +96,14 @@ class Source:
 
     @property
     def count(self) -> int:
-        """Mixtures."""
+        """Number of mixtures."""
         if self.condition == "turns":
             return len(self._pairs)
         mixtures = self.info.splits[self.split].mixtures
         return mixtures if self.limit is None else min(mixtures, self.limit)
 
     def read(self) -> Iterator[Mixture]:
-        """The mixtures, one in memory at a time.
+        """Yields the mixtures, with one in memory at a time.
 
         Raises:
             DatasetError: a shard is missing or damaged.
@@ -118,14 +120,14 @@ class Source:
         return (change(mixture, self.surroundings) for mixture in stored)
 
     def _stored(self, limit: int | None = None) -> Iterator[Mixture]:
-        """The mixtures as they are stored; at most `limit`."""
+        """Returns the mixtures as they are stored, at most `limit` of them."""
         if isinstance(self.info, librimix.Info):
             return librimix.read(self.info, limit)
         return dataset_mixtures.read(self.path, self.info, self.split, limit)
 
     @functools.cached_property
     def _pairs(self) -> dict[tuple[str, ...], Mixture]:
-        """The first mixtures of which no two have the same speakers."""
+        """The first mixture of each distinct set of speakers."""
         most = min(MAX_CONVERSATIONS, self.limit or MAX_CONVERSATIONS)
         found: dict[tuple[str, ...], Mixture] = {}
         for mixture in self._stored():
@@ -137,7 +139,7 @@ class Source:
     def _conversations(self) -> Iterator[Mixture]:
         wanted = {speaker for pair in self._pairs for speaker in pair}
         utterances: dict[str, dict[str, np.ndarray]] = {speaker: {} for speaker in wanted}
-        # An utterance is cut to the other's length in one mixture, and less so in another.
+        # Mixtures may cut the same utterance to different lengths: keep the longest.
         for mixture in self._stored():
             for speaker, name, voice in zip(
                 mixture.speakers, mixture.utterances, mixture.sources, strict=True
@@ -154,7 +156,7 @@ class Source:
 
 
 def as_separated(name: str) -> str:
-    """The system's name that is a model within `export.separate`."""
+    """Returns the system name of a model that runs within `export.separate`."""
     return f"{name}, export.separate"
 
 
@@ -167,20 +169,21 @@ def open_all(
     room_dir: str = "",
     rate: int | None = None,
 ) -> list[Source]:
-    """Every dataset under every condition.
+    """Opens every dataset under every condition.
 
     Args:
-        paths: datasets' folders by name.
+        paths: the datasets' folders by name.
         split: `train`, `valid` or `test`.
-        limit: mixtures of each at most, or None for all.
-        names: of the conditions.
-        noise_dir: recordings for `noise`; made where it is empty.
-        room_dir: impulse responses for `room`, likewise.
-        rate: to which recordings of others' test sets are resampled, Hz; None for their own.
+        limit: maximum number of mixtures of each, or None for all.
+        names: the conditions' names.
+        noise_dir: folder of recordings for `noise`; synthetic noise if empty.
+        room_dir: folder of impulse responses for `room`; synthetic ones if empty.
+        rate: the rate, in Hz, to which recordings of external test sets are resampled; None for
+            their own.
 
     Raises:
-        UserError: no such condition; a dataset lacks the split; a folder is not needed, or holds no
-            recording.
+        UserError: a condition is unknown, a dataset lacks the split, a folder is given but not
+            needed, or a folder holds no recording.
     """
     unknown = sorted(set(names) - set(NAMES))
     if unknown or not names:
@@ -205,7 +208,7 @@ def open_all(
 
 
 def fingerprints(noise_dir: str, room_dir: str) -> dict[str, Any]:
-    """What of the folders of noise and rooms decides the figures: paths, SHA-256 of their files."""
+    """Returns the paths of the noise and room folders, and the SHA-256 of their files."""
     folders = {"noise_dir": noise_dir, "room_dir": room_dir}
     return {
         name: {"path": folder, "sha256": _fingerprint(folder)}
@@ -240,7 +243,7 @@ def _in_room(mixture: Mixture, surroundings: acoustics.Surroundings) -> Mixture:
 
 
 def _solo(mixture: Mixture) -> Mixture:
-    """One of the voices, drawn; the others are silent."""
+    """Keeps one voice, chosen at random, and silences the others."""
     speaker = int(_generator("solo", mixture.id).integers(len(mixture.speakers)))
     voices = np.zeros_like(mixture.voices)
     voices[speaker] = mixture.voices[speaker]
@@ -253,13 +256,13 @@ def _solo(mixture: Mixture) -> Mixture:
 def conversation(
     mixture: Mixture, utterances: Sequence[Sequence[np.ndarray]], max_snr_db: float
 ) -> Mixture:
-    """Forty seconds in which the speakers of a mixture take turns.
+    """Builds forty seconds of conversation in which the speakers of a mixture take turns.
 
     Args:
-        mixture: whose speakers, name and rate it has.
-        utterances: of each speaker, at least one, int16 `[sample]`. They are spoken in a drawn
-            order, in turns of 1.5 to 6 s, and again where there are not enough of them.
-        max_snr_db: the speakers' active levels are moved by up to half of that.
+        mixture: supplies the speakers, the name and the rate.
+        utterances: at least one per speaker, int16 `[sample]`. They are used in random order, in
+            turns of 1.5 to 6 s, and repeated if there are not enough of them.
+        max_snr_db: the speakers' active levels are shifted by up to half of this.
     """
     rate = mixture.rate
     random = _generator("turns", mixture.id)
@@ -283,7 +286,7 @@ def conversation(
         if random.random() < 0.5:
             begin += round(random.uniform(*_PAUSE_SECONDS) * rate)
         else:
-            # No more than half of either turn: nobody meets their own turn before.
+            # At most half of either turn, so that no speaker overlaps their own previous turn.
             longest = min(_LONGEST_OVERLAP_SECONDS * rate, len(before) / 2, len(piece) / 2)
             begin -= int(random.uniform(0, longest))
     return _stored(mixture, voices)
@@ -292,14 +295,14 @@ def conversation(
 def _turns(
     random: np.random.Generator, utterances: Sequence[np.ndarray], rate: int, level_db: float
 ) -> Iterator[np.ndarray]:
-    """Without end: pieces of the utterances at an active level, float32 `[sample]`."""
+    """Yields pieces of the utterances endlessly, at the given level, float32 `[sample]`."""
     shortest = round(_TURN_SECONDS[0] * rate)
     for number in itertools.cycle(random.permutation(len(utterances))):
         samples = utterances[number].astype(np.float32) / schema.FULL_SCALE
         samples *= np.float32(10 ** ((level_db - features.active_level_db(samples)) / 20))
         while len(samples):
             length = round(random.uniform(*_TURN_SECONDS) * rate)
-            # What would be left is too short for a turn.
+            # The remainder would be too short for a turn.
             if len(samples) - length < shortest:
                 length = len(samples)
             yield samples[:length]
@@ -307,7 +310,7 @@ def _turns(
 
 
 def _faded(piece: np.ndarray, count: int) -> np.ndarray:
-    """A piece that fades in and out, float32 `[sample]`."""
+    """Fades a piece in and out, float32 `[sample]`."""
     count = min(count, len(piece) // 2)
     ramp = (0.5 - 0.5 * np.cos(np.pi * (np.arange(count) + 0.5) / max(count, 1))).astype(np.float32)
     faded = piece.copy()
@@ -317,15 +320,15 @@ def _faded(piece: np.ndarray, count: int) -> np.ndarray:
 
 
 def _stored(like: Mixture, voices: np.ndarray, noise: np.ndarray | None = None) -> Mixture:
-    """A mixture as a dataset would store it: turned down where it is too loud, then rounded.
+    """Returns a mixture as a dataset would store it: attenuated if too loud, then rounded.
 
     Args:
-        like: whose name, speakers and rate it has.
+        like: supplies the name, the speakers and the rate.
         voices: float32 `[source, sample]`.
         noise: float32 `[sample]`.
     """
     parts: list[Any] = [*voices, *([] if noise is None else [noise])]
-    # Each by itself, too: it is stored as 16 bits.
+    # Each part on its own as well: all are stored as 16 bits.
     peak = max(float(np.abs(part).max(initial=0.0)) for part in [sum(parts), *parts])
     gain = schema.FULL_SCALE * min(1.0, plan.MAX_PEAK / max(peak, 1e-9))
     made = dataclasses.replace(
@@ -333,6 +336,6 @@ def _stored(like: Mixture, voices: np.ndarray, noise: np.ndarray | None = None) 
         sources=np.round(voices * gain).astype(np.int16),
         noise=None if noise is None else np.round(noise * gain).astype(np.int16),
     )
-    # Through 16 bits, as stored ones are.
+    # Rounded to 16 bits, like stored ones.
     stored = features.log_magnitude(features.stft(made.waveform)).astype(np.float16)
     return dataclasses.replace(made, log_magnitude=stored.astype(np.float32))

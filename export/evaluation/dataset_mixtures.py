@@ -1,4 +1,4 @@
-"""A dataset's mixtures one at a time, as the evaluator needs them."""
+"""Reads a dataset's mixtures one at a time, for the evaluator."""
 
 import dataclasses
 import functools
@@ -21,13 +21,13 @@ class Mixture:
 
     Attributes:
         id: unique in its dataset.
-        speakers: one name a voice.
-        sexes: `f`, `m`, or empty where it is not known.
+        speakers: one name per voice.
+        sexes: `f`, `m`, or empty if unknown.
         rate: in Hz.
         sources: the voices, int16 `[source, sample]`.
-        log_magnitude: of the mixture as it is stored, float32 `[frame, bin]`.
+        log_magnitude: the mixture's log-magnitude as stored, float32 `[frame, bin]`.
         utterances: the name of each voice's recording.
-        noise: what else is in the mixture, int16 `[sample]`, or None.
+        noise: the rest of the mixture, int16 `[sample]`, or None.
     """
 
     id: str
@@ -59,7 +59,7 @@ class Mixture:
 
     @property
     def pair(self) -> str:
-        """Which of `PAIRS` it is: every voice female, every voice male, or both are heard."""
+        """Which of `PAIRS` it is: all voices female, all voices male, or mixed."""
         known = set(self.sexes)
         if not known <= {"f", "m"}:
             return "unknown"
@@ -68,14 +68,14 @@ class Mixture:
         )
 
     def relative_levels_db(self) -> np.ndarray:
-        """Each voice's active level above the mean of the others', dB, float64 `[source]`."""
+        """Each voice's active level minus the mean of the others', dB, float64 `[source]`."""
         levels = np.array([features.active_level_db(voice) for voice in self.voices])
         with np.errstate(invalid="ignore"):
             others = (levels.sum() - levels) / (len(levels) - 1)
             return levels - others
 
     def overlap(self) -> float:
-        """Of the frames in which anybody speaks, the share in which two or more do."""
+        """The share of frames with two or more active speakers among those with at least one."""
         speaking = features.voice_activity(features.stft(self.voices)).sum(axis=0)
         return float((speaking > 1).sum() / max((speaking > 0).sum(), 1))
 
@@ -83,16 +83,16 @@ class Mixture:
 def read(
     data_dir: str, info: dataset.DatasetInfo, split: str, limit: int | None = None
 ) -> Iterator[Mixture]:
-    """The mixtures of a split, in the order of the shards, with one in memory at a time.
+    """Yields the mixtures of a split in shard order, with one in memory at a time.
 
-    Shards are filled by a salted hash, so that the first `limit` are a fair sample, the same one
-    every time.
+    Shards are filled by a salted hash, so the first `limit` mixtures are a fair and reproducible
+    sample.
 
     Args:
         data_dir: the dataset's folder.
-        info: what `pipeline.dataset.dataset` read from it.
-        split: that the dataset has.
-        limit: how many at most; None for all.
+        info: the dataset's info, read by `pipeline.dataset.dataset`.
+        split: one of the dataset's splits.
+        limit: maximum number of mixtures; None for all.
 
     Raises:
         DatasetError: a shard is missing or damaged.

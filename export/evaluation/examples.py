@@ -1,4 +1,4 @@
-"""Which mixtures the evaluator's page shows: the best model's best, middle and worst."""
+"""Chooses the mixtures shown in the evaluation report: the best model's best, median and worst."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -15,14 +15,14 @@ def choose(
     count: int,
     separate: Callable[[Mixture], Sequence[scoring.Separation]],
 ) -> Iterator[report.Example]:
-    """Reads some mixtures once more, and separates them again.
+    """Reads the chosen mixtures and separates them again.
 
     Args:
         data: what is evaluated; without SI-SDR there are no examples.
-        models: names of the systems of which the best decides; the first oracle without any.
-        rows: of all mixtures and systems.
-        count: so many of the best, of the middle and of the worst.
-        separate: gives what the models make of a mixture.
+        models: names of the systems, of which the best one decides; without any, the first oracle.
+        rows: the rows of all mixtures and systems.
+        count: the number of mixtures of each kind: best, median and worst.
+        separate: returns the models' separations of a mixture.
     """
     if not data.has_si_sdr:
         return

@@ -1,12 +1,13 @@
-"""Other projects' test sets: folders of mixtures and of their voices, as LibriMix has them.
+"""Reads external test sets: folders of mixtures and their voices, laid out as in LibriMix.
 
     FOLDER/mix_clean/A.wav    FOLDER/s1/A.wav    FOLDER/s2/A.wav    (FOLDER/noise/A.wav)
 
-`mix`, `mix_both` and `s3` likewise (WSJ0-2mix, WHAM!, Libri3Mix). FOLDER, or folders below that are
-named after splits, may be given, or one of the folders of mixtures where there are several.
+Folders named `mix`, `mix_both` and `s3` (WSJ0-2mix, WHAM!, Libri3Mix) are read as well. The path
+may be FOLDER, a folder above FOLDERs named after splits, or, where there are several folders of
+mixtures, one of them.
 
-The mixture is the file of the mixture. Voices that have another level there than in their own files
-are brought to it; what then is neither of the voices is noise.
+The mixture is read from its own file. Voices whose level in the mixture differs from that in their
+own files are scaled to match; the remainder of the mixture is noise.
 """
 
 import dataclasses
@@ -26,12 +27,12 @@ from pipeline.corpora import layouts
 from pipeline.dataset import dataset
 from pipeline.io import atomic, storage
 
-# Power of what is left of a mixture without its voices and noise; 16 bits' rounding is below -60.
+# Power of a mixture's residual without its voices and noise; 16-bit rounding is below -60.
 _UNEXPLAINED_DB = -30.0
 _NOISE = "noise"
-# LibriMix's file names: the utterances of LibriSpeech, which begin with the speaker.
+# LibriMix's file names consist of LibriSpeech utterance names, which begin with the speaker.
 _LIBRISPEECH = re.compile(r"\d+-\d+-\d+(_\d+-\d+-\d+)+")
-# WSJ0-2mix and WHAM! abbreviate.
+# Abbreviations used by WSJ0-2mix and WHAM!.
 _SPLITS = {"tr": "train", "cv": "valid", "tt": "test"}
 
 
@@ -40,10 +41,10 @@ class Set:
     """One set of mixtures.
 
     Attributes:
-        folder: that holds it.
-        mixed: name of the folder of mixtures that is taken.
-        files: of each mixture the paths within the folder by part (`mix_clean`, `s1`, …), in an
-            order of which any beginning is a fair sample.
+        folder: the folder that holds it.
+        mixed: name of the folder of mixtures in use.
+        files: for each mixture, its paths within the folder by part (`mix_clean`, `s1`, …), ordered
+            so that the first ones are always a fair sample.
     """
 
     folder: str
@@ -58,17 +59,17 @@ class Set:
 
 
 class Info(dataset.DatasetInfo, frozen=True):
-    """A set of mixtures told in a dataset's terms; `plan_digest` is of names, sizes and rate."""
+    """Describes a set of mixtures as a dataset; `plan_digest` covers names, sizes and rate."""
 
     set: Set | None = None
 
 
 def find(folder: str) -> tuple[str, Sequence[layouts.MixtureSet]]:
-    """The sets of mixtures in a folder, or beside it where it is a folder of mixtures itself.
+    """Finds the sets of mixtures in a folder, or beside it if it is itself a folder of mixtures.
 
     Returns:
-        The folder that their paths are relative to, and the sets; none where it is a dataset or
-        something else.
+        The folder that their paths are relative to, and the sets; no sets if the folder is a
+        dataset or something else.
     """
     if atomic.exists(storage.join(folder, schema.INFO_FILE)):
         return folder, ()
@@ -87,18 +88,18 @@ def find(folder: str) -> tuple[str, Sequence[layouts.MixtureSet]]:
 
 
 def read_info(folder: str, split: str, rate: int | None = None) -> Info | None:
-    """What the evaluator asks of a dataset, for a folder of mixtures.
+    """Describes a folder of mixtures in the form in which the evaluator reads a dataset.
 
     Args:
-        folder: of the set, or above sets that are named after splits.
-        split: which of these; of a single set any.
-        rate: in Hz, to which recordings are resampled; None for that of the first.
+        folder: the set's folder, or a folder above sets named after splits.
+        split: the split to read; ignored for a single set.
+        rate: rate in Hz to which recordings are resampled; None for that of the first one.
 
     Returns:
-        None where the folder holds no set of mixtures.
+        The info, or None if the folder holds no set of mixtures.
 
     Raises:
-        UserError: it has no such split, several sets could be meant, or a voice is missing.
+        UserError: there is no such split, the choice of set is ambiguous, or a voice is missing.
     """
     root, found = find(folder)
     if not found:
@@ -119,13 +120,13 @@ def read_info(folder: str, split: str, rate: int | None = None) -> Info | None:
 
 
 def read(info: Info, limit: int | None = None) -> Iterator[Mixture]:
-    """The mixtures of a set, one in memory at a time.
+    """Yields the mixtures of a set, with one in memory at a time.
 
-    When all have been read, a warning says in how many something else was found than the voices.
+    At the end, a warning tells how many mixtures contain something other than the voices.
 
     Args:
-        info: of `read_info`.
-        limit: how many at most; None for all.
+        info: the result of `read_info`.
+        limit: maximum number of mixtures; None for all.
 
     Raises:
         UserError: a recording cannot be read.
@@ -223,7 +224,7 @@ def _decode(path: str) -> tuple[np.ndarray, int]:
 
 
 def _read_one(one: Set, name: str, rate: int) -> tuple[Mixture, float, np.ndarray | None]:
-    """A mixture, what is neither voice nor noise in dB of it, and gains where they are not 1."""
+    """Returns a mixture, its residual relative to it in dB, and the gains if they are not 1."""
     signals = {
         part: decoding.resample(*_decode(storage.join(one.folder, path)), rate)
         for part, path in one.files[name].items()
@@ -232,7 +233,7 @@ def _read_one(one: Set, name: str, rate: int) -> tuple[Mixture, float, np.ndarra
     parts = np.zeros((len(signals), len(whole)))
     names = [*one.voices, *([_NOISE] if _NOISE in signals else [])]
     for row, part in zip(parts, names, strict=True):
-        # Padded to the longest voice in one part, and not in the other.
+        # One part may be padded to the longest voice and another not.
         samples = signals[part][: len(whole)]
         row[: len(samples)] = samples
     voices = parts[: len(one.voices)]
@@ -240,11 +241,11 @@ def _read_one(one: Set, name: str, rate: int) -> tuple[Mixture, float, np.ndarra
     if gains is not None:
         voices = voices * gains[:, np.newaxis]
     peak = max(np.abs(whole).max(initial=0), np.abs(voices).max(initial=0))
-    # Recordings of floating-point numbers may exceed what 16 bits hold.
+    # Floating-point recordings may exceed the 16-bit range.
     scale = schema.FULL_SCALE * (0.98 / peak if peak > 0.99 else 1.0)
     sources = np.rint(voices * scale).astype(np.int16)
     noise = np.rint(whole * scale).astype(np.int32) - sources.sum(axis=0, dtype=np.int32)
-    # Each voice is rounded by itself.
+    # Each voice is rounded separately.
     clean = np.abs(noise).max(initial=0) <= len(sources)
     speakers = _speakers(name, one.voices)
     waveform = (whole * (scale / schema.FULL_SCALE)).astype(np.float32)
@@ -264,12 +265,12 @@ def _read_one(one: Set, name: str, rate: int) -> tuple[Mixture, float, np.ndarra
 def _compare(
     whole: np.ndarray, voices: np.ndarray, parts: np.ndarray
 ) -> tuple[float, np.ndarray | None]:
-    """How far a mixture is from the sum of its parts, in dB of it, and the voices' gains if not 1.
+    """Returns a mixture's residual without its parts, in dB, and the voices' gains if not 1.
 
     Args:
         whole: float64 `[sample]`.
         voices: float64 `[source, sample]`.
-        parts: the voices, and noise where there is any, float64 `[part, sample]`.
+        parts: the voices, and the noise if there is any, float64 `[part, sample]`.
     """
     power = float(whole @ whole)
 

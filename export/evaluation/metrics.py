@@ -1,12 +1,11 @@
-"""How good an estimate is: SI-SDR, SDR, STOI, PESQ and mask accuracy, from well-kept libraries.
+"""Separation metrics: SI-SDR, SDR, STOI, PESQ and mask accuracy, from maintained libraries.
 
 fast_bss_eval gives SI-SDR (Le Roux et al. 2019) and SDR (Vincent et al. 2006, filters of 512
-samples), pystoi gives STOI (Taal et al. 2011), pesq gives PESQ (ITU-T P.862, narrow band at 8 kHz,
-wide band at 16 kHz). Both ratios are taken of signals without their mean, and lie within ±100 dB:
-beyond that rounding decides, and between infinity and 150 dB for an estimate that is the voice
-itself. A figure that a signal does not have, being silent or too short, is not a number, and so is
-one whose library is not installed. What else a library raises is a fault of the program, and is
-passed on.
+samples), pystoi gives STOI (Taal et al. 2011), pesq gives PESQ (ITU-T P.862, narrowband at 8 kHz,
+wideband at 16 kHz). Both ratios are computed on zero-mean signals and clipped to ±100 dB: beyond
+that the result depends on rounding alone, such as whether a perfect estimate gives 150 dB or
+infinity. A metric is NaN if it is undefined because the signal is silent or too short, or if its
+library is not installed. Any other exception of a library is a bug, and is propagated.
 """
 
 import dataclasses
@@ -23,14 +22,14 @@ from pipeline import errors, features
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """One figure of an estimate.
+    """One metric of an estimate.
 
     Attributes:
-        name: in the results.
-        title: for people.
-        unit: of the values; empty where they have none.
-        library: the module that computes it; empty where NumPy does.
-        digits: after the point, where people read it.
+        name: its name in the results.
+        title: its name in tables and charts.
+        unit: the values' unit; empty if they have none.
+        library: the module that computes it; empty if NumPy does.
+        digits: decimal places in tables and charts.
     """
 
     name: str
@@ -48,26 +47,26 @@ METRICS = {
         Metric("stoi", "STOI", "", "pystoi", 3),
         Metric("pesq", "PESQ", "", "pesq", 2),
         Metric("mask_accuracy", "mask accuracy", "%", "", 1),
-        # Of conversations and of one person alone; see `export.evaluation.turn_taking`.
+        # For conversations and single speakers; see `export.evaluation.turn_taking`.
         Metric("overlap_si_sdr", "overlap: SI-SDR", "dB", "fast_bss_eval", 1),
         Metric("wrong_output", "alone: wrong output", "%", "", 1),
         Metric("wrong_level", "alone: level of wrong output", "dB", "", 1),
         Metric("weaker_level", "solo: weaker output", "dB", "", 1),
     )
 }
-# Those of which the improvement over the mixture is a figure as well.
+# Metrics whose improvement over the mixture is also reported.
 IMPROVED = ("si_sdr", "sdr", "overlap_si_sdr")
 _IMPROVEMENT = "_improvement"
-# Of masks whose first is meant to be voice 1, as those of a network trained without permutations.
+# For masks in a fixed order, such as those of a network trained without permutations.
 _AS_GIVEN = "_as_given"
-# What ratios are clipped to, in dB. Samples of 32 bits round at less.
+# Ratios are clipped to this, in dB; beyond it, 32-bit rounding decides.
 BOUND_DB = 100.0
-# 30 frames of 256 samples, 128 apart, at 10 kHz.
+# 30 frames of 256 samples with a hop of 128 at 10 kHz.
 _STOI_SECONDS = 0.3968
 
 
 def figures(names: Iterable[str]) -> list[str]:
-    """What the metrics give, in order: themselves, improvements, accuracy in the order given."""
+    """Lists the figures of the metrics: values, improvements, accuracy in the order given."""
     found = []
     for name in names:
         found.append(name)
@@ -79,12 +78,12 @@ def figures(names: Iterable[str]) -> list[str]:
 
 
 def of_figure(figure: str) -> Metric:
-    """The metric that a figure of `figures` comes from."""
+    """Returns the metric that a figure of `figures` belongs to."""
     return METRICS[figure.removesuffix(_IMPROVEMENT).removesuffix(_AS_GIVEN)]
 
 
 def title(figure: str) -> str:
-    """A figure's name and unit, for people."""
+    """Returns a figure's title with its unit."""
     metric = of_figure(figure)
     text = metric.title
     if figure.endswith(_IMPROVEMENT):
@@ -95,10 +94,10 @@ def title(figure: str) -> str:
 
 
 def missing_libraries(names: Iterable[str]) -> dict[str, str]:
-    """The metrics that cannot be computed here, with the module that each of them lacks.
+    """Returns the metrics that cannot be computed here, with the module that each one lacks.
 
     Raises:
-        UserError: SI-SDR is among them, without which no estimate is matched with a voice.
+        UserError: SI-SDR is among them, which is needed to match estimates with voices.
     """
     missing = {
         name: METRICS[name].library
@@ -111,26 +110,26 @@ def missing_libraries(names: Iterable[str]) -> dict[str, str]:
 
 
 def si_sdr_matrix(references: np.ndarray, estimates: np.ndarray) -> np.ndarray:
-    """SI-SDR of every estimate against every voice, both made zero-mean.
+    """Computes the SI-SDR of every estimate against every voice, both made zero-mean.
 
     Args:
         references: the voices, `[source, sample]`.
         estimates: `[estimate, sample]`.
 
     Returns:
-        float64 `[source, estimate]`, dB, within ±`BOUND_DB`; not a number where one of the two is
-        constant or holds what is no finite number.
+        float64 `[source, estimate]`, dB, within ±`BOUND_DB`; NaN if either signal is constant or
+        has values that are not finite.
     """
     return _pairwise("pairwise_si_sdr_loss", references, estimates)
 
 
 def sdr_matrix(references: np.ndarray, estimates: np.ndarray) -> np.ndarray:
-    """SDR (BSS eval, distortion filters of 512 samples), likewise."""
+    """Computes the SDR (BSS eval, distortion filters of 512 samples), as `si_sdr_matrix` does."""
     return _pairwise("pairwise_sdr_loss", references, estimates)
 
 
 def _pairwise(function: str, references: np.ndarray, estimates: np.ndarray) -> np.ndarray:
-    # The package's own front door fails where PyTorch is absent; its NumPy part does not.
+    # The package's top-level functions fail without PyTorch; its NumPy module does not.
     from fast_bss_eval import numpy as bss
 
     if references.shape[-1] != estimates.shape[-1]:
@@ -142,19 +141,19 @@ def _pairwise(function: str, references: np.ndarray, estimates: np.ndarray) -> n
     if matrix[sounding].size:
         voices, guesses = references[sounding[0].ravel()], estimates[sounding[1].ravel()]
         try:
-            # The ratio to no rest at all is infinite.
+            # A residual of exactly zero gives an infinite ratio.
             with np.errstate(divide="ignore", invalid="ignore"):
                 matrix[sounding] = -getattr(bss, function)(guesses, voices)
         except np.linalg.LinAlgError:
-            # The filters of SDR have no solution for two samples.
+            # The filters of SDR have no solution for signals of two samples.
             pass
     return np.clip(matrix, -BOUND_DB, BOUND_DB)
 
 
 def _without_mean(signals: np.ndarray) -> np.ndarray:
-    """Zero-mean with a peak of 1, or exactly zero: the library takes a norm below 1e-6 as noise.
+    """Makes signals zero-mean with a peak of 1; the library treats a norm below 1e-6 as noise.
 
-    What holds NaN or infinity becomes zero, too: it is like nothing.
+    Constant signals, and those with NaN or infinity, become exactly zero.
     """
     signals = np.asarray(signals, np.float64)
     signals = np.where(np.isfinite(signals).all(axis=-1, keepdims=True), signals, 0.0)
@@ -164,10 +163,10 @@ def _without_mean(signals: np.ndarray) -> np.ndarray:
 
 
 def best_permutation(matrix: np.ndarray) -> np.ndarray:
-    """Which estimate belongs to each voice: the assignment with the largest sum.
+    """Finds the assignment of estimates to voices with the largest sum.
 
     Args:
-        matrix: `[source, estimate]`, dB; pairs that are not a number are taken last.
+        matrix: `[source, estimate]`, dB; NaN pairs are chosen last.
 
     Returns:
         int64 `[source]`, the estimate of each voice.
@@ -177,17 +176,16 @@ def best_permutation(matrix: np.ndarray) -> np.ndarray:
 
 
 def stoi(reference: np.ndarray, estimate: np.ndarray, rate: int) -> float:
-    """Short-time objective intelligibility, of `[sample]` signals that are not silent.
+    """Computes the short-time objective intelligibility of non-silent signals `[sample]`.
 
-    It needs 0.4 s in which the reference is within 40 dB of its loudest; with less it is not a
-    number.
+    The result is NaN unless the reference has 0.4 s within 40 dB of its loudest frame.
     """
     import pystoi
 
     if reference.size < _STOI_SECONDS * rate:
         return float("nan")
     with warnings.catch_warnings():
-        # Too few frames of speech: pystoi warns and returns 1e-5, which is no measurement.
+        # With too few frames of speech pystoi warns and returns 1e-5, which is not a measurement.
         warnings.filterwarnings("error", message="Not enough STFT frames")
         try:
             return float(pystoi.stoi(_with_peak_1(reference), _with_peak_1(estimate), rate))
@@ -196,10 +194,10 @@ def stoi(reference: np.ndarray, estimate: np.ndarray, rate: int) -> float:
 
 
 def pesq(reference: np.ndarray, estimate: np.ndarray, rate: int) -> float:
-    """Perceptual quality, 1 to 4.6, of `[sample]` signals that are not silent.
+    """Computes the perceptual quality, 1 to 4.6, of non-silent signals `[sample]`.
 
-    Other rates than 8 and 16 kHz do not have it, nor do signals under 0.25 s or without what P.862
-    takes for an utterance: there it is not a number.
+    The result is NaN for rates other than 8 and 16 kHz, for signals under 0.25 s, and if P.862
+    detects no utterance.
     """
     import pesq as library
 
@@ -207,7 +205,7 @@ def pesq(reference: np.ndarray, estimate: np.ndarray, rate: int) -> float:
     if mode is None:
         return float("nan")
     try:
-        # It brings both to one level, in 32 bits, in which what is far below the other is nothing.
+        # The library aligns the levels in 32 bits, where a much quieter signal would vanish.
         return float(library.pesq(rate, _with_peak_1(reference), _with_peak_1(estimate), mode))
     except (library.NoUtterancesError, library.BufferTooShortError):
         return float("nan")
@@ -219,24 +217,24 @@ def _with_peak_1(signal: np.ndarray) -> np.ndarray:
 
 
 def mask_accuracy(masks: np.ndarray, magnitudes: np.ndarray, mixture: np.ndarray) -> float:
-    """In how many of the bins that count the largest mask is that of the loudest voice.
+    """Computes the share of counted bins in which the largest mask is that of the loudest voice.
 
     Each bin counts once, however many voices there are, as in `trainer.metrics.mask_agreement`.
-    There the order is the one in which most bins agree; here it is the caller's, in results that
-    of the best SI-SDR.
+    There the order is the one in which most bins agree. Here it is the caller's; in the results it
+    is that of the best SI-SDR.
 
     Args:
         masks: `[source, frame, bin]`, in the order of the voices.
-        magnitudes: of the voices, float32 `[source, frame, bin]`.
-        mixture: magnitude of the mixture, float32 `[frame, bin]`.
+        magnitudes: the voices' magnitudes, float32 `[source, frame, bin]`.
+        mixture: the mixture's magnitude, float32 `[frame, bin]`.
 
     Returns:
-        Percent, of all voices together; not a number where no bin counts.
+        Percent, over all voices; NaN if no bin counts.
     """
     counted = features.counted_bins(mixture, magnitudes)
     if not counted.any():
         return float("nan")
-    # A tie among masks goes to the first, as it does in `ideal_masks.binary`.
+    # A tie between masks goes to the first, as in `ideal_masks.binary`.
     agree = masks.argmax(axis=0) == magnitudes.argmax(axis=0)
     return float(100 * agree[counted].mean())
 
@@ -244,19 +242,20 @@ def mask_accuracy(masks: np.ndarray, magnitudes: np.ndarray, mixture: np.ndarray
 def score(
     references: np.ndarray, estimates: np.ndarray, rate: int, names: Iterable[str]
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Each metric of each voice's estimate, under the best permutation by SI-SDR.
+    """Computes each metric of each voice's estimate, under the best permutation by SI-SDR.
 
     Args:
         references: the voices, float32 `[source, sample]`.
         estimates: float32 `[source, sample]`, in any order.
         rate: in Hz.
-        names: of the metrics; mask accuracy, which needs masks, is passed over.
+        names: the metrics' names; mask accuracy is ignored because it needs masks.
 
     Returns:
-        The estimate of each voice, int64 `[source]`; and by metric float64 `[source]`.
+        The index of each voice's estimate, int64 `[source]`, and the values by metric, float64
+        `[source]`.
 
     Raises:
-        ValueError: voices and estimates are not equally long.
+        ValueError: voices and estimates differ in length.
     """
     names = list(names)
     matrix = si_sdr_matrix(references, estimates)
@@ -281,7 +280,7 @@ def score(
 def _unless_silent(
     function: Callable[..., float], reference: np.ndarray, estimate: np.ndarray, rate: int
 ) -> float:
-    # Of silence the libraries make up a number, or divide by zero.
+    # For silence the libraries return arbitrary numbers or divide by zero.
     if not all(np.isfinite(signal).all() and signal.any() for signal in (reference, estimate)):
         return float("nan")
     return function(reference, estimate, rate)
@@ -289,7 +288,7 @@ def _unless_silent(
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """The versions of the libraries that decide the figures."""
+    """Returns the versions of the libraries that determine the results."""
     import importlib.metadata as metadata
 
     found = {}

@@ -1,7 +1,7 @@
-"""What a perfect mask would reach: the rows that anchor the figures of a model.
+"""Oracle masks: the upper bounds that put a model's results into perspective.
 
-Every oracle masks the mixture's spectrogram, keeps its phase, and goes back through the inverse
-spectrogram, as a model does; it only knows the voices beforehand.
+Every oracle masks the mixture's spectrogram, keeps its phase and inverts it, as a model does, but
+computes the mask from the true voices.
 """
 
 from collections.abc import Callable
@@ -27,11 +27,11 @@ ANCHORS = (MIXTURE, *ORACLES)
 
 
 def masks(name: str, voices: np.ndarray, mixture: np.ndarray) -> np.ndarray:
-    """An oracle's masks.
+    """Computes an oracle's masks.
 
     Args:
         name: one of `ORACLES`.
-        voices: their spectrograms, complex64 `[source, frame, bin]`.
+        voices: the voices' spectrograms, complex64 `[source, frame, bin]`.
         mixture: spectrogram of their sum, complex64 `[frame, bin]`.
 
     Returns:
@@ -41,12 +41,12 @@ def masks(name: str, voices: np.ndarray, mixture: np.ndarray) -> np.ndarray:
 
 
 def separate(oracle_masks: np.ndarray, mixture: np.ndarray, num_samples: int) -> np.ndarray:
-    """The voices that masks leave of the mixture.
+    """Applies masks to a mixture's spectrogram and inverts the results.
 
     Args:
         oracle_masks: `[source, frame, bin]`.
-        mixture: its spectrogram, complex64 `[frame, bin]`.
-        num_samples: of the mixture.
+        mixture: the mixture's spectrogram, complex64 `[frame, bin]`.
+        num_samples: the mixture's length in samples.
 
     Returns:
         float32 `[source, sample]`.

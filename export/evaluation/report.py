@@ -1,8 +1,8 @@
-"""The evaluator's page: one HTML file that needs nothing else, to look at and to listen to.
+"""The evaluation report: one self-contained HTML file with figures, charts and audio.
 
 `templates/` has the page's text, style and script; charts come from `export.evaluation.charts`,
-pictures and sound from `export.separation.pictures`. Here the summary is brought into the order in
-which people read it.
+pictures and sound from `export.separation.pictures`. This module arranges the summary in reading
+order.
 """
 
 import csv
@@ -32,14 +32,14 @@ _DB = "SI-SDR improvement, dB"
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """A mixture to look at.
+    """A mixture shown in the report.
 
     Attributes:
-        dataset: name of the dataset that it is from.
+        dataset: name of its dataset.
         kind: `best`, `median` or `worst`.
         mixture: the record.
         rows: its figures by system.
-        separations: what the models made of it.
+        separations: the models' separations of it.
     """
 
     dataset: str
@@ -50,13 +50,14 @@ class Example:
 
 
 def training_log(path: str) -> dict[str, list[float]]:
-    """The curves of the run that a model comes from.
+    """Reads the learning curves of the run that a model comes from.
 
     Args:
-        path: of the model; `log.csv` lies in its folder if it is a run or brought its log along.
+        path: the model's path; `log.csv` is in its folder if it is a training run or was exported
+            with its log.
 
     Returns:
-        Columns of `log.csv` by name, empty where there is none that can be read.
+        Columns of `log.csv` by name; empty if there is no readable `log.csv`.
     """
     place = pathlib.Path(path)
     file = (place if place.is_dir() else place.parent) / file_names.TRAINING_LOG
@@ -77,14 +78,14 @@ def render(
     *,
     audio: bool = True,
 ) -> str:
-    """The text of report.html.
+    """Renders report.html.
 
     Args:
-        summary: what results.json will hold.
-        rows: of each dataset, by name.
-        examples: mixtures to look at, in order.
+        summary: the content of results.json.
+        rows: the rows of each dataset, by name.
+        examples: mixtures to show, in order.
         curves: `training_log` of each model.
-        audio: whether players are in the page.
+        audio: whether to include audio players.
     """
     import jinja2
 
@@ -103,7 +104,7 @@ def render(
             **data,
             "table": tables.summary_table(data["systems"], tables.metric_names(data["systems"])),
             "dots": _dots(data["systems"], models) if _has_si_sdr(data) else None,
-            # One condition is enough for the page's head.
+            # One condition is enough for the top of the page.
             "leader": _leader(data["systems"], shown) if data.get("condition") == first else None,
             "differences": _differences(data["differences"]),
             "missing": _missing(data["systems"]),
@@ -128,7 +129,7 @@ def render(
 
 
 def _dots(systems: Mapping[str, Any], models: Sequence[str]) -> dict[str, Any]:
-    """Means and intervals of all systems on one axis, in percent of its width."""
+    """Places the means and intervals of all systems on one axis, in percent of its width."""
     described = {name: figures[_IMPROVEMENT][aggregates.ALL] for name, figures in systems.items()}
     ends = [d[key] for d in described.values() for key in ("low", "mean", "high")]
     low, high = charts.padded_range(np.array([e for e in ends if e is not None]), [0.0])
@@ -154,12 +155,12 @@ def _dots(systems: Mapping[str, Any], models: Sequence[str]) -> dict[str, Any]:
 
 
 def _has_si_sdr(data: Mapping[str, Any]) -> bool:
-    """Whether it is of mixtures in which all voices are heard."""
+    """Returns whether all voices are heard in each of the mixtures."""
     return any(_IMPROVEMENT in figures for figures in data["systems"].values())
 
 
 def _leader(systems: Mapping[str, Any], shown: Sequence[str]) -> dict[str, Any] | None:
-    """The best model, for the page's head; None where SI-SDR is not a figure."""
+    """Describes the best model, for the top of the page; None if SI-SDR was not measured."""
     shown = [name for name in shown if _IMPROVEMENT in systems.get(name, {})]
     described = {name: systems[name][_IMPROVEMENT][aggregates.ALL] for name in shown}
     known = {name: d for name, d in described.items() if d["mean"] is not None}
@@ -171,7 +172,7 @@ def _leader(systems: Mapping[str, Any], shown: Sequence[str]) -> dict[str, Any] 
 
 
 def _differences(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Paired differences, a line each pair of models and figure."""
+    """Lists paired differences, one line per pair of models and figure."""
     return [
         {
             **difference,
@@ -184,7 +185,7 @@ def _differences(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _missing(systems: Mapping[str, Any]) -> list[tuple[str, str, int, int]]:
-    """What could not be computed: system, figure, how often, of how many."""
+    """Lists what could not be computed: system, figure, how often, out of how many."""
     return [
         (
             name,
@@ -202,7 +203,7 @@ def _missing(systems: Mapping[str, Any]) -> list[tuple[str, str, int, int]]:
 
 
 def _panels(rows: Sequence[Row], shown: Sequence[str]) -> list[dict[str, Any]]:
-    """The three charts of each model, on common axes."""
+    """Draws the three charts of each model, on common axes."""
     by_system = {name: [row for row in rows if row["system"] == name] for name in shown}
     num_sources = sum(column.startswith("relative_level_") for column in rows[0])
     several = num_sources > 2
@@ -266,12 +267,12 @@ _CURVE_TITLES = {
 
 
 def _training(columns: Mapping[str, Sequence[float]]) -> list[tuple[str, Any, bool]]:
-    """A chart each figure of the log: title, chart, whether both lines are there."""
+    """Draws a chart per figure of the log: title, chart, whether it has both lines."""
     drawn = []
     names = [n.removeprefix("val_") for n in columns if n not in ("epoch", "learning_rate")]
     for name in dict.fromkeys(names):
         lines = {
-            # The log has a fraction.
+            # The log stores a fraction.
             kind: [100 * v if name == "mask_accuracy" else v for v in columns[key]]
             for kind, key in (("train", name), ("valid", f"val_{name}"))
             if key in columns and np.isfinite(columns[key]).any()
@@ -283,7 +284,7 @@ def _training(columns: Mapping[str, Sequence[float]]) -> list[tuple[str, Any, bo
 
 
 def _example(example: Example, shown: Sequence[str], audio: bool) -> dict[str, Any]:
-    """An example's tiles: the mixture, the voices, the estimates, and who is given what."""
+    """Builds an example's tiles: the mixture, the voices, the estimates and their assignment."""
     mixture = example.mixture
     spectrum = features.stft(mixture.waveform)
     peak = float(np.abs(spectrum).max())
@@ -362,7 +363,7 @@ def _example(example: Example, shown: Sequence[str], audio: bool) -> dict[str, A
 
 
 def _voice_note(row: Row, voice: int) -> str:
-    """The figures of one voice's estimate, in a line."""
+    """Formats the figures of one voice's estimate on one line."""
     parts = []
     for figure, unit in ((_IMPROVEMENT, " dB"), ("stoi", ""), ("pesq", "")):
         value = row.get(f"{figure}_{voice}")

@@ -1,9 +1,9 @@
 """The evaluator's folder: the journal of an unfinished run, and the files of a finished one.
 
-results.partial.jsonl   a line of settings, then a line a mixture; removed at the end
+results.partial.jsonl   a line of settings, then one line per mixture; removed at the end
 results.csv             every figure of every mixture and system
-report.html             the page
-results.json            settings and summary; written last, so that it marks a whole folder
+report.html             the report
+results.json            settings and summary; written last, so it marks a complete folder
 """
 
 import contextlib
@@ -26,18 +26,20 @@ SUMMARY_FILE = "results.json"
 
 
 class Journal:
-    """The rows that are there already, and a place for those that come.
+    """Stores the rows of a run as they are computed, so that it can be resumed.
 
-    A mixture is one line of the file: a run that is killed loses at most the line it was writing.
+    Each mixture is one line of the file: a run that is killed loses at most the line it was
+    writing.
 
     Args:
-        folder: made where it is missing.
-        settings: what decides the figures; a journal of other settings is not gone on with.
-        overwrite: drop a journal of other settings. Results that are there stay until `write`
-            has new ones.
+        folder: created if missing.
+        settings: the settings that determine the results; only a journal with the same settings is
+            resumed.
+        overwrite: discard a journal with other settings. Existing results stay until `write` has
+            new ones.
 
     Raises:
-        UserError: the folder holds a run of other settings, or files that would be replaced.
+        UserError: the folder holds a run with other settings, or files that would be replaced.
     """
 
     def __init__(self, folder: str, settings: Mapping[str, Any], overwrite: bool = False) -> None:
@@ -83,24 +85,24 @@ class Journal:
         return len(self._mixtures)
 
     def __contains__(self, key: tuple[str, str]) -> bool:
-        """Whether (dataset, mixture id) is there."""
+        """Returns whether the journal has the rows of (dataset, mixture id)."""
         return key in self._mixtures
 
     def rows(self, dataset: str) -> list[Row]:
-        """All rows of a dataset, sorted by mixture; the systems in the order of the table."""
+        """Returns all rows of a dataset, by mixture, with systems in the order of the table."""
         keys = sorted(key for key in self._mixtures if key[0] == dataset)
         return [row for key in keys for row in self._mixtures[key]]
 
     def require(self, dataset: str, count: int, systems: Collection[str]) -> None:
-        """Checks that nothing is missing.
+        """Checks that a dataset is complete.
 
         Args:
-            dataset: its name.
-            count: of its mixtures.
-            systems: each of which has a row of every mixture.
+            dataset: the dataset's name.
+            count: its number of mixtures.
+            systems: the systems, each of which must have a row for every mixture.
 
         Raises:
-            UserError: there are more or fewer.
+            UserError: there are too many or too few rows.
         """
         of_mixtures = [rows for (name, _), rows in self._mixtures.items() if name == dataset]
         if len(of_mixtures) != count:
@@ -117,7 +119,7 @@ class Journal:
                 )
 
     def add(self, dataset: str, mixture: str, rows: list[Row]) -> None:
-        """Keeps the rows of a mixture, on the disk at once."""
+        """Adds the rows of a mixture and writes them to disk immediately."""
         self._append({"dataset": dataset, "mixture": mixture, "rows": rows})
         self._mixtures[dataset, mixture] = rows
 
@@ -126,12 +128,12 @@ class Journal:
             file.write(json.dumps(entry, allow_nan=False).encode() + b"\n")
 
     def remove(self) -> None:
-        """At the end of a whole run."""
+        """Removes the journal at the end of a complete run."""
         self._path.unlink(missing_ok=True)
 
 
 def finished_settings(folder: str) -> dict[str, Any] | None:
-    """The settings of the finished run that the folder holds, or None."""
+    """Returns the settings of the finished run in a folder, or None."""
     try:
         text = (pathlib.Path(folder) / SUMMARY_FILE).read_text(encoding="utf-8")
         return json.loads(text)["settings"]
@@ -142,23 +144,23 @@ def finished_settings(folder: str) -> dict[str, Any] | None:
 def write(
     folder: str, datasets: Mapping[str, Sequence[Row]], page: str, summary: Mapping[str, Any]
 ) -> None:
-    """Writes the files of a finished run; those that are there are replaced when all are whole.
+    """Writes the files of a finished run; existing ones are replaced once all are complete.
 
     Args:
-        folder: is there.
-        datasets: rows by name of the dataset; of what is not a number results.csv says `nan`.
+        folder: an existing folder.
+        datasets: rows by the dataset's name; missing values become `nan` in results.csv.
         page: the text of report.html.
-        summary: for results.json.
+        summary: the content of results.json.
     """
     names = (ROWS_FILE, PAGE_FILE, SUMMARY_FILE)
     paths = [pathlib.Path(folder) / name for name in names]
     texts = (_csv(datasets), page, _json(summary))
-    # They get their names in the opposite order: results.json last.
+    # The stack renames the files in reverse order: results.json last.
     with contextlib.ExitStack() as stack:
         for path in reversed(paths):
             file = stack.enter_context(atomic.create(str(path)))
             file.write(texts[paths.index(path)].encode())
-        # It would say that what is half of another run is whole.
+        # The old marker would declare a mixture of two runs complete.
         stack.callback(paths[-1].unlink, missing_ok=True)
 
 

@@ -1,6 +1,7 @@
-"""All figures of one mixture: what a worker process of the evaluator computes.
+"""Computes all figures of one mixture, in worker processes of the evaluator.
 
-No TensorFlow here: the models have spoken already, and a worker starts in half a second.
+This module does not need TensorFlow, because the models have already run; a worker starts in half
+a second.
 """
 
 import dataclasses
@@ -17,22 +18,22 @@ import numpy as np
 from export.evaluation import dataset_mixtures, metrics, oracles
 from pipeline import errors, features
 
-# One line of results.csv, less the name of the dataset.
+# One line of results.csv without the dataset's name.
 Row = dict[str, Any]
 
-# Metrics whose compiled parts have been seen to end their process.
+# Metrics whose compiled code is known to crash the process.
 _MAY_CRASH = frozenset(("stoi", "pesq"))
 
 
 @dataclasses.dataclass(frozen=True)
 class Separation:
-    """What a model made of a mixture.
+    """A model's separation of a mixture.
 
     Attributes:
         system: the model's name.
         estimates: float32 `[source, sample]`, in any order.
-        masks: `[source, frame, bin]` in the same order, of a network of waveforms the share that
-            each estimate has of each bin; None of what has none.
+        masks: `[source, frame, bin]` in the same order; for a time-domain network, each estimate's
+            share of each bin; None if there are none.
     """
 
     system: str
@@ -46,16 +47,16 @@ Scorer = Callable[[dataset_mixtures.Mixture, Sequence[Separation], Sequence[str]
 def score(
     mixture: dataset_mixtures.Mixture, separations: Sequence[Separation], names: Sequence[str]
 ) -> list[Row]:
-    """The rows of one mixture: the mixture itself, the oracles, and the models.
+    """Computes the rows of one mixture: the mixture itself, the oracles, and the models.
 
     Args:
         mixture: the record.
-        separations: what the models made of it.
-        names: of the metrics.
+        separations: the models' separations of it.
+        names: the metrics' names.
 
     Returns:
-        A row each system. Figures are means over the voices; those with `_1`, `_2` are of one
-        voice; `order` names each voice's estimate. What cannot be computed is not a number.
+        One row per system. Figures are means over the voices; those ending in `_1`, `_2` are for
+        one voice; `order` lists each voice's estimate. Figures that cannot be computed are missing.
     """
     voices = features.stft(mixture.voices)
     whole = features.stft(mixture.waveform)
@@ -93,7 +94,7 @@ def score(
 def anchors(
     mixture: dataset_mixtures.Mixture, voices: np.ndarray, whole: np.ndarray
 ) -> list[Separation]:
-    """The mixture taken for each voice, and what ideal masks make of it.
+    """Returns the reference systems: the mixture as each estimate, and the oracle separations.
 
     Args:
         mixture: the record.
@@ -119,13 +120,13 @@ def _columns(order: np.ndarray, values: dict[str, np.ndarray]) -> Row:
 
 
 def rounded(value: float) -> float | None:
-    """A figure as the rows have it; None for what is not a number."""
+    """Rounds a figure for the rows; None if it is not finite."""
     return round(float(value), 6) if np.isfinite(value) else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One mixture to score, by `score` or a function like it: what goes to a worker."""
+    """One mixture to score, by `score` or a similar function, sent to a worker."""
 
     dataset: str
     mixture: dataset_mixtures.Mixture
@@ -134,29 +135,28 @@ class Task:
     scorer: Scorer = score
 
     def run(self) -> list[Row]:
-        """The rows of the mixture."""
+        """Computes the rows of the mixture."""
         return self.scorer(self.mixture, self.separations, self.names)
 
 
 def score_all(tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, list[Row]]]:
-    """Scores tasks on processes; two a worker are in memory at once.
+    """Scores tasks in worker processes, with two tasks per worker in memory at once.
 
-    One worker without STOI and PESQ is this process: nothing needs to be started for it.
+    With one worker and neither STOI nor PESQ, tasks run in this process.
 
-    A compiled metric that takes its process down with it on a strange signal does not end the run:
-    the tasks that were under way are tried again one by one, the guilty one then without STOI and
-    PESQ, which its rows lack. A task is kept until its rows are handed out, whenever a process
-    dies.
+    If a compiled metric crashes its process on an unusual signal, the run continues: the pending
+    tasks are retried one by one, and the one that crashes again is scored without STOI and PESQ. A
+    task is kept until its rows have been yielded, so none is lost when a process dies.
 
     Args:
-        tasks: made one at a time, in this process; of the same metrics.
-        workers: processes.
+        tasks: created one at a time in this process, all with the same metrics.
+        workers: number of processes.
 
     Yields:
-        Each task with its rows, in the order in which they are done.
+        Each task with its rows, in order of completion.
 
     Raises:
-        UserError: a worker died over SI-SDR alone, so it lacks memory or was killed.
+        UserError: a worker died without STOI and PESQ: it ran out of memory or was killed.
     """
     tasks = iter(tasks)
     first = next(tasks, None)
@@ -167,12 +167,12 @@ def score_all(tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, list[
         for only in tasks:
             yield only, only.run()
         return
-    # What TensorFlow has started does not survive a fork.
+    # TensorFlow's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     counter = itertools.count()
     more = True
     while more:
-        # Those that have been taken and not handed out, by number.
+        # Tasks that have been taken but not yielded yet, by number.
         kept: dict[int, Task] = {}
         numbers: dict[futures.Future, int] = {}
         with _pool(workers, context) as pool:
@@ -183,7 +183,7 @@ def score_all(tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, list[
                         if task is None:
                             more = False
                             break
-                        # Before it is handed in, which fails where a process has just died.
+                        # Before submitting, which fails if a process has just died.
                         number = next(counter)
                         kept[number] = task
                         numbers[pool.submit(task.run)] = number
@@ -201,7 +201,7 @@ def score_all(tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, list[
 
 
 def _pool(workers: int, context: Any) -> futures.ProcessPoolExecutor:
-    # Ctrl-C reaches the whole group: this process alone answers it, and ends its workers.
+    # Ctrl-C reaches the whole process group; only this process handles it and ends its workers.
     return futures.ProcessPoolExecutor(
         workers, mp_context=context,
         initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN),

@@ -1,4 +1,4 @@
-"""A dataset's summary as a table that people read: on the screen (Markdown) and on the page."""
+"""Formats a dataset's summary as a table, for the terminal (Markdown) and the report."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -7,9 +7,9 @@ from typing import Any
 from export.evaluation import aggregates, metrics, oracles
 
 NOTHING = "–"
-# What stands beside the mask accuracy that it is another kind of.
+# Short titles for columns that follow the one they are a variant of.
 _SHORT = {"mask_accuracy_as_given": "in order given, %"}
-# What a table of all conditions shows, as far as a condition has it.
+# Columns of the table of all conditions, where a condition has them.
 _CONDITION_FIGURES = (
     "si_sdr_improvement",
     "overlap_si_sdr_improvement",
@@ -21,18 +21,18 @@ _CONDITION_FIGURES = (
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Cells of text.
+    """A table of text cells.
 
     Attributes:
-        header: titles of the columns, the first one the systems'.
-        rows: a system each.
+        header: titles of the columns; the first column holds the systems.
+        rows: one per system.
     """
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
     def markdown(self) -> str:
-        """As GitHub's Markdown, with columns that line up in a terminal."""
+        """Formats the table as GitHub Markdown, with columns aligned for a terminal."""
         lines = [self.header, *self.rows]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
 
@@ -45,15 +45,15 @@ class Table:
 
 
 def summary_table(systems: Mapping[str, Any], names: Sequence[str]) -> Table:
-    """The main table of a dataset.
+    """Builds the main table of a dataset.
 
     Args:
-        systems: what `statistics.summarise` gives.
-        names: of the metrics.
+        systems: the result of `aggregates.summarise`.
+        names: the metrics' names.
 
     Returns:
-        SI-SDR improvement by pair (mean), for all with its interval, its median and the share that
-        got worse; then the mean of every other figure.
+        The mean SI-SDR improvement by pair, and over all mixtures with its interval, its median and
+        the share that got worse; then the mean of every other figure.
     """
     main = "si_sdr_improvement" if "si_sdr" in names else None
     columns: list[tuple[str, str, str]] = []  # (title, figure, what)
@@ -77,19 +77,19 @@ def summary_table(systems: Mapping[str, Any], names: Sequence[str]) -> Table:
 
 
 def metric_names(systems: Mapping[str, Any]) -> list[str]:
-    """The metrics that a dataset's systems have, of what `aggregates.summarise` gives."""
+    """Returns the metrics of a dataset's systems, from the result of `aggregates.summarise`."""
     figures: Mapping[str, Any] = next(iter(systems.values()), {})
     return [name for name in metrics.METRICS if name in figures]
 
 
 def conditions_table(datasets: Sequence[Mapping[str, Any]]) -> Table | None:
-    """A row for each dataset, condition and model; without any, the first oracle stands for it.
+    """Builds a row per dataset, condition and model; without models, for the first oracle.
 
     Args:
-        datasets: of the summary.
+        datasets: the datasets of the summary.
 
     Returns:
-        Means with their intervals; None where nothing but clean mixtures was asked for.
+        Means with their intervals; None if only clean mixtures were requested.
     """
     if not any("condition" in data for data in datasets):
         return None
@@ -118,7 +118,7 @@ def conditions_table(datasets: Sequence[Mapping[str, Any]]) -> Table | None:
 
 
 def number(value: float | None, digits: int) -> str:
-    """A number with a real minus sign; a dash for None."""
+    """Formats a number with a true minus sign; a dash for None."""
     if value is None:
         return NOTHING
     text = f"{value:.{digits}f}"

@@ -1,7 +1,8 @@
-"""Scores where SI-SDR of whole mixtures says little: people who take turns, and one person alone.
+"""Scores for turn-taking conversations and single speakers, where SI-SDR says little.
 
-A moment is 0.1 s. A voice speaks in it by the definition of a turn in `export.separation.activity`,
-applied to the true voices. Levels are ratios of energies, and end at -100 dB.
+A moment is 0.1 s. Whether a voice speaks in it follows the definition of a turn in
+`export.separation.activity`, applied to the true voices. Levels are energy ratios, at least
+-100 dB.
 """
 
 from collections.abc import Sequence
@@ -17,30 +18,30 @@ from pipeline import features
 TURN_METRICS = ("overlap_si_sdr", "wrong_output", "wrong_level")
 SOLO_METRICS = ("weaker_level",)
 _FLOOR = 1e-10
-# Shorter stretches in which several talk have no SI-SDR that means anything.
+# Shorter overlaps have no meaningful SI-SDR.
 _LEAST_OVERLAP_SECONDS = 0.5
 
 
 def score_turns(
     mixture: dataset_mixtures.Mixture, separations: Sequence[Separation], names: Sequence[str]
 ) -> list[Row]:
-    """The rows of one conversation: the mixture itself, the oracles, and the models.
+    """Computes the rows of one conversation: the mixture itself, the oracles, and the models.
 
-    Each output is taken for one voice throughout: the assignment under which most of the moments in
-    which one person speaks alone lie in that person's output.
+    Each output is assigned to one voice throughout. The assignment maximises the number of
+    single-speaker moments that are in the speaker's output.
 
     Args:
         mixture: the conversation.
-        separations: what the models made of it.
+        separations: the models' separations of it.
         names: `TURN_METRICS`.
 
     Returns:
-        A row each system. `wrong_output`: of the moments in which exactly one voice speaks, the
-        share in which its output is not the loudest, percent; where k outputs are equally loud, the
-        moment counts (k - 1) / k. `wrong_level`: in those moments, energy of the other outputs over
-        that of its own, dB. `overlap_si_sdr`: of each voice over the moments in which it and
-        another speak, under the same assignment, mean over the voices, with its improvement over
-        the mixture; not a number under 0.5 s.
+        One row per system. `wrong_output`: the share, in percent, of single-speaker moments in
+        which the speaker's output is not the loudest; if k outputs are equally loud, the moment
+        counts (k - 1) / k. `wrong_level`: in those moments, the energy of the other outputs
+        relative to the speaker's, dB. `overlap_si_sdr`: the SI-SDR of each voice over the moments
+        in which it and another speak, under the same assignment, averaged over the voices, with its
+        improvement over the mixture; NaN under 0.5 s.
     """
     powers = _powers(mixture.voices, mixture.rate)
     active = activity.active_frames(powers)
@@ -90,16 +91,16 @@ def score_turns(
 def score_solo(
     mixture: dataset_mixtures.Mixture, separations: Sequence[Separation], names: Sequence[str]
 ) -> list[Row]:
-    """The rows of one person alone: the mixture itself, and the models.
+    """Computes the rows of a single speaker: the mixture itself, and the models.
 
     Args:
-        mixture: with one voice that is not silent.
-        separations: what the models made of it.
+        mixture: a mixture with one voice that is not silent.
+        separations: the models' separations of it.
         names: `SOLO_METRICS`.
 
     Returns:
-        A row each system. `weaker_level`: energy of all outputs but the strongest over that of the
-        strongest, dB.
+        One row per system. `weaker_level`: the energy of all outputs except the strongest, relative
+        to the strongest, dB.
     """
     same = np.broadcast_to(mixture.waveform, mixture.voices.shape)
     rows = []
@@ -119,7 +120,7 @@ def score_solo(
 
 
 def _powers(signals: np.ndarray, rate: int) -> np.ndarray:
-    """Mean square of each whole moment, float64 `[signal, moment]`."""
+    """Computes the mean square of each complete moment, float64 `[signal, moment]`."""
     meter = activity.Meter(len(signals), rate)
     meter.add(signals)
     return meter.powers
@@ -128,7 +129,7 @@ def _powers(signals: np.ndarray, rate: int) -> np.ndarray:
 def _overlap_si_sdr(
     mixture: dataset_mixtures.Mixture, estimates: np.ndarray, overlapped: np.ndarray
 ) -> float:
-    """Mean over the voices of the SI-SDR of their estimates where they and another speak."""
+    """Averages over the voices the SI-SDR of their estimates where they and another speak."""
     moment = np.arange(mixture.sources.shape[1]) * activity.FRAMES_PER_SECOND // mixture.rate
     found = []
     for voice, estimate, own in zip(mixture.voices, estimates, overlapped, strict=True):
