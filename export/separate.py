@@ -241,6 +241,7 @@ def separate_file(
                 model,
                 rate=reader.rate,
                 num_channels=reader.num_channels,
+                mode=talk.mode,
                 notes=notes,
                 warnings=warnings,
             )

@@ -3,6 +3,7 @@
 format            1
 recording         what was separated
 seconds, rate, channels
+mode              `mix`, or `separate` where there is a speaker on each channel
 voices            of each: voice (from 1), file, speech_seconds, share (of the recording's time),
                   level_db (while it speaks; 0 dB is a mean square of 1; null: it never does)
 turns             of each: voice, start, end (in seconds), level_db
@@ -35,6 +36,7 @@ def describe(
     *,
     rate: int,
     num_channels: int,
+    mode: str = "mix",
     notes: Sequence[str] = (),
     warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -47,6 +49,7 @@ def describe(
         model: what separated.
         rate: of the recording, in Hz.
         num_channels: of the recording.
+        mode: how it was taken, as in `export.separate.Separated`.
         notes: on the outcome.
         warnings: on how it was read.
 
@@ -59,6 +62,7 @@ def describe(
         "seconds": _seconds(found.seconds),
         "rate": rate,
         "channels": num_channels,
+        "mode": mode,
         "voices": [
             {
                 "voice": index + 1,
