@@ -30,11 +30,11 @@ def main(names: list[str]) -> int:
 
     for name in names:
         if name not in readers.READERS:
-            raise flags.Error(f"{name!r} is none of {', '.join(readers.READERS)}")
+            raise flags.Error(f"unknown reader {name!r}; known are {', '.join(readers.READERS)}")
     (HERE / "found").mkdir(exist_ok=True)
     failed = [name for name in names or readers.READERS if not _fuzz(name)]
     if failed:
-        print(f"faults in {', '.join(failed)}: {HERE / 'found'} holds the input")
+        print(f"failures in {', '.join(failed)}: {HERE / 'found'} holds the input")
     return 1 if failed else 0
 
 

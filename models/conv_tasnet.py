@@ -80,9 +80,9 @@ class ConvTasNet(keras.Model):
         if blocks < 1 or repeats < 1:
             raise ValueError(f"blocks and repeats are at least 1, not {blocks} and {repeats}")
         if filter_length % 2 or filter_length < 2:
-            raise ValueError(f"filter_length is even, not {filter_length}")
+            raise ValueError(f"filter_length must be even, not {filter_length}")
         if kernel_size % 2 != 1:
-            raise ValueError(f"kernel_size is odd, not {kernel_size}")
+            raise ValueError(f"kernel_size must be odd, not {kernel_size}")
         if mask not in _MASKS:
             raise ValueError(f"unknown mask {mask!r}; known are {', '.join(_MASKS)}")
         self.num_outputs = num_outputs

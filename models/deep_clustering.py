@@ -65,7 +65,7 @@ class DeepClustering(keras.Model):
     ) -> None:
         super().__init__(**kwargs)
         if num_outputs < 2:
-            raise ValueError(f"clusters are two or more voices, not {num_outputs}")
+            raise ValueError(f"num_outputs must be two or more, not {num_outputs}")
         self.num_outputs = num_outputs
         self.units = units
         self.num_layers = num_layers

@@ -108,9 +108,9 @@ class SepReformer(keras.Model):
         self.dropout = dropout
         self.auxiliary = auxiliary
         if self.kernel % self.stride:
-            raise ValueError(f"kernel {self.kernel} is no multiple of stride {self.stride}")
+            raise ValueError(f"kernel {self.kernel} is not a multiple of stride {self.stride}")
         if channels % heads:
-            raise ValueError(f"{channels} channels are no multiple of {heads} heads")
+            raise ValueError(f"{channels} channels are not a multiple of {heads} heads")
 
         policy = self.dtype_policy
         self.encoder = keras.layers.Conv1D(

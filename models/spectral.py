@@ -155,7 +155,7 @@ def overlap_add(frames: Tensor, hop: int) -> Tensor:
     """
     num_blocks, rest = divmod(frames.shape[-1], hop)
     if rest:
-        raise ValueError(f"frames of {frames.shape[-1]} samples are no multiple of {hop}")
+        raise ValueError(f"frames of {frames.shape[-1]} samples are not a multiple of {hop}")
     leading = [(0, 0)] * (len(frames.shape) - 2)
     total = 0
     # Block j of frame t is at position t + j, in hops.
@@ -170,7 +170,7 @@ def _frames(padded: Tensor, frame_length: int, hop: int) -> Tensor:
     """Splits `[..., sample]` into `[..., frame, frame_length]`; an incomplete frame is dropped."""
     num_blocks, rest = divmod(frame_length, hop)
     if rest:
-        raise ValueError(f"frames of {frame_length} samples are no multiple of {hop}")
+        raise ValueError(f"frames of {frame_length} samples are not a multiple of {hop}")
     shape = ops.shape(padded)
     count = shape[-1] // hop
     blocks = ops.reshape(padded[..., : count * hop], (*shape[:-1], count, hop))

@@ -39,7 +39,7 @@ def wrap(whole: Any) -> "StreamingSeparator":
     """
     network = whole.network
     if not getattr(network, "causal", False) or not hasattr(network, "step"):
-        raise NotCausalError(f"{type(network).__name__} does not hear the past alone")
+        raise NotCausalError(f"{type(network).__name__} is not causal, or has no step")
     if isinstance(whole, separator.Separator):
         return SpectralStream(whole)
     return WaveformStream(whole)

@@ -106,9 +106,9 @@ class TFLocoformer(keras.Model):
         if frame_length % 2 or not 0 < hop <= frame_length or frame_length % hop:
             raise ValueError(f"frame_length {frame_length} is even and a multiple of hop, {hop}")
         if self.channels % groups:
-            raise ValueError(f"{self.channels} channels are no multiple of {groups} groups")
+            raise ValueError(f"{self.channels} channels are not a multiple of {groups} groups")
         if self.attention_channels % (2 * heads):
-            raise ValueError(f"{self.attention_channels} is no multiple of twice {heads} heads")
+            raise ValueError(f"{self.attention_channels} is not a multiple of twice {heads} heads")
 
         # These layers act on the spectrogram itself; their precision limits that of the result.
         self.enter = keras.layers.Conv2D(self.channels, 3, padding="same", dtype="float32")

@@ -33,14 +33,14 @@ from absl import flags
 from pipeline import cli, errors
 
 _TASK_MANAGERS = flags.DEFINE_integer(
-    "task_managers", 2, "Processes that work.", lower_bound=1, upper_bound=64
+    "task_managers", 2, "Number of task managers.", lower_bound=1, upper_bound=64
 )
 _SLOTS = flags.DEFINE_integer(
-    "slots", 1, "Tasks that each of them runs at a time, and worker processes that it has.",
+    "slots", 1, "Task slots, and worker processes, of each task manager.",
     lower_bound=1, upper_bound=64,
 )  # fmt: skip
-_LOGS = flags.DEFINE_string("logs", None, "Keep what the processes say, in this folder.")
-_FETCH_ONLY = flags.DEFINE_bool("fetch_only", False, "Fetch Flink, and no more.")
+_LOGS = flags.DEFINE_string("logs", None, "Keep the logs of the processes in this folder.")
+_FETCH_ONLY = flags.DEFINE_bool("fetch_only", False, "Only fetch Flink.")
 
 _POM = pathlib.Path(__file__).with_name("flink-pom.xml")
 _START_SECONDS = 300.0

@@ -46,54 +46,53 @@ class Config:
     data_dir: str = _setting(
         "",
         "string",
-        "Folder of the dataset, or where one lies in a store (s3://…, gs://…).",
+        "Folder of the dataset, local or in an object store (s3://…, gs://…).",
         free=True,
     )
-    model: str = _setting("lstm", "string", "Name of the network: ffn, lstm, ….")
+    model: str = _setting("lstm", "string", "Name of the network: ffn, lstm, …")
     units: int | None = _setting(
         None,
         "integer",
-        "Units of each hidden layer (default: the network's, 300 of most).",
+        "Units of each hidden layer (default: depends on the network, mostly 300).",
         lower_bound=1,
     )
     layers: int | None = _setting(
-        None, "integer", "Hidden layers (default: the network's, 2 of most).", lower_bound=1
+        None, "integer", "Hidden layers (default: depends on the network, mostly 2).", lower_bound=1
     )
     dropout: float | None = _setting(
-        None, "float", "Share of hidden units that is dropped in training (default: the network's, "
-        "0 of most).",
+        None, "float", "Dropout rate of hidden units (default: depends on the network, mostly 0).",
         lower_bound=0, upper_bound=0.95,
     )  # fmt: skip
     head: str | None = _setting(
-        None, "enum", "Activation of the masks (default: the network's, sigmoid or relu). A "
-        "sigmoid learns psm clipped to [0, 1], linear all of it.",
+        None, "enum", "Activation of the masks (default: depends on the network, sigmoid or "
+        "relu). With sigmoid, psm is clipped to [0, 1]; with linear, it is not.",
         enum_values=["sigmoid", "linear", "relu", "softmax"],
     )  # fmt: skip
     model_arg: tuple[str, ...] = _setting(
-        (), "multi_string", "Any other argument of the network, as NAME=VALUE; may be repeated."
+        (), "multi_string", "Any other setting of the network, as NAME=VALUE; may be repeated."
     )
     assignment: str = _setting(
-        "pit", "enum", "pit: all voices, whichever output is nearest to which over the whole "
-        "window; fixed: one mask, voice 1's, the original experiment.",
+        "pit", "enum", "pit: all voices, under the best permutation over the whole window; "
+        "fixed: only the mask of voice 1, as in the original experiment.",
         enum_values=["pit", "fixed"],
     )  # fmt: skip
     target: str = _setting(
-        "psm", "enum", "Ideal mask that the loss mask learns.", enum_values=list(schema.MASKS)
+        "psm", "enum", "Ideal mask to learn (losses on masks).", enum_values=list(schema.MASKS)
     )
     loss: str | None = _setting(
         None, "enum", "mask: squared error of masks; sisdr: negative SI-SDR of the voices; snr: "
         "negative SNR, with a threshold; clustering: affinity of embeddings. Default: sisdr for "
-        "waveform networks, clustering for networks of embeddings, mask for the others.",
+        "waveform networks, clustering for networks with embeddings, mask for the others.",
         enum_values=["mask", "sisdr", "snr", "clustering"],
     )  # fmt: skip
     mixing: str | None = _setting(
         None, "enum", "static: the dataset's mixtures; dynamic: new mixtures of its clean "
-        "utterances in every step. Default: dynamic for waveform networks, where the dataset has "
+        "utterances in every step. Default: dynamic for waveform networks if the dataset has "
         "utterances, otherwise static.",
         enum_values=["static", "dynamic"],
     )  # fmt: skip
     frames: int | None = _setting(
-        None, "integer", "Frames of a window, 8 ms each at 8 kHz (default: 100; 500 with the "
+        None, "integer", "Frames in a window, 8 ms each at 8 kHz (default: 100; 500 with the "
         "losses sisdr and snr).",
         lower_bound=2,
     )  # fmt: skip
@@ -102,75 +101,75 @@ class Config:
         lower_bound=1,
     )  # fmt: skip
     utterances_manifest: tuple[str, ...] = _setting(
-        (), "multi_string", "Dynamic mixing: mix the recordings that this CSV lists "
-        "(path,speaker,split), read once into memory, instead of the dataset's utterances; "
-        "less the speakers that the dataset validates or tests with. May be repeated.",
+        (), "multi_string", "Dynamic mixing: mix the recordings listed in this CSV file "
+        "(path,speaker,split), read once into memory, instead of the dataset's utterances. "
+        "Validation and test speakers of the dataset are excluded. May be repeated.",
     )  # fmt: skip
     max_snr_db: float = _setting(
-        5.0, "float", "Dynamic mixing: two voices differ by up to this many dB.", lower_bound=0,
-        upper_bound=60,
+        5.0, "float", "Dynamic mixing: largest level difference of two voices, in dB.",
+        lower_bound=0, upper_bound=60,
     )  # fmt: skip
     speed: float = _setting(
-        0.0, "float", "Dynamic mixing: each voice is played faster or slower by up to this share, "
-        "0.1 for 10 %.",
+        0.0, "float", "Dynamic mixing: largest relative speed change of a voice, such as 0.1 for "
+        "10 %.",
         lower_bound=0, upper_bound=0.5,
     )  # fmt: skip
     noise: float = _setting(
-        0.0, "float", "Dynamic mixing: share of mixtures with noise. It is learnt to tell voices "
-        "beside it; what a model gives still adds up to the mixture, noise and all.",
+        0.0, "float", "Dynamic mixing: share of mixtures with noise. The model learns to separate "
+        "voices in noise; its outputs still add up to the whole mixture.",
         lower_bound=0, upper_bound=1,
     )  # fmt: skip
     noise_dir: str = _setting(
         "",
         "string",
-        "Folder of recordings of noise, read once into memory (default: coloured noise is made).",
+        "Folder of noise recordings, read once into memory (default: synthetic coloured noise).",
     )
     noise_snr_db: tuple[float, float] = _setting(
-        (5.0, 25.0), "list", "Lowest and highest level of the voices over the noise, dB."
+        (5.0, 25.0), "list", "Lowest and highest level of the voices relative to the noise, in dB."
     )
     rooms: float = _setting(
-        0.0, "float", "Dynamic mixing: share of mixtures that are heard in a room.", lower_bound=0,
+        0.0, "float", "Dynamic mixing: share of mixtures with reverberation.", lower_bound=0,
         upper_bound=1,
     )  # fmt: skip
     room_dir: str = _setting(
         "",
         "string",
-        "Folder of impulse responses: each file is a room, each of its channels another "
-        "place in it, of which each voice has one (default: they are made).",
+        "Folder of impulse responses: each file is a room, each channel a position in it "
+        "(default: synthetic responses).",
     )
     sparse: float = _setting(
-        0.0, "float", "Dynamic mixing: share of windows in which voices take turns, come late, "
-        "pause or stop early, or one speaks alone; elsewhere all speak all the time.",
+        0.0, "float", "Dynamic mixing: share of windows in which voices take turns, start late, "
+        "pause or stop early, or only one speaks; in the others all speak all the time.",
         lower_bound=0, upper_bound=1,
     )  # fmt: skip
     workers: int = _setting(
-        2, "integer", "Dynamic mixing: threads that mix.", free=True, lower_bound=1, upper_bound=256
+        2, "integer", "Dynamic mixing: threads.", free=True, lower_bound=1, upper_bound=256
     )
     epochs: int = _setting(
-        50, "integer", "Epochs; a run may go on with more than it had.", free=True, lower_bound=1
+        50, "integer", "Number of epochs; a run may be resumed with more.", free=True, lower_bound=1
     )
     steps_per_epoch: int | None = _setting(
-        None, "integer", "Batches of an epoch; the next goes on where it ended (default: as many "
-        "as all windows make, or as many seconds as there are of clean utterances).",
+        None, "integer", "Batches in an epoch; the next epoch continues where it ended (default: "
+        "all windows, or as many seconds as the clean utterances have).",
         lower_bound=1,
     )  # fmt: skip
     learning_rate: float = _setting(
-        1e-3, "float", "Adam's, at the start or after the warm-up.", lower_bound=1e-9
+        1e-3, "float", "Learning rate at the start or after the warm-up.", lower_bound=1e-9
     )
     warmup_steps: int = _setting(
-        0, "integer", "Steps in which the learning rate rises from zero.", lower_bound=0
+        0, "integer", "Steps over which the learning rate rises from zero.", lower_bound=0
     )
     schedule: str = _setting(
-        "plateau", "enum", "plateau: half the rate when validation has not improved for three "
-        "epochs; cosine: down to zero over all epochs, so that a run that goes on with other "
-        "--epochs does so at another rate, which it says; constant.",
+        "plateau", "enum", "plateau: halves the rate when validation has not improved for three "
+        "epochs; cosine: decays to zero over all epochs, so the rate changes, with a message, if "
+        "a run is resumed with other --epochs; constant.",
         enum_values=["plateau", "cosine", "constant"],
     )  # fmt: skip
     clip_norm: float = _setting(
-        5.0, "float", "Largest norm of all gradients together; 0: no limit.", lower_bound=0
+        5.0, "float", "Largest global norm of the gradients; 0: no limit.", lower_bound=0
     )
     weight_decay: float = _setting(
-        0.0, "float", "AdamW's; 0: plain Adam.", lower_bound=0, upper_bound=1
+        0.0, "float", "Weight decay of AdamW; 0: plain Adam.", lower_bound=0, upper_bound=1
     )
     ema: float = _setting(
         0.0, "float", "Validate and keep an exponential moving average of the weights with this "
@@ -179,38 +178,38 @@ class Config:
     )  # fmt: skip
     init_from: str = _setting(
         "", "string", "Start from the weights of this run, .keras file or exported model of the "
-        "same network; a tcn may have more blocks, which change nothing at first.",
+        "same network; a tcn may have additional blocks, which are identities at first.",
     )  # fmt: skip
     patience: int = _setting(
-        10, "integer", "Stop after so many epochs in which validation did not improve; 0: never.",
+        10, "integer", "Stop after this many epochs without improvement in validation; 0: never.",
         lower_bound=0,
     )  # fmt: skip
     max_minutes: float = _setting(
-        0.0, "float", "Stop after the epoch in which the run has taken so many minutes, all "
-        "sittings together; 0: no limit.",
+        0.0, "float", "Stop after the epoch in which the run reaches this total time in "
+        "minutes, including earlier sessions; 0: no limit.",
         free=True, lower_bound=0,
     )  # fmt: skip
     seed: int = _setting(
-        0, "integer", "Of the weights and of the order.", lower_bound=0, upper_bound=2**31 - 1
+        0, "integer", "Random seed of weights and order.", lower_bound=0, upper_bound=2**31 - 1
     )
     mixed_precision: bool = _setting(
-        False, "boolean", "Compute in bfloat16, keep weights, masks and loss in float32."
+        False, "boolean", "Compute in bfloat16; keep weights, masks and loss in float32."
     )
     jit_compile: bool = _setting(
-        False, "boolean", "Compile the training step with XLA (with JAX it always is).", free=True
+        False, "boolean", "Compile the training step with XLA (always on with JAX).", free=True
     )
     cache: bool = _setting(
         False, "boolean", "Static mixing: keep all windows in memory after the first epoch.",
         free=True,
     )  # fmt: skip
     shuffle_buffer: int = _setting(
-        4096, "integer", "Static mixing: windows that are held for shuffling; 39 KB each where "
-        "the dataset is in a store or damaged, nothing elsewhere.",
+        4096, "integer", "Static mixing: windows in the shuffle buffer. Each takes 39 KB if the "
+        "dataset is remote or damaged, otherwise almost nothing.",
         lower_bound=1,
     )  # fmt: skip
     skip_corrupt: bool = _setting(
-        False, "boolean", "Read the dataset's mixtures once before the start, and leave out the "
-        "records that are damaged.",
+        False, "boolean", "Read the dataset's mixtures once before the start and leave out damaged "
+        "records.",
         free=True,
     )  # fmt: skip
     tensorboard: bool = _setting(
@@ -326,7 +325,7 @@ class Config:
             raise SettingsError(f"--assignment=fixed is for --loss=mask, not {self.loss}")
         if self.assignment == "fixed" and self.network_settings().get("head") == "softmax":
             raise SettingsError(
-                "--assignment=fixed has one mask, of which --head=softmax would always make 1"
+                "--assignment=fixed has a single mask, which --head=softmax would always make 1"
             )
         where = self.data_dir
         if "train" not in info.splits or not info.splits["train"].mixtures or info.mean is None:
@@ -361,8 +360,8 @@ class Config:
 _NOT_OF_THE_NETWORK = {
     "name": "networks have no name here",
     "dtype": "the precision is chosen by --mixed_precision",
-    "num_outputs": "outputs are as many as the dataset has voices",
-    "num_bins": "bins are as many as the dataset has",
+    "num_outputs": "the number of outputs follows from the voices in the dataset",
+    "num_bins": "the number of bins follows from the dataset",
 }
 
 # Settings that have an effect only under a condition: names, the condition in words, and whether it

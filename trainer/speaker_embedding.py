@@ -26,9 +26,9 @@ from pipeline.corpora import corpus
 _MANIFESTS = flags.DEFINE_multi_string("manifest", [], "CSV file of recordings: path, speaker, …")
 _SEPARATOR = flags.DEFINE_string("separator", "", "SavedModel of a separator of two voices")
 _OUTPUT = flags.DEFINE_string("output", "", "the .npz file to write")
-_STEPS = flags.DEFINE_integer("steps", 2500, "of training, of each network", lower_bound=1)
-_MINUTES = flags.DEFINE_float("minutes", 60.0, "of conversations for the second network")
-_SEED = flags.DEFINE_integer("seed", 0, "of all draws")
+_STEPS = flags.DEFINE_integer("steps", 2500, "training steps of each network", lower_bound=1)
+_MINUTES = flags.DEFINE_float("minutes", 60.0, "minutes of conversations for the second network")
+_SEED = flags.DEFINE_integer("seed", 0, "random seed")
 
 _WIDTHS = {"embedding": (128, 128, 128), "overlap": (64, 64, 64)}
 _KERNELS = {"embedding": (5, 3, 3), "overlap": (5, 5, 5)}
@@ -346,8 +346,8 @@ def train_overlap(
     found = np.concatenate([networks.overlap(values) for values, _ in valid]) > 0.5
     real = np.concatenate([labels for _, labels in valid]) > 0.5
     logging.info(
-        "overlap on valid: %.1f %% of frames; of those %.1f %% found, of the others %.1f %% taken "
-        "for it", 100 * real.mean(), 100 * found[real].mean(), 100 * found[~real].mean(),
+        "overlap on valid: %.1f %% of frames; %.1f %% of them detected, %.1f %% false alarms",
+        100 * real.mean(), 100 * found[real].mean(), 100 * found[~real].mean(),
     )  # fmt: skip
     return weights
 

@@ -17,7 +17,7 @@ from trainer import config
 from trainer.data import tfio
 from trainer.run import run_folder
 
-_MODEL_DIR = flags.DEFINE_string("model_dir", "", "Folder that the run is kept in.")
+_MODEL_DIR = flags.DEFINE_string("model_dir", "", "Folder of the run.")
 config.define_flags()
 
 
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> None:
     if not settings.data_dir:
         raise flags.Error("--data_dir: name the folder of a dataset")
     if not _MODEL_DIR.value:
-        raise flags.Error("--model_dir: name a folder to keep the run in")
+        raise flags.Error("--model_dir: name a folder for the run")
     try:
         _train(settings, _MODEL_DIR.value)
     except config.SettingsError as error:

@@ -166,7 +166,7 @@ def _objective(config: config_lib.Config) -> objectives.Objective:
 def _compile(model: keras.Model, config: config_lib.Config, steps: int) -> None:
     if config.jit_compile and keras.backend.backend() == "torch":
         raise config_lib.SettingsError(
-            "--jit_compile is for TensorFlow: PyTorch would compile anew in almost every step"
+            "--jit_compile is for TensorFlow: PyTorch would recompile in almost every step"
         )
     jit = "auto" if keras.backend.backend() == "jax" else config.jit_compile
     for layers in (fused_lstm, fused_convolution):

@@ -18,10 +18,10 @@ from pipeline import cli, features, schema
 from pipeline.audio import decoding
 from pipeline.corpora import corpus
 
-_RECORDINGS = flags.DEFINE_string("recordings", "", "folder of recordings, one folder a speaker")
+_RECORDINGS = flags.DEFINE_string("recordings", "", "folder of recordings, one folder per speaker")
 _SEPARATOR = flags.DEFINE_string("separator", "", "SavedModel of a separator at 8 kHz")
-_PAIRS = flags.DEFINE_integer("pairs", 60, "mixtures to learn from", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "of all draws")
+_PAIRS = flags.DEFINE_integer("pairs", 60, "number of mixtures to learn from", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "random seed")
 
 _RATE = 16000
 _LEVEL_DB = -26.0

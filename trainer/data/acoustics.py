@@ -215,7 +215,7 @@ def _check(samples: np.ndarray) -> np.float32:
     """Returns the peak; raises AudioError if it is 0 or not finite."""
     peak = np.abs(samples).max(initial=0.0)
     if not np.isfinite(peak):
-        raise decoding.AudioError("has samples that are no numbers")
+        raise decoding.AudioError("has samples that are not finite")
     if not peak:
         raise decoding.AudioError("silent")
     return peak

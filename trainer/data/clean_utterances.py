@@ -104,7 +104,7 @@ def _read_index(path: str) -> list[tuple[str, int, int, str, float]]:
         shard, offset, count, speaker, level = (row[name] for name in _COLUMNS)
         schema.ShardName.parse(shard)
         if min(int(offset), int(count) - 1) < 0 or not math.isfinite(float(level)):
-            raise ValueError(f"{offset}, {count} or {level} cannot be")
+            raise ValueError(f"invalid offset {offset}, length {count} or level {level}")
         rows.append((shard, int(offset), int(count), speaker, float(level)))
     return rows
 

@@ -156,7 +156,7 @@ def validation(
     split = splits.Split(config.data_dir, "valid", info)
     if config.utterances_manifest and not any(map(_exists, split.paths)):
         logging.warning(
-            "%s has no shard of the split valid: the loss in training decides what is best",
+            "%s has no shard of the split valid: the training loss decides which model is best",
             config.data_dir,
         )
         return None

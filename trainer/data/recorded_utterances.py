@@ -87,8 +87,8 @@ def _kept_apart(folder: str, info: dataset.DatasetInfo) -> set[str]:
                 speakers |= splits.Split(folder, name, info).speakers()
             except errors.UserError as error:
                 raise errors.UserError(
-                    f"--utterances_manifest needs the dataset's list of mixtures, to learn from "
-                    f"nobody that it validates or tests with: {error}"
+                    f"--utterances_manifest needs the dataset's list of mixtures, to exclude "
+                    f"its validation and test speakers: {error}"
                 ) from error
     return speakers
 

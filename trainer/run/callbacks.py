@@ -47,7 +47,7 @@ class StopAtNaN(keras.callbacks.Callback):
         if not math.isfinite(loss):
             raise errors.UserError(
                 f"the loss became {loss} in epoch {self.epoch + 1}, {when}; "
-                "try a lower --learning_rate or --clip_norm; the same command goes on from the "
+                "try a lower --learning_rate or --clip_norm; the same command resumes from the "
                 "epoch before"
             )
 
@@ -93,7 +93,7 @@ class NextEpoch(keras.callbacks.Callback):
         if share > _NO_REST and seconds > _LONG_EPOCH_SECONDS and not self.warned:
             self.warned = True
             logging.warning(
-                "the steps wait for their mixtures: threads mix for %.0f %% of the time; give more "
+                "training waits for mixtures: threads mix for %.0f %% of the time; give more "
                 "--workers", 100 * share,
             )  # fmt: skip
 

@@ -80,7 +80,7 @@ def _exported(folder: pathlib.Path) -> tuple[list[np.ndarray], Any]:
         import tensorflow as tf
     except ImportError as error:
         raise errors.UserError(
-            f"--init_from={folder}: an exported model can be read with TensorFlow alone; name the "
+            f"--init_from={folder}: an exported model can only be read with TensorFlow; name the "
             "run or .keras file that it was made from"
         ) from error
     try:
