@@ -26,13 +26,16 @@ WEIGHTS_FILE = "speakers.npz"
 
 _FRAME = speaker.HOP / speaker.RATE
 # Two voices, from this probability on, and down to that; and how long one or two last at least.
-# Low, for a second voice that is taken for none is lost in the first.
-TWO_FROM, TWO_UNTIL = 0.1, 0.04
+TWO_FROM, TWO_UNTIL = 0.25, 0.12
 MIN_TWO_SECONDS, MIN_ONE_SECONDS = 0.24, 0.6
+# The share of time in which two spoke where the network learnt, and what it is thought to be at
+# least and at most where it judges.
+LEARNT_SHARE, LEAST_SHARE, MOST_SHARE = 0.2, 0.03, 0.9
 # The weaker output so far below the stronger, over 0.3 s, is no second voice, whatever else.
 ALONE_DB = 20.0
-# Outputs that are closer than that are level. Where they are for most of 1.5 s, two may speak whom
-# the model cannot tell apart: they are left as they are.
+# Outputs that are closer than that are level. Where they are for most of a minute, all stretches are
+# left as they are in which they are for most of 1.5 s: two may speak whom the model cannot tell
+# apart.
 LEVEL_DB, MOSTLY_LEVEL, LEVEL_SECONDS = 6.0, 0.7, 1.5
 # What is so far below the loudest frames so far is a pause.
 PAUSE_DB = 38.0
@@ -181,6 +184,8 @@ def _segments(
 
     both = speaker.levels(mixture)
     speech = both >= loudest - PAUSE_DB
+    if not speech.any():
+        return []
     loud = both[both >= both.max() - speaker.SPEECH_RANGE_DB]
     level = max(float(loud.mean()), loudest - 20)
     powers = np.power(10, np.stack([speaker.levels(output) for output in outputs]) / 10)
@@ -189,18 +194,17 @@ def _segments(
     chance = networks().overlap(speaker.overlap_inputs(outputs[0], outputs[1], level))
     chance = ndimage.uniform_filter1d(chance, 7)
     chance[np.abs(ratio) > ALONE_DB] = 0
-    level_share = ndimage.uniform_filter1d(
-        (np.abs(ratio) < LEVEL_DB).astype(float), round(LEVEL_SECONDS / _FRAME)
-    )
-    chance[level_share > MOSTLY_LEVEL] = 1
+    chance = _adapted(chance, speech)
+    near = np.abs(ratio) < LEVEL_DB
+    if near[speech].mean() > FEW_LEVEL:
+        near = ndimage.uniform_filter1d(near.astype(float), round(LEVEL_SECONDS / _FRAME))
+        chance[near > MOSTLY_LEVEL] = 1
     two = _steady(_hysteresis(chance, TWO_FROM, TWO_UNTIL), MIN_ONE_SECONDS, MIN_TWO_SECONDS)
     stronger = ~_hysteresis(ratio, STRONGER_DB, -STRONGER_DB)
     stronger = _steady(stronger, MIN_ONE_SECONDS, MIN_ONE_SECONDS)
     # A state holds through the pause that follows it.
     state = np.where(two, 2, stronger.astype(int))
     heard = np.flatnonzero(speech)
-    if not len(heard):
-        return []
     state = state[heard[np.maximum(np.searchsorted(heard, np.arange(len(state)), "right") - 1, 0)]]
     gaps = np.diff(heard)
     pauses = np.flatnonzero(gaps > PAUSE_SECONDS / _FRAME)
@@ -224,6 +228,19 @@ def _segments(
         )  # fmt: skip
         end_of_speech = float(start + own[-1] + 1)
     return segments
+
+
+def _adapted(chance: np.ndarray, speech: np.ndarray) -> np.ndarray:
+    """Probabilities for a recording in which two speak more or less often than in training.
+
+    How often they do is estimated from the probabilities themselves (Saerens et al. 2002).
+    """
+    share, found = LEARNT_SHARE, chance
+    for _ in range(20):
+        two = chance * share / LEARNT_SHARE
+        found = two / (two + (1 - chance) * (1 - share) / (1 - LEARNT_SHARE))
+        share = float(np.clip(found[speech].mean(), LEAST_SHARE, MOST_SHARE))
+    return found
 
 
 def _hysteresis(values: np.ndarray, high: float, low: float) -> np.ndarray:
