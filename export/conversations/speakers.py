@@ -50,7 +50,7 @@ _PER_SECOND, _MOST_SECONDS, _OF_TWO = 0.7, 3.0, 0.4
 # A segment says no more than that, in nats.
 _MOST_NATS = 8.0
 # Against an exchange of outputs, in nats: within speech, and after a pause of so many seconds.
-_EXCHANGE, _EXCHANGE_AFTER, _FORGOTTEN_SECONDS = 2.0, 0.5, 2.0
+_EXCHANGE, _EXCHANGE_AFTER, _FORGOTTEN_SECONDS = 1.0, 0.3, 2.0
 # Against another person's turn, without a pause before it and with one.
 _TURN, _TURN_AFTER = 0.7, 0.35
 # There are two persons where that is more likely by so many nats, and so many more for each segment
