@@ -26,14 +26,14 @@ WEIGHTS_FILE = "speakers.npz"
 
 _FRAME = speaker.HOP / speaker.RATE
 # Two voices, from this probability on, and down to that; and how long one or two last at least.
-TWO_FROM, TWO_UNTIL = 0.25, 0.12
+TWO_FROM, TWO_UNTIL = 0.2, 0.1
 MIN_TWO_SECONDS, MIN_ONE_SECONDS = 0.24, 0.6
-# The share of time in which two spoke where the network learnt, and what it is thought to be at
-# least and at most where it judges.
-LEARNT_SHARE, LEAST_SHARE, MOST_SHARE = 0.2, 0.03, 0.9
+# The share of time in which two spoke where the network learnt; and what it is thought to be where
+# it judges before anything is heard, as if from so many seconds.
+LEARNT_SHARE, EXPECTED_SHARE, EXPECTED_SECONDS = 0.2, 0.5, 10.0
 # The weaker output so far below the stronger, over 0.3 s, is no second voice, whatever else.
 ALONE_DB = 20.0
-# Outputs that are closer than that are level. Where they are for most of a minute, all stretches are
+# Outputs that are closer than that are level. Where they are for most of a minute, stretches are
 # left as they are in which they are for most of 1.5 s: two may speak whom the model cannot tell
 # apart.
 LEVEL_DB, MOSTLY_LEVEL, LEVEL_SECONDS = 6.0, 0.7, 1.5
@@ -239,7 +239,8 @@ def _adapted(chance: np.ndarray, speech: np.ndarray) -> np.ndarray:
     for _ in range(20):
         two = chance * share / LEARNT_SHARE
         found = two / (two + (1 - chance) * (1 - share) / (1 - LEARNT_SHARE))
-        share = float(np.clip(found[speech].mean(), LEAST_SHARE, MOST_SHARE))
+        heard = _FRAME * float(found[speech].sum()) + EXPECTED_SECONDS * EXPECTED_SHARE
+        share = heard / (_FRAME * int(speech.sum()) + EXPECTED_SECONDS)
     return found
 
 
