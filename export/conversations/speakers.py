@@ -31,6 +31,8 @@ MIN_TWO_SECONDS, MIN_ONE_SECONDS = 0.24, 0.6
 # The share of time in which two spoke where the network learnt; and what it is thought to be where
 # it judges before anything is heard, as if from so many seconds.
 LEARNT_SHARE, EXPECTED_SHARE, EXPECTED_SECONDS = 0.2, 0.5, 10.0
+# Where two speak for more of the time than that, one speaks only if an output is so much stronger.
+OFTEN_TWO, SURE_DB = 0.27, 10.0
 # The weaker output so far below the stronger, over 0.3 s, is no second voice, whatever else.
 ALONE_DB = 20.0
 # Outputs that are closer than that are level. Where they are for most of a minute, stretches are
@@ -49,7 +51,9 @@ STRONGER_DB = 3.0
 _PER_SECOND, _MOST_SECONDS, _OF_TWO = 0.7, 3.0, 0.4
 # A segment says no more than that, in nats.
 _MOST_NATS = 8.0
-# Against an exchange of outputs, in nats: within speech, and after a pause of so many seconds.
+# Against an exchange of outputs, in nats: where two speak; where one does; and after a pause of so
+# many seconds.
+_EXCHANGE_OF_TWO = 6.0
 _EXCHANGE, _EXCHANGE_AFTER, _FORGOTTEN_SECONDS = 1.0, 0.3, 2.0
 # Against another person's turn, without a pause before it and with one.
 _TURN, _TURN_AFTER = 0.7, 0.35
@@ -194,7 +198,9 @@ def _segments(
     chance = networks().overlap(speaker.overlap_inputs(outputs[0], outputs[1], level))
     chance = ndimage.uniform_filter1d(chance, 7)
     chance[np.abs(ratio) > ALONE_DB] = 0
-    chance = _adapted(chance, speech)
+    chance, share = _adapted(chance, speech)
+    if share > OFTEN_TWO:
+        chance[np.abs(ratio) < SURE_DB] = 1
     near = np.abs(ratio) < LEVEL_DB
     if near[speech].mean() > FEW_LEVEL:
         near = ndimage.uniform_filter1d(near.astype(float), round(LEVEL_SECONDS / _FRAME))
@@ -230,8 +236,10 @@ def _segments(
     return segments
 
 
-def _adapted(chance: np.ndarray, speech: np.ndarray) -> np.ndarray:
+def _adapted(chance: np.ndarray, speech: np.ndarray) -> tuple[np.ndarray, float]:
     """Probabilities for a recording in which two speak more or less often than in training.
+
+    And the share of time in which they do.
 
     How often they do is estimated from the probabilities themselves (Saerens et al. 2002).
     """
@@ -241,7 +249,7 @@ def _adapted(chance: np.ndarray, speech: np.ndarray) -> np.ndarray:
         found = two / (two + (1 - chance) * (1 - share) / (1 - LEARNT_SHARE))
         heard = _FRAME * float(found[speech].sum()) + EXPECTED_SECONDS * EXPECTED_SHARE
         share = heard / (_FRAME * int(speech.sum()) + EXPECTED_SECONDS)
-    return found
+    return found, share
 
 
 def _hysteresis(values: np.ndarray, high: float, low: float) -> np.ndarray:
@@ -344,7 +352,9 @@ class _Paths:
         self._points = np.stack([s.vectors[[0, -1]] for s in segments])
         pauses = np.array([s.pause for s in segments])
         rest = np.clip(pauses / _FORGOTTEN_SECONDS, 0, 1)
-        self._exchange = _EXCHANGE * (1 - rest) + _EXCHANGE_AFTER * rest
+        two = self._two | np.roll(self._two, 1)
+        within = np.where(two, _EXCHANGE_OF_TWO, _EXCHANGE)
+        self._exchange = within * (1 - rest) + _EXCHANGE_AFTER * rest
         self._turn = np.where(pauses > PAUSE_SECONDS, _TURN_AFTER, _TURN)
 
     def person(self, segment: int, states: np.ndarray) -> int:
