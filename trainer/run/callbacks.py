@@ -215,8 +215,8 @@ class KeepBest(keras.callbacks.Callback):
 class KeepLast(keras.callbacks.Callback):
     """Saves everything needed to resume after each epoch, and restores it at the start.
 
-    It must be the last callback, so that it saves the others' changes of this epoch and restores
-    what they reset at the start.
+    It must come after `others`, so that it saves their changes of this epoch and restores what they
+    reset at the start.
 
     Args:
         folder: folder of the run.
