@@ -1,4 +1,4 @@
-"""Formats that a trained model is exported to, and what is stored beside it.
+"""Export formats for trained models, and the metadata stored with them.
 
 Imports `pipeline` and `models`.
 """

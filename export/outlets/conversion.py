@@ -1,7 +1,8 @@
-"""What `export.lite` and `export.onnx` share: from any model to a separator, and to a file.
+"""Shared by `export.lite` and `export.onnx`: loads any model as a separator and converts it.
 
-Converters print much and raise what they like. Here they are quiet, and what they raise becomes
-one line; a file appears when it is whole and gives what the model gives.
+Converters print a lot and raise arbitrary exceptions. Here their output is suppressed and any
+exception becomes a one-line error. A file appears only once it is complete and reproduces the
+model's output.
 """
 
 import dataclasses
@@ -23,26 +24,26 @@ from export.outlets import (
 from pipeline import errors
 from pipeline.io import atomic
 
-# What a converted model may differ from the model by, in dB below it: as rounding does.
+# Largest allowed difference of a converted model's output, in dB relative to the model's: rounding.
 EXACT_DB = -60.0
-# With weights of sixteen bits.
+# The same with 16-bit weights.
 HALF_DB = -40.0
-# With weights of eight bits.
+# The same with 8-bit weights.
 COARSE_DB = -10.0
 _SECONDS = 2.0
 _SILENT_SECONDS = 0.5
-# How converters say which operation they do not know.
+# How converters report an unsupported operation.
 _UNKNOWN = re.compile(r"'?(tf\.\w+)'? op (?:is neither|requires)|Tensorflow op \[[^:\]]*: (\w+)\]")
 
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """What came of a conversion.
+    """The result of a conversion.
 
     Attributes:
-        info: what the file says of the model.
-        num_bytes: of the file.
-        difference_db: of its voices from the model's, below the model's.
+        info: the model info stored in the file.
+        num_bytes: the file's size.
+        difference_db: difference between its voices and the model's, relative to the model's.
     """
 
     info: model_info.ModelInfo
@@ -51,13 +52,13 @@ class Written:
 
 
 def separator_of(path: str | os.PathLike[str]) -> Any:
-    """The Keras model of any model, a SavedModel included, computing in float32 on the CPU.
+    """Loads any model, including a SavedModel, as a Keras model in float32 on the CPU.
 
     Args:
-        path: folder of `export.saved_model` or of a trainer, or `.keras` file.
+        path: folder of `export.saved_model` or of a training run, or `.keras` file.
 
     Raises:
-        UserError: there is none, or it is damaged, or it is of a runtime without Keras.
+        UserError: there is none, it is damaged, or its format cannot be loaded with Keras.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     keras_model.import_keras()
@@ -76,18 +77,18 @@ def write(
     allowed_db: float = EXACT_DB,
     **options: Any,
 ) -> Written:
-    """Converts, holds the result to the separator, and writes the file.
+    """Converts a separator, compares the result with it, and writes the file.
 
     Args:
-        row: of the format.
+        row: the format.
         separator: `models.separator.BaseSeparator`, in float32.
-        output: the file, which ends as the format's do, and replaces one that is there.
-        allowed_db: by which the voices of noise may differ.
-        **options: of the format's converter.
+        output: the file, with the format's suffix; an existing one is replaced.
+        allowed_db: the largest allowed difference between the outputs for a noise input.
+        **options: options of the format's converter.
 
     Raises:
-        UserError: the network cannot be converted, or the result gives something else; the line
-            says why, and no file is left.
+        UserError: the network cannot be converted, or the result differs from it; the message says
+            why, and no file is left.
     """
     output = pathlib.Path(output)
     name = type(separator.network).__name__
@@ -100,20 +101,20 @@ def write(
                 difference = compare(separator, row.load(draft), allowed_db)
         except (errors.UserError, OSError):
             raise
-        except Exception as error:  # Converters and runtimes raise what they like.
+        except Exception as error:  # Converters and runtimes raise arbitrary exceptions.
             raise errors.UserError(f"{name} cannot be converted: {_line(error)}") from error
         num_bytes = draft.stat().st_size
     return Written(info, num_bytes, difference)
 
 
 def check_suffix(row: formats.Format, output: pathlib.Path) -> None:
-    """Raises UserError where a file does not end as those of the format do."""
+    """Raises UserError if a file does not have the format's suffix."""
     if output.suffix != row.suffix:
         raise errors.UserError(f"{output}: the ending of {row.name} files is {row.suffix}")
 
 
 def describe(output: pathlib.Path, written: Written) -> str:
-    """What a command prints in the end."""
+    """Returns the summary that a command prints at the end."""
     info = written.info
     return (
         f"{output}: {info.name}, {info.num_parameters:,} parameters, {info.num_sources} voices, "
@@ -123,21 +124,21 @@ def describe(output: pathlib.Path, written: Written) -> str:
 
 
 def difference_db(found: np.ndarray, expected: np.ndarray) -> float:
-    """Energy of the difference below that of what is expected, in dB."""
+    """Computes the energy of the difference relative to the expected signal, in dB."""
     error = np.square(found.astype(np.float64) - expected).sum()
     return float(10 * np.log10((error + 1e-30) / (np.square(expected, dtype=float).sum() + 1e-30)))
 
 
 def compare(separator: Any, model: loaded_model.LoadedModel, allowed_db: float) -> float:
-    """By how much the voices of noise differ, in dB below the separator's.
+    """Separates noise with both and returns the difference, in dB relative to the separator's.
 
     Raises:
-        UserError: by more than `allowed_db`.
+        UserError: the difference exceeds `allowed_db`.
     """
     random = np.random.default_rng(0)
     samples = round(_SECONDS * model.sample_rate)
     envelope = np.repeat(random.uniform(0, 0.3, -(-samples // 800)), 800)[:samples]
-    # Where a rounded constant turns a logarithm to infinity.
+    # In silence, a rounded constant can make a logarithm infinite.
     envelope[: round(_SILENT_SECONDS * model.sample_rate)] = 0
     mixture = (envelope * random.standard_normal(samples)).astype(np.float32)[np.newaxis]
     expected = np.asarray(separator(mixture, training=False))

@@ -1,6 +1,6 @@
-"""The table of what a model is exported to, and what reads it: another format is another row.
+"""The table of export formats and how to load them; a new format is a new row.
 
-A row is found by the path of a model. What no row fits is a model of Keras
+The path of a model selects the row. A path that matches no row is a Keras model
 (`export.outlets.keras_model`).
 """
 
@@ -21,15 +21,15 @@ class Format:
     """One row.
 
     Attributes:
-        name: of what runs it, for people.
-        suffix: of its files; empty where a model is a folder.
-        runtime: the module that runs it.
-        extra: of this package, which installs the runtime; empty where the package itself does.
-        writers: further modules that writing one takes.
-        loader: from a path and the runtime's module to the model.
-        converter: writes a separator (`models.separator.BaseSeparator`) to a path, and gives what
-            it says of itself; raises what TensorFlow and converters raise.
-        reader: from a path to what the model says of itself, where that does not take loading it.
+        name: display name of the runtime.
+        suffix: suffix of its files; empty if a model is a folder.
+        runtime: the runtime's module.
+        extra: this package's extra that installs the runtime; empty if the package itself does.
+        writers: further modules needed to write the format.
+        loader: loads the model, given a path and the runtime's module.
+        converter: writes a separator (`models.separator.BaseSeparator`) to a path and returns its
+            model info; raises whatever TensorFlow and converters raise.
+        reader: reads the model info at a path, if that is possible without loading the model.
     """
 
     name: str
@@ -43,12 +43,12 @@ class Format:
 
     @property
     def is_installed(self) -> bool:
-        """Whether its runtime is."""
-        # Not of the module itself: looking for that imports its package.
+        """Whether its runtime is installed."""
+        # Looks for the top-level package: looking for a submodule would import the package.
         return importlib.util.find_spec(self.runtime.partition(".")[0]) is not None
 
     def require(self) -> Any:
-        """The module that runs it.
+        """Imports and returns the runtime's module.
 
         Raises:
             UserError: it is not installed.
@@ -66,7 +66,7 @@ class Format:
         return f"'voices-apart[{self.extra}]'" if self.extra else self.runtime
 
     def require_writers(self) -> None:
-        """Raises UserError where one cannot be written, or not be held to the model afterwards."""
+        """Raises UserError if a module is missing to write the format or to verify the result."""
         self.require()
         for module in self.writers:
             if importlib.util.find_spec(module) is None:
@@ -76,7 +76,7 @@ class Format:
                 )
 
     def load(self, path: pathlib.Path) -> loaded_model.LoadedModel:
-        """The model at a path.
+        """Loads the model at a path.
 
         Raises:
             UserError: there is none, it is damaged, or its runtime is not installed.
@@ -88,11 +88,11 @@ class Format:
         return self.loader(path, self.require())
 
     def files(self, path: pathlib.Path) -> list[pathlib.Path]:
-        """Those that decide what the model at a path gives."""
+        """Returns the files that determine the output of the model at a path."""
         return [path] if self.suffix else tensorflow_model.files(path)
 
     def read_info(self, path: pathlib.Path) -> model_info.ModelInfo:
-        """What the model at a path says of itself; raises as `load` does."""
+        """Reads the info of the model at a path; raises the same errors as `load`."""
         return self.reader(path) if self.reader and path.exists() else self.load(path).info
 
 
@@ -113,7 +113,7 @@ SUFFIXES = tuple(row.suffix for row in FORMATS if row.suffix)
 
 
 def of(path: str | os.PathLike[str]) -> Format | None:
-    """The row that a path belongs to, whether or not a whole model is there; None for Keras'."""
+    """Returns a path's row, even if no complete model is there; None for Keras models."""
     path = pathlib.Path(path)
     if path.is_dir():
         return SAVED_MODEL if tensorflow_model.is_here(path) else None
@@ -121,10 +121,10 @@ def of(path: str | os.PathLike[str]) -> Format | None:
 
 
 def quickest(path: str | os.PathLike[str]) -> pathlib.Path:
-    """The file of LiteRT that lies in a SavedModel's folder, where LiteRT is here; else the path.
+    """Returns the LiteRT file in a SavedModel's folder if LiteRT is installed; else the path.
 
-    The voices are the SavedModel's to rounding. LiteRT starts in a fraction of a second, and
-    TensorFlow in several.
+    The voices equal the SavedModel's up to rounding. LiteRT starts in a fraction of a second,
+    TensorFlow in several seconds.
     """
     path = pathlib.Path(path)
     lite = path / file_names.LITE_MODEL

@@ -1,4 +1,4 @@
-"""Models that Keras saved: a trainer's folder, or a `.keras` file. They need Keras to be loaded."""
+"""Models saved by Keras: a training run's folder, or a `.keras` file. Loading them needs Keras."""
 
 import os
 import pathlib
@@ -10,7 +10,7 @@ from pipeline import errors, file_names
 
 
 def find(path: str | os.PathLike[str]) -> pathlib.Path:
-    """The `.keras` file that `path` names, as such or as the trainer's folder that holds it.
+    """Returns the `.keras` file at `path`, which is the file or the training run's folder.
 
     Raises:
         UserError: there is none.
@@ -36,20 +36,20 @@ def find(path: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def read(path: str | os.PathLike[str]) -> Any:
-    """The Keras model (`models.separator.Separator`) in a trainer's folder or a `.keras` file.
+    """Loads the Keras model (`models.separator.Separator`) of a training run or a `.keras` file.
 
     Raises:
         UserError: there is none, it is damaged, or Keras runs on another backend.
     """
     file = find(path)
     keras = import_keras()
-    # These register what the file names.
+    # These register the classes that the file refers to.
     import models.registry
     import models.separator  # noqa: F401
 
     try:
         separator = keras.saving.load_model(file, compile=False)
-    except Exception as error:  # Keras raises whatever its readers of zip, JSON and HDF5 do.
+    except Exception as error:  # Keras passes on errors of its zip, JSON and HDF5 readers.
         raise errors.UserError(
             f"{file} is damaged or no Keras model ({errors.first_line(error)})"
         ) from error
@@ -62,7 +62,7 @@ def read(path: str | os.PathLike[str]) -> Any:
 
 
 def loaded(separator: Any, path: str = "") -> loaded_model.LoadedModel:
-    """A separator that is in memory, run as its SavedModel would be."""
+    """Wraps a separator in memory so that it runs as its SavedModel would."""
     from export.outlets import signatures
 
     separator = signatures.in_float32(separator)
@@ -85,7 +85,7 @@ def loaded(separator: Any, path: str = "") -> loaded_model.LoadedModel:
 
 
 def import_keras() -> Any:
-    """Keras on TensorFlow, which is what models are exported with, whatever they were trained on.
+    """Imports Keras with the TensorFlow backend, which export needs for models of any backend.
 
     Raises:
         UserError: this process has already imported Keras with another backend.
@@ -103,9 +103,9 @@ def import_keras() -> Any:
 
 
 def hide_gpus() -> None:
-    """Keeps graphs that are about to be traced free of operations that only a GPU has.
+    """Hides GPUs, so that graphs traced from now on have no GPU-only operations.
 
-    Keras' recurrent layers write such where they see one.
+    Keras' recurrent layers use such operations when a GPU is visible.
 
     Raises:
         UserError: this process has already used a GPU.

@@ -1,7 +1,7 @@
-"""The outlet LiteRT (TensorFlow Lite): a `.tflite` file, run by an interpreter of 3 MB.
+"""The LiteRT (TensorFlow Lite) format: a `.tflite` file, run by an interpreter of 3 MB.
 
-What `voices_apart.json` says of a SavedModel lies within the file, as LiteRT lays down for files
-that belong to a model: in a ZIP archive at its end.
+The model info, which a SavedModel stores in `voices_apart.json`, is in a ZIP archive at the end of
+the file, as LiteRT specifies for associated files.
 """
 
 import io
@@ -20,10 +20,10 @@ from pipeline.io import cores
 
 
 def read_info(path: pathlib.Path) -> model_info.ModelInfo:
-    """The facts within the file.
+    """Reads the model info from the file.
 
     Raises:
-        UserError: there are none, or they are damaged.
+        UserError: it is missing or damaged.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -40,18 +40,18 @@ def read_info(path: pathlib.Path) -> model_info.ModelInfo:
 
 
 def load(path: pathlib.Path, interpreter: Any) -> loaded_model.LoadedModel:
-    """The model in such a file.
+    """Loads the model from a LiteRT file.
 
     Args:
-        path: of the file.
+        path: the file's path.
         interpreter: the module `ai_edge_litert.interpreter`.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the file is damaged.
     """
     info = read_info(path)
     try:
-        # It tells of its parts when it allocates for the first time.
+        # The interpreter logs its delegates on the first allocation.
         with terminal.quiet(2):
             runner = interpreter.Interpreter(str(path), num_threads=cores.available_cores())
             runner.allocate_tensors()
@@ -60,7 +60,7 @@ def load(path: pathlib.Path, interpreter: Any) -> loaded_model.LoadedModel:
         raise errors.UserError(
             f"{path} is damaged ({errors.first_line(error)}); export the model again"
         ) from error
-    # It holds the tensors of one call.
+    # The interpreter holds the tensors of a single call.
     lock = threading.Lock()
 
     def run(name: str, argument: str, values: np.ndarray, output: str) -> np.ndarray:
@@ -83,13 +83,13 @@ def load(path: pathlib.Path, interpreter: Any) -> loaded_model.LoadedModel:
 def convert(
     separator: Any, path: pathlib.Path, *, int8: bool = False, float16: bool = False
 ) -> model_info.ModelInfo:
-    """Writes a separator as such a file.
+    """Writes a separator as a LiteRT file.
 
     Args:
         separator: `models.separator.BaseSeparator`, in float32.
-        path: of the file.
-        int8: weights of eight bits (dynamic range).
-        float16: weights of sixteen bits, computed with in float32.
+        path: the file's path.
+        int8: store 8-bit weights (dynamic-range quantisation).
+        float16: store 16-bit weights; computation stays in float32.
     """
     import tensorflow as tf
 
@@ -101,7 +101,7 @@ def convert(
     module = tf.Module()
     module.weights = [variable.value for variable in separator.variables]
     with tempfile.TemporaryDirectory() as folder:
-        # LiteRT has no inverse of the Fourier transform of real numbers, and loops are slow.
+        # LiteRT has no inverse real FFT, and its loops are slow.
         with spectral.transform(spectral.FORWARD), fused_lstm.in_blocks():
             by_name = signatures.functions(separator, batch=1)
             functions = {
@@ -124,10 +124,10 @@ def convert(
 
 
 def _in_float16(model: bytes) -> bytes:
-    """The file with weights of sixteen bits, which the interpreter widens when it starts.
+    """Rewrites the file with 16-bit weights, which the interpreter widens when it starts.
 
-    The converter's own way rounds all constants, those too that keep a logarithm from zero: they
-    become zero, and digital silence not a number.
+    The converter's own option rounds all constants. Those that keep a logarithm's argument above
+    zero would become zero, and digital silence would give NaN.
     """
     import flatbuffers
     from tensorflow.lite.python import schema_py_generated as schema
@@ -135,7 +135,7 @@ def _in_float16(model: bytes) -> bytes:
     parts = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model, 0))
     widen = schema.OperatorCodeT()
     widen.builtinCode = widen.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
-    widen.version = 3  # The first that takes sixteen bits.
+    widen.version = 3  # The first version that takes 16-bit input.
     parts.operatorCodes.append(widen)
     halves: dict[int, int] = {}
     for graph in parts.subgraphs:
@@ -158,7 +158,7 @@ def _in_float16(model: bytes) -> bytes:
             operator.inputs, operator.outputs = [len(graph.tensors)], [index]
             graph.tensors.append(stored)
             before.append(operator)
-            tensor.buffer = 0  # It has no data of its own any more.
+            tensor.buffer = 0  # It no longer has data of its own.
         graph.operators = [*before, *graph.operators]
     for index in halves:
         parts.buffers[index].data = None
@@ -168,9 +168,9 @@ def _in_float16(model: bytes) -> bytes:
 
 
 def _with_info(model: bytes, info: model_info.ModelInfo) -> bytes:
-    """The file with the facts at its end."""
+    """Appends the model info to the file."""
     stream = io.BytesIO(model)
-    # A fixed time: the same model gives the same bytes.
+    # A fixed time, so that the same model gives the same bytes.
     entry = zipfile.ZipInfo(file_names.MODEL_INFO, (1980, 1, 1, 0, 0, 0))
     with zipfile.ZipFile(stream, "a") as archive:
         archive.writestr(entry, info.to_json())

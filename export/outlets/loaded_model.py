@@ -1,4 +1,4 @@
-"""A model that is ready to separate, whatever it was saved as."""
+"""A model that is ready to separate, whatever its format."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from export.outlets import model_info
 from pipeline import errors
 
 _Function = Callable[[np.ndarray], np.ndarray]
-# Named inputs of a signature to its named outputs, NumPy's or TensorFlow's.
+# Maps a signature's named inputs to its named outputs, as NumPy arrays or TensorFlow tensors.
 _Step = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -17,8 +17,8 @@ class LoadedModel:
     """A model that is ready to separate.
 
     Attributes:
-        info: its facts.
-        path: where it came from.
+        info: the model info.
+        path: the path it was loaded from.
     """
 
     def __init__(
@@ -29,14 +29,15 @@ class LoadedModel:
         masks: _Function | None = None,
         stream: _Step | None = None,
     ) -> None:
-        """Puts a model together; `load` is what people call.
+        """Assembles a model; use `export.separation.loading.load` to load one.
 
         Args:
-            info: its facts.
-            path: where it came from.
-            separate: float32 `[batch, sample]` to float32 `[batch, source, sample]`.
-            masks: float32 `[batch, frame, bin]` to `[batch, source, frame, bin]`, if it has masks.
-            stream: the signature `stream`, if its network is causal.
+            info: the model info.
+            path: the path it was loaded from.
+            separate: maps float32 `[batch, sample]` to float32 `[batch, source, sample]`.
+            masks: maps float32 `[batch, frame, bin]` to `[batch, source, frame, bin]`, if the model
+                has masks.
+            stream: the signature `stream`, if the network is causal.
         """
         self.info = info
         self.path = path
@@ -46,21 +47,21 @@ class LoadedModel:
 
     @property
     def sample_rate(self) -> int:
-        """In Hz."""
+        """The sample rate in Hz."""
         return self.info.sample_rate
 
     @property
     def num_sources(self) -> int:
-        """Voices that it gives."""
+        """Number of voices that it separates."""
         return self.info.num_sources
 
     @property
     def name(self) -> str:
-        """The network's."""
+        """The network's name."""
         return self.info.name
 
     def separate(self, waveform: np.ndarray) -> np.ndarray:
-        """The voices of each mixture; they add up to it.
+        """Separates each mixture into voices that add up to it.
 
         Args:
             waveform: float32 `[batch, sample]` at `sample_rate`, of any level.
@@ -71,24 +72,24 @@ class LoadedModel:
         return self._separate(_of_rank(waveform, 2))
 
     def masks(self, log_magnitude: np.ndarray) -> np.ndarray:
-        """The masks of all voices.
+        """Computes the masks of all voices.
 
         Args:
-            log_magnitude: float32 `[batch, frame, bin]` of a mixture at the level that the model
-                was trained at, as the dataset's records have it.
+            log_magnitude: float32 `[batch, frame, bin]`, of a mixture at the level at which the
+                model was trained, as in the dataset's records.
 
         Returns:
             float32 `[batch, source, frame, bin]`.
 
         Raises:
-            UserError: the network works on waveforms and has no masks.
+            UserError: the network works in the time domain and has no masks.
         """
         if self._masks is None:
             raise errors.UserError(f"{self.path}: the network {self.name} has no masks")
         return self._masks(_of_rank(log_magnitude, 3))
 
     def initial_state(self) -> dict[str, Any]:
-        """What `stream` starts from.
+        """Returns the initial state for `stream`.
 
         Raises:
             UserError: the network was not trained causally.
@@ -106,13 +107,13 @@ class LoadedModel:
     def stream(
         self, waveform: np.ndarray, length: int, gain_db: float, state: dict[str, Any]
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """The next samples of a stream; `export.separation.stream.Stream` is what people use.
+        """Separates the next samples of a stream; prefer `export.separation.stream.Stream`.
 
         Args:
             waveform: float32 `[1, k · info.stream.hop]`, full scale 1.
-            length: how many of them are the signal's: all, but at its end.
-            gain_db: what the mixture is changed by before the network sees it.
-            state: `initial_state`, or that of the call before.
+            length: how many of the samples belong to the signal: all except at its end.
+            gain_db: gain applied to the mixture before the network.
+            state: `initial_state`, or the state returned by the previous call.
 
         Returns:
             float32 `[1, source, k · hop]`, `info.stream.delay` samples behind the waveform, and the
@@ -136,7 +137,7 @@ def _of_rank(array: np.ndarray, rank: int) -> np.ndarray:
 
 
 def of_any_length(separate: _Function) -> _Function:
-    """A function of waveforms that takes empty ones, too, for runtimes that do not."""
+    """Extends a function of waveforms to empty ones, for runtimes that do not support them."""
 
     def run(waveform: np.ndarray) -> np.ndarray:
         samples = waveform.shape[1]

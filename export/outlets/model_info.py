@@ -1,4 +1,4 @@
-"""What stands beside an exported model: `voices_apart.json`."""
+"""The model info stored with an exported model: `voices_apart.json`."""
 
 import dataclasses
 from typing import Annotated, Any
@@ -9,14 +9,14 @@ from pipeline import errors, file_names
 from pipeline.io import stored_json
 
 FORMAT = 2
-# Values from which on an array is stored in fewer bits, where that is asked for. What is smaller
-# saves nothing, and may be a constant that has to be exact.
+# Arrays with at least this many values are stored in fewer bits, if requested. Smaller arrays would
+# save nothing, and may be constants that have to be exact.
 SMALLEST_WEIGHTS = 1024
 Positive = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 
 
 class Tensor(stored_json.Stored, frozen=True):
-    """A tensor by its shape and the name of its dtype."""
+    """A tensor's shape and the name of its dtype."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -26,9 +26,9 @@ class StreamInfo(stored_json.Stored, frozen=True):
     """What a program needs to know to use the signature `stream`.
 
     Attributes:
-        hop: in samples: the signature takes multiples of it.
-        delay: in samples, by which its voices lag behind its waveform.
-        state: its further inputs, which are also outputs; before the first call all are zeros.
+        hop: block size in samples; the signature takes multiples of it.
+        delay: lag of the voices behind the waveform, in samples.
+        state: the state tensors, which are both inputs and outputs; initially all zeros.
     """
 
     hop: Positive
@@ -37,20 +37,20 @@ class StreamInfo(stored_json.Stored, frozen=True):
 
 
 class ModelInfo(stored_json.Stored, frozen=True):
-    """What a program needs to know of a model before it runs it.
+    """What a program needs to know about a model before running it.
 
     Attributes:
-        name: of the network, as `models.registry` knows it.
+        name: the network's name in `models.registry`.
         sample_rate: in Hz.
-        num_sources: voices that it gives.
-        constants: what the separator holds beside the network (mean and deviation of the
+        num_sources: number of voices that it separates.
+        constants: the separator's constants besides the network (mean and deviation of the
             log-magnitudes, active level in dB).
-        network: class and settings, as Keras serialises them.
-        num_parameters: of the network.
-        signatures: of the SavedModel, sorted.
-        versions: of this package and of the libraries that wrote it.
-        stream: of a network that can follow a stream; format 1 has none.
-        format: of this file.
+        network: the network's class and settings, as serialised by Keras.
+        num_parameters: number of parameters of the network.
+        signatures: the SavedModel's signatures, sorted.
+        versions: versions of this package and of the libraries that wrote it.
+        stream: for networks that can process a stream; format 1 has none.
+        format: version of the file format.
     """
 
     name: str
@@ -65,15 +65,15 @@ class ModelInfo(stored_json.Stored, frozen=True):
     format: int = FORMAT
 
     def to_json(self) -> str:
-        """The text of the file."""
+        """Serialises the info."""
         return stored_json.dumps(self, indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> "ModelInfo":
-        """The info in the text of the file.
+        """Parses the text of the file.
 
         Raises:
-            UserError: it is not such a text, or of a later format.
+            UserError: the text is damaged, or of a later format.
         """
         try:
             version = stored_json.loads(text, _Format).format
@@ -89,6 +89,6 @@ class ModelInfo(stored_json.Stored, frozen=True):
 
 @dataclasses.dataclass(frozen=True)
 class _Format:
-    """The part of the file that every format has."""
+    """The part of the file that is common to all format versions."""
 
     format: stored_json.Integer

@@ -1,6 +1,6 @@
-"""The outlet ONNX: an `.onnx` file, run by ONNX Runtime and many others.
+"""The ONNX format: an `.onnx` file, run by ONNX Runtime and many others.
 
-What `voices_apart.json` says of a SavedModel is among the file's metadata.
+The model info, which a SavedModel stores in `voices_apart.json`, is in the file's metadata.
 """
 
 import pathlib
@@ -12,30 +12,30 @@ from export.outlets import loaded_model, model_info
 from pipeline import errors, file_names
 from pipeline.io import cores
 
-# Of 2023: what is older than a year is what runtimes have.
+# From 2023: runtimes support opsets that are more than a year old.
 OPSET = 18
 _KEY = pathlib.PurePath(file_names.MODEL_INFO).stem
 
 
 def load(path: pathlib.Path, onnxruntime: Any) -> loaded_model.LoadedModel:
-    """The model in such a file.
+    """Loads the model from an ONNX file.
 
     Args:
-        path: of the file.
-        onnxruntime: the module.
+        path: the file's path.
+        onnxruntime: the module `onnxruntime`.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the file is damaged.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cores.available_cores()
-    # Errors alone: what is more is for those who develop it.
+    # Errors only: warnings are meant for developers.
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
-    except Exception as error:  # Of its own kinds, which derive from Exception alone.
+    except Exception as error:  # Its own exceptions derive directly from Exception.
         raise errors.UserError(
             f"{path} is damaged ({errors.first_line(error)}); export the model again"
         ) from error
@@ -59,14 +59,14 @@ def load(path: pathlib.Path, onnxruntime: Any) -> loaded_model.LoadedModel:
 
 
 def convert(separator: Any, path: pathlib.Path) -> model_info.ModelInfo:
-    """Writes a separator as such a file.
+    """Writes a separator as an ONNX file.
 
     Args:
         separator: `models.separator.BaseSeparator`, in float32.
-        path: of the file.
+        path: the file's path.
 
     Raises:
-        ValueError: the network has an operation that ONNX has not.
+        ValueError: the network has an operation that ONNX lacks.
     """
     import tensorflow as tf
     from onnx import defs
@@ -78,7 +78,7 @@ def convert(separator: Any, path: pathlib.Path) -> model_info.ModelInfo:
     info = msgspec.structs.replace(
         signatures.describe(separator), signatures=(signatures.WAVEFORM,), stream=None
     )
-    # tf2onnx has no Fourier transform whose real and imaginary parts are taken.
+    # tf2onnx does not support the real and imaginary parts of a Fourier transform.
     with spectral.transform(spectral.PRODUCTS):
         traced = signatures.functions(separator)[signatures.WAVEFORM].get_concrete_function()
     inputs = [tensor.name for tensor in traced.inputs if tensor.dtype != tf.resource]
@@ -94,8 +94,8 @@ def convert(separator: Any, path: pathlib.Path) -> model_info.ModelInfo:
             tensors_to_rename={inputs[0]: "waveform", outputs[0]: "sources"},
             custom_op_handlers={"SelectV2": (_where, [])},
         )
-    # Runtimes have optimisers of their own. Of tf2onnx's, that which joins reshapes goes wrong
-    # where one's shape is asked for.
+    # Runtimes have optimisers of their own. The tf2onnx optimiser that merges reshapes fails if
+    # the shape of one is used elsewhere.
     chosen = {
         "fold_constants": optimizer.ConstFoldOptimizer,
         "loop_optimizer": optimizer.LoopOptimizer,
@@ -104,7 +104,7 @@ def convert(separator: Any, path: pathlib.Path) -> model_info.ModelInfo:
     }
     converted = optimizer.optimize_graph(converted, catch_errors=False, optimizers=chosen)
     model = converted.make_model(info.name)
-    # It leaves in what it does not know.
+    # tf2onnx leaves unsupported operations in the graph.
     unknown = {node.op_type for node in model.graph.node if not defs.has(node.op_type)}
     if unknown:
         raise ValueError(f"there is no operation for {', '.join(sorted(unknown))}")
@@ -114,6 +114,6 @@ def convert(separator: Any, path: pathlib.Path) -> model_info.ModelInfo:
 
 
 def _where(context: Any, node: Any, name: str, arguments: list[Any]) -> Any:
-    """A choice; tf2onnx adds products with 0 and 1 up, which makes infinity not-a-number."""
+    """Converts to `Where`; tf2onnx would multiply by 0 and 1 and add, turning infinity into NaN."""
     node.type = "Where"
     return node

@@ -1,6 +1,6 @@
-"""The functions that an exported model consists of, made from a separator.
+"""Builds the functions of an exported model from a separator.
 
-SavedModel and in-process runs of a `.keras` file both use these, so that they cannot disagree.
+SavedModels and in-process runs of a `.keras` file share these, so that they cannot disagree.
 """
 
 import importlib.metadata
@@ -19,33 +19,32 @@ STREAM = "stream"
 
 
 def functions(separator: Any, batch: int | None = None) -> dict[str, Any]:
-    """The TensorFlow functions of a separator, by the name of their signature.
+    """Builds the TensorFlow functions of a separator, by signature name.
 
     Args:
         separator: `models.separator.Separator`, or another Keras model that takes waveforms and
-            has `num_sources`, `sample_rate` and `network`; without a method `masks` it gets no
-            signature of that name.
-        batch: mixtures in a call, where it is fixed.
+            has `num_sources`, `sample_rate` and `network`; if it has no method `masks`, there is
+            no signature of that name.
+        batch: number of mixtures per call, if fixed.
 
     Returns:
-        `serving_default`, from `waveform` float32 `[batch, sample]` to `{"sources": [batch,
-        source, sample]}`; `masks`, from `log_magnitude` float32 `[batch, frame, bin]` to
-        `{"masks": [batch, source, frame, bin]}`; and, of a causal network, `stream`: from
-        `waveform` float32 `[1, k · hop]`, `length` int32, `gain_db` float32 and a dict of the
-        state to `{"sources": [1, source, k · hop]}` with the new state, as
-        `models.streaming.StreamingSeparator.step` has them. Each is a `tf.function` with a fixed
-        signature.
+        Each is a `tf.function` with a fixed signature. `serving_default` maps `waveform`, float32
+        `[batch, sample]`, to `{"sources": [batch, source, sample]}`. `masks` maps `log_magnitude`,
+        float32 `[batch, frame, bin]`, to `{"masks": [batch, source, frame, bin]}`. `stream`, for
+        causal networks, maps `waveform`, float32 `[1, k · hop]`, `length`, int32, `gain_db`,
+        float32, and a dict of the state to `{"sources": [1, source, k · hop]}` with the new state,
+        as in `models.streaming.StreamingSeparator.step`.
     """
     num_sources = separator.num_sources
 
     @tf.function(input_signature=[tf.TensorSpec([batch, None], tf.float32, name="waveform")])
     def separate(waveform: Any) -> dict[str, Any]:
         length = tf.shape(waveform)[1]
-        # Nothing has no level and no spectrogram: one zero is separated instead, and cut off.
+        # Empty input has no level and no spectrogram: separate a single zero and cut it off.
         missing = tf.cast(tf.equal(length, 0), tf.int32)
         padded = tf.pad(waveform, [[0, 0], [0, missing]])
         if batch is not None:
-            # Converters do not see through padding of unknown width.
+            # Converters cannot infer the shape after padding of unknown width.
             padded = tf.reshape(padded, [batch, -1])
         sources = separator(padded, training=False)[..., :length]
         sources.set_shape([batch, num_sources, None])
@@ -89,7 +88,7 @@ def functions(separator: Any, batch: int | None = None) -> dict[str, Any]:
 
 
 def _follower(separator: Any) -> streaming.StreamingSeparator | None:
-    """What follows a stream, if the separator's network can."""
+    """Returns the streaming separator, if the separator's network is causal."""
     try:
         return streaming.wrap(separator)
     except streaming.NotCausalError:
@@ -105,9 +104,9 @@ def _stream_info(follower: streaming.StreamingSeparator) -> model_info.StreamInf
 
 
 def in_float32(separator: Any) -> Any:
-    """The separator itself, or, after training in mixed precision, one that computes in float32.
+    """Returns the separator, or a float32 copy if it was trained in mixed precision.
 
-    Half precision saves nothing on a CPU, and its kernels are missing on many.
+    Half precision saves nothing on a CPU, and many CPUs lack kernels for it.
     """
     network = separator.network
     if network.dtype_policy.compute_dtype == "float32":
@@ -121,7 +120,7 @@ def in_float32(separator: Any) -> Any:
 
 
 def describe(separator: Any) -> model_info.ModelInfo:
-    """The facts of a separator that stand beside its SavedModel."""
+    """Returns the model info of a separator."""
     network = separator.network
     names = {kind: name for name, kind in registry.NETWORKS.items()}
     config = separator.get_config()

@@ -1,4 +1,4 @@
-"""The outlet SavedModel: a folder that TensorFlow loads, without Keras."""
+"""The SavedModel format: a folder that TensorFlow loads without Keras."""
 
 import functools
 import os
@@ -13,12 +13,12 @@ from pipeline import errors, file_names
 
 
 def is_here(path: pathlib.Path) -> bool:
-    """Whether the path is such a folder, or was meant to be."""
+    """Returns whether the path is a SavedModel folder, even an incomplete one."""
     return any((path / name).is_file() for name in (file_names.SAVED_MODEL, file_names.MODEL_INFO))
 
 
 def files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Those that decide what the model gives."""
+    """Returns the files that determine the model's output."""
     return [
         folder / file_names.SAVED_MODEL,
         *sorted((folder / file_names.SAVED_VARIABLES).glob("*")),
@@ -26,10 +26,10 @@ def files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def read_info(folder: pathlib.Path) -> model_info.ModelInfo:
-    """The facts beside the model.
+    """Reads the model info.
 
     Raises:
-        UserError: there are none, or they are damaged.
+        UserError: it is missing or damaged.
     """
     file = folder / file_names.MODEL_INFO
     if not file.is_file():
@@ -44,14 +44,14 @@ def read_info(folder: pathlib.Path) -> model_info.ModelInfo:
 
 
 def load(folder: pathlib.Path, tf: Any) -> loaded_model.LoadedModel:
-    """The model in such a folder.
+    """Loads the model from a SavedModel folder.
 
     Args:
-        folder: of `export.saved_model`.
+        folder: a folder written by `export.saved_model`.
         tf: the module `tensorflow`.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the model is damaged.
     """
     info = read_info(folder)
     try:
@@ -64,7 +64,7 @@ def load(folder: pathlib.Path, tf: Any) -> loaded_model.LoadedModel:
             f"{folder} is damaged ({errors.first_line(error)}); export the model again"
         ) from error
 
-    # The module has to live as long as its signatures: they do not keep its variables alive.
+    # Keeps the module alive: its signatures do not keep its variables alive.
     def run(function: Any, name: str, values: np.ndarray, output: str, _: Any = module) -> Any:
         return function(**{name: tf.constant(values)})[output].numpy()
 
@@ -82,12 +82,12 @@ def load(folder: pathlib.Path, tf: Any) -> loaded_model.LoadedModel:
 
 
 def convert(separator: Any, folder: pathlib.Path, *, float16: bool = False) -> model_info.ModelInfo:
-    """Writes a separator as such a folder.
+    """Writes a separator as a SavedModel folder.
 
     Args:
         separator: `models.separator.BaseSeparator`, in float32.
-        folder: to make.
-        float16: weights of sixteen bits, computed with in float32.
+        folder: the folder to create.
+        float16: store 16-bit weights; computation stays in float32.
     """
     import tensorflow as tf
 
@@ -96,7 +96,7 @@ def convert(separator: Any, folder: pathlib.Path, *, float16: bool = False) -> m
 
     info = signatures.describe(separator)
     module = tf.Module()
-    # The plain variables: a Keras layer as attribute would be saved with all its Python state.
+    # Plain variables: a Keras layer as attribute would be saved with all its Python state.
     module.weights = [
         _in_float16(variable.value) if float16 else variable.value
         for variable in separator.variables
@@ -113,7 +113,7 @@ def convert(separator: Any, folder: pathlib.Path, *, float16: bool = False) -> m
 
 
 def _in_float16(variable: Any) -> Any:
-    """A variable of half the bits, of what are many real numbers."""
+    """Returns a float16 copy of a large float32 variable, and any other variable unchanged."""
     import tensorflow as tf
 
     many = variable.shape.num_elements() >= model_info.SMALLEST_WEIGHTS
@@ -123,7 +123,7 @@ def _in_float16(variable: Any) -> Any:
 
 
 def _reading(function: Any, variables: Sequence[Any], stored: Sequence[Any]) -> Any:
-    """The function with what is stored, as float32, in the place of Keras' variables."""
+    """Makes a function use the stored values, cast to float32, instead of Keras' variables."""
     import keras
     import tensorflow as tf
 
@@ -138,7 +138,7 @@ def _reading(function: Any, variables: Sequence[Any], stored: Sequence[Any]) -> 
     @functools.wraps(function.python_function)
     def run(*arguments: Any) -> Any:
         values = [(variable, tf.cast(value, tf.float32)) for variable, value in changed]
-        # What is traced inside takes these for the variables.
+        # Code traced in this scope uses these values for the variables.
         with keras.StatelessScope(state_mapping=values):
             return function(*arguments)
 
@@ -146,15 +146,15 @@ def _reading(function: Any, variables: Sequence[Any], stored: Sequence[Any]) -> 
 
 
 def rebuild(folder: pathlib.Path) -> Any:
-    """The Keras model that such a folder was made from, in float32.
+    """Rebuilds the Keras model that a SavedModel folder was written from, in float32.
 
     Raises:
-        UserError: the folder is damaged, or of a network that is not here.
+        UserError: the folder is damaged, or its network's class is not available.
     """
     import keras
     import tensorflow as tf
 
-    # These register what the settings name.
+    # These register the classes that the settings refer to.
     import models.registry  # noqa: F401
     from models import separator as separator_lib
 
@@ -172,7 +172,7 @@ def rebuild(folder: pathlib.Path) -> Any:
         saved = tf.saved_model.load(os.fspath(folder))
         for variable, value in zip(separator.variables, saved.weights, strict=True):
             variable.assign(tf.cast(value, variable.dtype))
-    except Exception as error:  # Keras raises whatever its readers do.
+    except Exception as error:  # Keras passes on any error of its readers.
         raise errors.UserError(
             f"{folder}: its network cannot be built again ({errors.first_line(error)}); convert "
             f"the trainer's folder or its {file_names.BEST_MODEL} instead"

@@ -1,4 +1,4 @@
-"""Keeping libraries that talk much away from the terminal."""
+"""Suppresses the terminal output of verbose libraries."""
 
 import contextlib
 import os
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet(*streams: int) -> Iterator[None]:
-    """Keeps from the terminal what is written, by whatever library, to streams 1 and 2, or one."""
+    """Suppresses all output to file descriptors 1 and 2, or one of them, including libraries'."""
     with open(os.devnull, "w") as nothing, contextlib.ExitStack() as stack:
         for number in streams:
             kept = os.dup(number)
