@@ -84,6 +84,26 @@ def test_it_holds_the_rooms_and_no_tests(wheel):
     assert here <= set(names)
 
 
+def test_its_commands_are_there(wheel, tmp_path):
+    """What pip makes of an entry point is a call of that function."""
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+        (listed,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
+        commands = dict(
+            line.split(" = ") for line in archive.read(listed).decode().splitlines() if "=" in line
+        )
+    assert set(commands) == {"voices-apart", "voices-apart-worker"}
+    module, _, function = commands["voices-apart"].partition(":")
+    call = f"import sys; from {module} import {function}; sys.exit({function}())"
+    done = subprocess.run(
+        [sys.executable, "-c", call, "lite", "--help"],
+        cwd=tmp_path, env=environment(site), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "voices-apart lite --model" in done.stdout
+
+
 def test_it_runs_elsewhere(wheel, corpus, tmp_path):
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
