@@ -1,4 +1,4 @@
-"""The page of `export.serve`: who may ask, what is kept for whom, and the separation behind it.
+"""The web page of `export.serve`: access control, sessions, uploads and separation.
 
 Imports `pipeline`, `export.separate`, `export.outlets`, `export.pretrained`, `export.separation`
 and `export.evaluation`.

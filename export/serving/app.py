@@ -1,13 +1,13 @@
 """The page as an ASGI application (Starlette) and its server (uvicorn).
 
     GET    /                       the page
-    GET    /recordings             what is kept for this browser, and how far it is
-    POST   /recordings?name&model  the bytes of a recording, as they are
-    POST   /example?model          the example instead
-    GET    /recordings/KEY         the result, a piece of HTML
+    GET    /recordings             this browser's recordings, with their progress
+    POST   /recordings?name&model  uploads the raw bytes of a recording
+    POST   /example?model          uses the example instead of an upload
+    GET    /recordings/KEY         the result, as an HTML fragment
     GET    /recordings/KEY/FILE    a voice, the recording, the turns (RTTM, JSON), or a picture
-    DELETE /recordings/KEY         removes it
-    DELETE /recordings             removes all of them
+    DELETE /recordings/KEY         removes a recording
+    DELETE /recordings             removes all recordings of this browser
 
 Errors are JSON, `{"error": "one line for a person"}`.
 """
@@ -29,7 +29,7 @@ _TEMPLATES = pathlib.Path(__file__).resolve().parent.parent / "templates"
 _SWEEP_SECONDS = 5.0
 _STALLED_SECONDS = 30.0
 _CLOSE_SECONDS = 5.0
-# Of one recording, and recordings that may be on their way at the same time.
+# Time limit for one upload, and the number of uploads at the same time.
 _UPLOAD_SECONDS = 1800.0
 _COMING = 16
 _CONNECTIONS = 200
@@ -37,12 +37,12 @@ _READ_ANEW = "load the page again: its server was started anew, or the browser k
 
 
 class Page:
-    """What the handlers share.
+    """The state shared by the request handlers.
 
     Attributes:
-        sessions: of all browsers.
-        queue: of what is to be separated.
-        ended: whether all threads had ended when the server did.
+        sessions: the sessions of all browsers.
+        queue: the recordings to be separated.
+        ended: whether all threads had ended when the server ended.
     """
 
     def __init__(
@@ -56,16 +56,16 @@ class Page:
         waiting: int = 16,
         cookie: str = "voices-apart",
     ) -> None:
-        """Makes a page that is ready to serve.
+        """Creates a page that is ready to serve.
 
         Args:
-            models: to choose from.
-            limits: of a recording.
-            keep_seconds: how long files are kept for a browser that is not heard of.
-            keep_bytes: what the files of all browsers may take; nothing more is begun beyond.
-            at_once: recordings that are separated at the same time.
-            waiting: recordings that may wait beyond those.
-            cookie: its name; browsers do not tell the ports of one host apart.
+            models: the models to choose from.
+            limits: the limits for one recording.
+            keep_seconds: how long files are kept after the browser's last request.
+            keep_bytes: total size of all browsers' files beyond which uploads are refused.
+            at_once: number of recordings that are separated at the same time.
+            waiting: number of further recordings that may wait.
+            cookie: the cookie's name; cookies are shared between the ports of a host.
         """
         self.models, self.limits, self.keep_seconds = models, limits, keep_seconds
         self._keep_bytes = keep_bytes
@@ -84,7 +84,7 @@ class Page:
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: applications.Starlette) -> AsyncIterator[None]:
-        """While the server runs: the first model is loaded, and old files are removed."""
+        """Loads the first model and removes expired files while the server runs."""
         self.queue.warm_up()
         sweeper = asyncio.create_task(self._sweep())
         try:
@@ -100,14 +100,14 @@ class Page:
             self.sessions.expire()
 
     def _token(self, request: requests.Request) -> str:
-        """The secret that `index` gave this browser."""
+        """Returns the secret that `index` gave this browser."""
         token = request.cookies.get(self._cookie, "")
         if not self.sessions.is_ours(token):
             raise exceptions.HTTPException(403, _READ_ANEW)
         return token
 
     def _session(self, request: requests.Request) -> sessions.Session:
-        """The session of a browser that sends something; it begins with that."""
+        """Returns the session of a browser that sends data, created on its first upload."""
         try:
             return self.sessions.open(self._token(request))
         except errors.UserError as error:
@@ -121,8 +121,8 @@ class Page:
         return one
 
     async def index(self, request: requests.Request) -> responses.Response:
-        """The page; a browser without a secret of ours gets one."""
-        # Behind another server on this machine everybody comes from it.
+        """Serves the page and gives the browser a secret if it has none of ours."""
+        # Behind a reverse proxy on this machine, every client address is the proxy's.
         here = ("127.0.0.1", "::1", "localhost")
         local = (
             request.client is not None
@@ -146,7 +146,7 @@ class Page:
         return answer
 
     async def listing(self, request: requests.Request) -> responses.Response:
-        """How far the recordings of this browser are."""
+        """Lists this browser's recordings with their progress."""
         token = self._token(request)
         if self.sessions.has_expired(token):
             raise exceptions.HTTPException(
@@ -170,7 +170,7 @@ class Page:
         )
 
     async def upload(self, request: requests.Request) -> responses.Response:
-        """Takes the bytes of a recording; checks them before the answer."""
+        """Accepts the bytes of a recording and checks them before it answers."""
         with self._arriving(request, request.query_params.get("name", "")) as one:
             try:
                 with anyio.fail_after(_UPLOAD_SECONDS):
@@ -185,17 +185,17 @@ class Page:
         return self._take(request, one)
 
     async def example(self, request: requests.Request) -> responses.Response:
-        """Takes the example as if it had been sent."""
+        """Accepts the example as if it had been uploaded."""
         with self._arriving(request, example_audio.NAME) as one:
             await anyio.to_thread.run_sync(example_audio.write, one.source, self.limits.seconds)
         return self._take(request, one)
 
     @contextlib.contextmanager
     def _arriving(self, request: requests.Request, name: str) -> Iterator[recording.Recording]:
-        """A recording that is on its way, which is counted; it goes again where it does not come.
+        """Counts a recording while it is uploaded, and discards it if the upload fails.
 
         Raises:
-            HTTPException: no more are taken now, or not from this browser.
+            HTTPException: no more recordings are accepted now, or none from this browser.
         """
         one = self._begin(request, name)
         self._coming += 1
@@ -223,7 +223,7 @@ class Page:
         return recording.Recording(self.sessions.folder, name, model)
 
     def _take(self, request: requests.Request, one: recording.Recording) -> responses.Response:
-        """Puts what has come into the session and the queue, unless both have changed since."""
+        """Adds an uploaded recording to its session and the queue, if they still have room."""
         try:
             session = self._session(request)
             if self.queue.full:
@@ -240,7 +240,7 @@ class Page:
         return responses.JSONResponse({"key": one.key}, 202)
 
     async def _receive(self, request: requests.Request, path: pathlib.Path) -> None:
-        """Writes the body to a file, up to the limit."""
+        """Writes the request body to a file, up to the size limit."""
         most = self.limits.num_bytes
         too_large = exceptions.HTTPException(
             413,
@@ -270,7 +270,7 @@ class Page:
             raise exceptions.HTTPException(507, errors.explain_os_error(error)) from error
 
     async def result(self, request: requests.Request) -> responses.Response:
-        """The tiles of a recording that is done."""
+        """Serves the tiles of a finished recording."""
         one = self._recording(request)
         if one.state != recording.DONE:
             raise exceptions.HTTPException(404, "not separated yet")
@@ -278,7 +278,7 @@ class Page:
         return responses.HTMLResponse(template.render(one.view))
 
     async def file(self, request: requests.Request) -> responses.Response:
-        """A file of a recording, by the name under which it is listed."""
+        """Serves a file of a recording, by its listed name."""
         one = self._recording(request)
         file = one.files.get(request.path_params["file"])
         if file is None or one.state != recording.DONE or not file.path.exists():
@@ -306,11 +306,11 @@ class Page:
 
 
 def create(page: Page, names: Collection[str]) -> applications.Starlette:
-    """The application.
+    """Creates the application.
 
     Args:
-        page: what it serves.
-        names: of hosts under which it may be called, beside addresses in figures.
+        page: the page to serve.
+        names: host names that requests may use, besides numeric addresses.
     """
 
     async def problem(_: requests.Request, error: Exception) -> responses.Response:
@@ -350,7 +350,7 @@ def create(page: Page, names: Collection[str]) -> applications.Starlette:
 
 
 class _Server(uvicorn.Server):
-    """A server that also ends for a signal that came before it listened to signals itself."""
+    """A server that also stops for a signal received before its own handlers were installed."""
 
     def __init__(self, config: uvicorn.Config, is_asked_to_end: Callable[[], bool]) -> None:
         super().__init__(config)
@@ -363,11 +363,11 @@ class _Server(uvicorn.Server):
 def server(
     application: applications.Starlette, is_asked_to_end: Callable[[], bool] = lambda: False
 ) -> uvicorn.Server:
-    """A server of the application; `run(sockets=[…])` serves until a signal comes.
+    """Creates a server; its `run(sockets=[…])` serves until a signal is received.
 
     Args:
-        application: what it serves.
-        is_asked_to_end: whether a signal has come already.
+        application: the application to serve.
+        is_asked_to_end: returns whether a signal has been received already.
     """
     return _Server(
         uvicorn.Config(

@@ -1,4 +1,4 @@
-"""The example: two synthetic speakers in conversation, made when it is first asked for."""
+"""The example recording: two synthetic speakers in conversation, generated on request."""
 
 import os
 import threading
@@ -10,19 +10,19 @@ from pipeline.corpora import conversation, espeak, synthetic_speakers
 
 NAME = "example.wav"
 _ACTIVE_LEVEL = 0.05
-# eSpeak NG keeps global state: one at a time in a process.
+# eSpeak NG has global state: only one call at a time per process.
 _lock = threading.Lock()
 
 
 def write(path: str | os.PathLike[str], seconds: float = 60.0) -> None:
-    """Writes a 16-bit WAV file of some 20 seconds in which two speakers talk, in part at once.
+    """Writes a 16-bit WAV file of some 20 seconds with two speakers who partly overlap.
 
-    They are a woman and a man of the embedded corpus' test split where eSpeak NG is there, and
-    two tones in syllables, that rise and fall as voices do, where it is not.
+    With eSpeak NG they are a woman and a man from the embedded corpus' test split. Without it they
+    are two syllabic tones with a voice-like pitch contour.
 
     Args:
-        path: the file; it gets its name when it is whole.
-        seconds: that it may have at most.
+        path: the file; it gets its name once it is complete.
+        seconds: maximum duration.
     """
     with _lock:
         try:
@@ -35,7 +35,7 @@ def write(path: str | os.PathLike[str], seconds: float = 60.0) -> None:
 
 
 def _sung(pitch: float, syllables: float, length: float) -> np.ndarray:
-    """Harmonics of a moving pitch in syllables, for `length` seconds, float32 `[sample]`."""
+    """Synthesises syllables with a moving pitch, `length` seconds, float32 `[sample]`."""
     seconds = np.arange(round(length * synthetic_speakers.RATE)) / synthetic_speakers.RATE
     phase = 2 * np.pi * pitch * (seconds - 0.02 * np.cos(2 * np.pi * 0.4 * seconds))
     tone = sum(np.sin(order * phase) / order for order in range(1, 25))
@@ -45,6 +45,6 @@ def _sung(pitch: float, syllables: float, length: float) -> np.ndarray:
 
 def _levelled(samples: np.ndarray) -> np.ndarray:
     rms = float(np.sqrt(np.square(samples, dtype=np.float64).mean()))
-    # Half of full scale for each: their sum needs no more than 16 bits.
+    # At most half of full scale each, so that their sum fits into 16 bits.
     gain = min(_ACTIVE_LEVEL / rms, 0.49 / float(np.abs(samples).max()))
     return (gain * samples).astype(np.float32)

@@ -1,11 +1,11 @@
-"""Which requests are answered at all, and the headers that every answer carries.
+"""Decides which requests are answered, and adds security headers to every response.
 
-A page on loopback is reached by every other page that the same browser shows. Three ways in are
-closed here: a name that an attacker lets point to 127.0.0.1 (DNS rebinding) is not among the hosts
-that are answered; a form or script of another origin may not change anything; and what another page
-embeds (images, frames, scripts) is not answered: it may link here, and no more, which browsers tell
-apart by the headers of Fetch Metadata. Cookies that are `SameSite=Lax` (`export.serving.app`) close
-a fourth one.
+Any other page open in the same browser can reach a page on loopback. Three kinds of attack are
+prevented here. Requests with a host name that is not allowed are refused, against DNS rebinding (an
+attacker's name that points to 127.0.0.1). Forms and scripts of other origins may not change
+anything. Embedding by other pages (images, frames, scripts) is refused: they may only link here,
+which Fetch Metadata headers tell apart. `SameSite=Lax` cookies (`export.serving.app`) prevent a
+fourth kind.
 """
 
 import ipaddress
@@ -33,21 +33,21 @@ _READING = ("GET", "HEAD")
 
 
 class Guard:
-    """ASGI middleware that refuses what is not meant for this page."""
+    """ASGI middleware that refuses requests not meant for this page."""
 
     def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
-        """Stands before an application.
+        """Wraps an application.
 
         Args:
-            app: what is guarded.
-            names: of hosts, under which the page may be called; addresses in figures always are,
-                because nobody can let them point elsewhere.
+            app: the application to guard.
+            names: host names that requests may use; numeric addresses are always allowed, because
+                nobody can make them point elsewhere.
         """
         self._app = app
         self._names = {name.lower() for name in names}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request, or hands it on."""
+        """Refuses a request or passes it on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -64,7 +64,7 @@ class Guard:
         await answer(scope, receive, send_with_headers)
 
     def _refusal(self, method: str, headers: Headers) -> str:
-        """Why a request is not answered; empty where it is."""
+        """Returns why a request is refused; empty if it is not."""
         host = headers.get("host", "")
         if not self._is_ours(host):
             return (

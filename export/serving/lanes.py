@@ -1,4 +1,4 @@
-"""Turns as lanes, one below the other, that lie above a spectrogram."""
+"""Draws turns as lanes, one below the other, for display above a spectrogram."""
 
 from collections.abc import Sequence
 
@@ -8,14 +8,14 @@ from export.separation import activity
 
 
 def svg(found: activity.Activity, voices: Sequence[int]) -> markupsafe.Markup:
-    """Lanes as wide as the recording is long, in the colours of the voices.
+    """Draws lanes that span the whole recording, in the colours of the voices.
 
     Args:
         found: who speaks when.
-        voices: whose lanes, counted from 0, from top to bottom.
+        voices: the voices to draw, counted from 0, from top to bottom.
 
     Returns:
-        The picture, with a description for those who do not see it.
+        The picture, with a text description for accessibility.
     """
     bars = "".join(
         f'<rect class="voice{turn.speaker + 1}" x="{turn.start:.3f}" y="{lane + 0.14:.2f}" '
@@ -39,6 +39,6 @@ def _described(found: activity.Activity, voice: int) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Minutes, seconds and tenths, such as 1:02.5."""
+    """Formats minutes, seconds and tenths, such as 1:02.5."""
     tenths = round(10 * seconds)
     return f"{tenths // 600}:{tenths // 10 % 60:02d}.{tenths % 10}"

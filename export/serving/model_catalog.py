@@ -1,4 +1,4 @@
-"""The models that a person can choose from, loaded when they are first used."""
+"""The models offered on the page, loaded on first use."""
 
 import pathlib
 import threading
@@ -13,16 +13,16 @@ Source = loading.LoadedModel | str
 
 
 class Models:
-    """Models by name, the first of which is taken unless another is chosen."""
+    """Models by name; the first one is the default."""
 
     def __init__(self, sources: Mapping[str, Source]) -> None:
         """Checks what can be checked without loading.
 
         Args:
-            sources: of each model by name: its path, or the model itself.
+            sources: each model's path, or the model itself, by name.
 
         Raises:
-            UserError: a path that leads to no model.
+            UserError: there is no model at a path.
         """
         self._sources = dict(sources)
         self._loaded = {n: m for n, m in sources.items() if isinstance(m, loading.LoadedModel)}
@@ -31,22 +31,22 @@ class Models:
 
     @property
     def titles(self) -> dict[str, str]:
-        """What each model is called on the page, by name, in order."""
+        """Each model's title on the page, by name, in order."""
         return dict(self._titles)
 
     @property
     def default(self) -> str:
-        """The name of the first."""
+        """The name of the first model."""
         return next(iter(self._sources))
 
     @property
     def need_keras(self) -> bool:
-        """Whether one of them is what Keras has to load."""
+        """Whether Keras is needed to load one of them."""
         paths = [source for source in self._sources.values() if isinstance(source, str)]
         return any(formats.of(path) is None for path in paths)
 
     def load(self, name: str) -> loading.LoadedModel:
-        """The model of that name; waits for another thread that loads one.
+        """Returns the model of that name, loading it if needed; one thread loads at a time.
 
         Raises:
             UserError: there is none, or it is damaged.
@@ -60,13 +60,13 @@ class Models:
 
 
 def sources(asked_for: Sequence[str]) -> dict[str, Source]:
-    """The models that come with the package and those asked for, which stand first.
+    """Returns the requested models, followed by those shipped with the package.
 
     Args:
-        asked_for: paths or names, as `export.separate --model` takes them.
+        asked_for: paths or names, as for `export.separate --model`.
 
     Raises:
-        UserError: nothing is asked for, and nothing is shipped.
+        UserError: no model is requested, and none is shipped.
     """
     found: dict[str, str] = {}
     for given in asked_for:
@@ -89,7 +89,7 @@ def sources(asked_for: Sequence[str]) -> dict[str, Source]:
 
 
 def _title(name: str, source: Source) -> str:
-    """Name, network, rate and voices, as far as they are known before it is loaded."""
+    """Formats name, network, rate and voices, as far as known before loading."""
     if isinstance(source, loading.LoadedModel):
         info = source.info
     else:

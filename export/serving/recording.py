@@ -1,7 +1,7 @@
-"""One recording of one client: where its files lie, how far it is, what came of it.
+"""One client's recording: its files, its progress and its result.
 
-What a client says never becomes a path: every file lies under a name of ours in a folder of ours,
-and is asked for by a key of `Recording.files`.
+Client input never becomes part of a path: the server chooses all file and folder names, and clients
+request files by a key of `Recording.files`.
 """
 
 import dataclasses
@@ -14,17 +14,17 @@ from typing import Any
 from pipeline import errors
 
 WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
-# What a recording that has come goes through, in order.
+# The stages of processing after the upload, in order.
 STAGES = ("waiting", "reading", "loading", "separating", "writing", "drawing")
 
 
 class DiscardedError(Exception):
-    """Nobody wants the recording any more."""
+    """The recording has been discarded."""
 
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """Something that can be fetched: where it lies, what it is, and how the client calls it."""
+    """A file for download: its path, its type and its name for the client."""
 
     path: pathlib.Path
     media_type: str
@@ -35,21 +35,21 @@ class Recording:
     """One recording of one client.
 
     Attributes:
-        key: names it in addresses; not to be guessed.
+        key: identifies it in URLs; cannot be guessed.
         folder: holds all its files.
-        name: the client's, for the client's eyes alone.
-        model: name of the one that separates.
+        name: the client's file name, shown only to that client.
+        model: name of the model that separates it.
         state: `waiting`, `running`, `done` or `failed`.
-        stage: what is being done, one of `STAGES`.
-        step: the same in words, with how far it is.
-        fraction: of the separation, or None where it is not known.
-        message: what a person has to know of the outcome.
-        files: what can be fetched, by the last part of its address.
-        view: what the template of the result shows.
+        stage: the current stage, one of `STAGES`.
+        step: the same in words, with its progress.
+        fraction: the completed fraction of the stage, or None if unknown.
+        message: what the user has to know about the outcome.
+        files: files for download, by the last part of their URL.
+        view: the variables of the result's template.
     """
 
     def __init__(self, home: pathlib.Path, name: str, model: str) -> None:
-        """Makes the folder, within `home`."""
+        """Creates the recording's folder within `home`."""
         self.key = secrets.token_urlsafe(18)
         self.folder = home / self.key
         self.folder.mkdir(mode=0o700)
@@ -66,35 +66,35 @@ class Recording:
 
     @property
     def source(self) -> pathlib.Path:
-        """Where the client's bytes lie."""
+        """Path of the uploaded file."""
         return self.folder / "source"
 
     @property
     def active(self) -> bool:
-        """Whether something is still to be done."""
+        """Whether processing is not finished yet."""
         return self.state in (WAITING, RUNNING)
 
     @property
     def discarded(self) -> bool:
-        """Whether nobody wants it any more."""
+        """Whether it has been discarded."""
         return self._discarded
 
     def go_on(self) -> None:
-        """Lets the thread that works on it go on.
+        """Checks that work on the recording may continue.
 
         Raises:
-            DiscardedError: nobody wants it any more.
+            DiscardedError: it has been discarded.
         """
         if self._discarded:
             raise DiscardedError
 
     def begin_stage(self, stage: str, step: str = "") -> None:
-        """Says what is being done from now on; likewise raises."""
+        """Records the start of a stage; raises the same error as `go_on`."""
         self.go_on()
         self.stage, self.step, self.fraction = stage, step or stage, None
 
     def discard(self) -> None:
-        """Removes its files: now, or as soon as the thread that works on it has noticed."""
+        """Removes its files: now, or as soon as the thread that works on it stops."""
         with self._lock:
             self._discarded = True
             in_work = self._in_work
@@ -102,13 +102,13 @@ class Recording:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def begin(self) -> bool:
-        """Says that a thread works on it from now on; false where nobody wants it any more."""
+        """Marks it as being worked on by a thread; returns false if it has been discarded."""
         with self._lock:
             self._in_work = not self._discarded
             return self._in_work
 
     def end(self) -> None:
-        """Says that no thread works on it from now on."""
+        """Marks it as no longer being worked on."""
         with self._lock:
             self._in_work = False
             discarded = self._discarded
@@ -116,7 +116,7 @@ class Recording:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def explain(self, error: errors.UserError | OSError) -> str:
-        """The error for the client, who is told nothing of the paths on this machine."""
+        """Formats an error for the client without revealing paths on this machine."""
         text = errors.explain_os_error(error) if isinstance(error, OSError) else str(error)
         for path in (self.source, self.folder):
             text = text.replace(f"{path}: ", "").replace(f"{path}/", "")
@@ -124,7 +124,7 @@ class Recording:
 
 
 def clean_name(name: str) -> str:
-    """A file's name as it can be shown: the last part of a path, without what no name needs."""
+    """Cleans a file name for display: keeps the last part of the path, drops unusual characters."""
     last = name.replace("\\", "/").rpartition("/")[2]
     shown = "".join(c for c in last if c.isprintable()).strip().lstrip(".")
     return shown[:120] or "recording"

@@ -1,11 +1,10 @@
-"""Who is who: what is kept for one browser, and until when.
+"""Sessions: the recordings of each browser, and how long they are kept.
 
-A session is named by a secret in a cookie, which this server has signed; a recording is found
-through its session alone, so that an address that somebody else sees is worth nothing to them.
+A session is identified by a secret in a cookie, signed by this server. Recordings are only found
+through their session, so a URL is useless to anybody else who sees it.
 
-Whoever opens the page is handed a secret, and nothing is kept of it: a session begins with what its
-browser sends. So nobody who opens the page many times, or makes others' browsers do so, takes
-anybody's place.
+Opening the page hands out a secret, but stores nothing: a session begins with the browser's first
+upload. Opening the page many times, or making other browsers do so, therefore takes up no sessions.
 """
 
 import contextlib
@@ -26,7 +25,7 @@ RECORDINGS = 4
 _SESSIONS = 200
 _PREFIX = "voices-apart-page-"
 _LOCK_FILE = "lock"
-# Younger folders may be another server's that has not locked its own yet.
+# A younger folder may belong to another server that has not locked it yet.
 _YOUNGEST_SECONDS = 60
 
 
@@ -34,9 +33,9 @@ class Session:
     """The recordings of one browser, the oldest first.
 
     Attributes:
-        token: the secret that names it.
-        recordings: by key.
-        last_seen: when it was last heard of, by the clock of `Sessions`.
+        token: the secret that identifies it.
+        recordings: its recordings by key.
+        last_seen: time of its last request, by the clock of `Sessions`.
     """
 
     def __init__(self, token: str, now: float) -> None:
@@ -46,7 +45,7 @@ class Session:
         self.last_seen = now
 
     def make_room(self) -> None:
-        """Removes the oldest recordings, if there are as many as are kept.
+        """Removes the oldest recordings if the maximum number has been reached.
 
         Raises:
             UserError: all of them are still being separated.
@@ -62,7 +61,7 @@ class Session:
             )
 
     def remove(self, key: str) -> bool:
-        """Removes a recording and its files; false where there is none of that key."""
+        """Removes a recording and its files; returns false if there is none with that key."""
         one = self.recordings.pop(key, None)
         if one is not None:
             one.discard()
@@ -75,18 +74,18 @@ class Session:
 
 
 class Sessions:
-    """All sessions of a server, and the folder under which their files lie."""
+    """All sessions of a server, and the folder that holds their files."""
 
     def __init__(self, keep_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """Makes the folder, which nobody but this user can enter.
+        """Creates the folder, accessible only to this user.
 
         Args:
-            keep_seconds: how long a session that is not heard of is kept.
-            clock: in seconds.
+            keep_seconds: how long a session is kept after its last request.
+            clock: returns the time in seconds.
         """
         _remove_left_behind()
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix=_PREFIX))
-        # Held for as long as this process lives, however it ends.
+        # The lock is held as long as this process lives, however it ends.
         self._lock = (self.folder / _LOCK_FILE).open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._keep_seconds = keep_seconds
@@ -96,12 +95,12 @@ class Sessions:
         self._expired: dict[str, None] = {}
 
     def new_token(self) -> str:
-        """A secret for a browser that has none; nothing is kept of it."""
+        """Creates a secret for a browser that has none, without storing it."""
         secret = secrets.token_urlsafe(32)
         return f"{secret}.{self._signature(secret)}"
 
     def is_ours(self, token: str) -> bool:
-        """Whether `new_token` of this server gave it."""
+        """Returns whether this server's `new_token` created the secret."""
         secret, _, signature = token.partition(".")
         return hmac.compare_digest(signature.encode(), self._signature(secret).encode())
 
@@ -109,20 +108,20 @@ class Sessions:
         return hmac.digest(self._key, secret.encode(), "sha256").hex()
 
     def find(self, token: str) -> Session | None:
-        """The session of that secret, which is now heard of."""
+        """Returns the session of a secret, if any, and updates `last_seen`."""
         session = self._sessions.get(token)
         if session is not None:
             session.last_seen = self._clock()
         return session
 
     def open(self, token: str) -> Session:
-        """The session of that secret, a new one where there is none.
+        """Returns the session of a secret, creating it if there is none.
 
         Args:
-            token: of `new_token`.
+            token: a secret from `new_token`.
 
         Raises:
-            UserError: there are too many with recordings of theirs.
+            UserError: there are too many sessions with recordings.
         """
         session = self.find(token)
         if session is not None:
@@ -136,14 +135,14 @@ class Sessions:
         return session
 
     def has_expired(self, token: str) -> bool:
-        """Whether `expire` has removed recordings of that secret's; says so once."""
+        """Returns whether `expire` has removed recordings of this session; true only once."""
         if token not in self._expired:
             return False
         del self._expired[token]
         return True
 
     def num_bytes(self) -> int:
-        """What the files of all sessions take, those that are still on their way included."""
+        """Returns the total size of all sessions' files, including unfinished uploads."""
         total = 0
         for folder, _, names in os.walk(self.folder):
             for name in names:
@@ -153,7 +152,7 @@ class Sessions:
         return total
 
     def expire(self) -> None:
-        """Removes the sessions that were not heard of for too long."""
+        """Removes the sessions without a recent request."""
         now = self._clock()
         for session in list(self._sessions.values()):
             if now - session.last_seen > self._keep_seconds:
@@ -174,7 +173,7 @@ class Sessions:
 
 
 def _remove_left_behind() -> None:
-    """Removes folders of servers that were killed: nobody holds their locks."""
+    """Removes folders of killed servers: nobody holds their locks."""
     for folder in pathlib.Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
             if time.time() - folder.lstat().st_mtime < _YOUNGEST_SECONDS or folder.is_symlink():

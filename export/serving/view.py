@@ -1,4 +1,4 @@
-"""What the page shows of a recording whose voices were found, and the files that it offers."""
+"""Prepares a separated recording for the page: what is shown, and the files for download."""
 
 import json
 import pathlib
@@ -15,19 +15,19 @@ from export.serving import lanes, recording
 def complete(
     one: recording.Recording, done: separate.Separated, mixture: np.ndarray, voices: np.ndarray
 ) -> None:
-    """Fills in `files` and `view`.
+    """Fills in a recording's `files` and `view`.
 
     Args:
-        one: the recording; `mixture.wav` lies in its folder.
-        done: what came of it.
-        mixture: float32 `[sample]`, as the model heard it.
-        voices: float32 `[source, sample]`, likewise.
+        one: the recording; `mixture.wav` is in its folder.
+        done: the result of the separation.
+        mixture: the model's input, float32 `[sample]`.
+        voices: the model's output, float32 `[source, sample]`.
 
     Raises:
-        OSError: the disk does not take the files.
+        OSError: the files cannot be written.
     """
     stem = pathlib.PurePosixPath(one.name).stem
-    # What it would be called if the client had separated it by the command.
+    # Use the names that export.separate would give the files.
     named = jobs.Job(one.source, pathlib.Path(stem))
     one.files["mixture.wav"] = recording.File(
         one.folder / "mixture.wav", "audio/wav", f"{stem}.wav"
@@ -75,7 +75,7 @@ def complete(
 def _draw(
     one: recording.Recording, found: activity.Activity, mixture: np.ndarray, voices: np.ndarray
 ) -> dict[str, Any]:
-    """Draws a recording and its voices: what the template's tiles need."""
+    """Draws a recording and its voices for the template's tiles."""
     peak = max(pictures.peak(mixture), 1e-7)
     full = max(float(np.abs(mixture).max()), float(np.abs(voices).max()))
 

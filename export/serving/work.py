@@ -1,4 +1,4 @@
-"""A recording on its way to its voices, and the threads that bring it there."""
+"""Separates uploaded recordings in background threads."""
 
 import concurrent.futures
 import dataclasses
@@ -15,21 +15,21 @@ from export.serving import model_catalog, recording, view
 from pipeline import cli, errors
 from pipeline.audio import decoding
 
-# Two channels at 192 kHz, or eight at 48: what a small file can unfold to is bounded by this, too.
+# Two channels at 192 kHz, or eight at 48 kHz; this also limits what a small file can decode to.
 _MAX_VALUES_PER_SECOND = 384_000
 _MAX_CHANNELS = 8
-# A model's rate is not the recording's: its seconds end up to one sample of either later.
+# Resampling to the model's rate can lengthen a recording by a sample.
 _SPARE_SECONDS = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What one recording may be.
+    """The limits for one recording.
 
     Attributes:
-        num_bytes: of the file.
-        seconds: of sound.
-        header_seconds: that may be spent on finding out what a file is.
+        num_bytes: size of the file.
+        seconds: duration.
+        header_seconds: time that may be spent on reading the headers.
     """
 
     num_bytes: int
@@ -38,7 +38,7 @@ class Limits:
 
 
 class _TimedFile:
-    """A file that can be read for a time: nobody waits for millions of tiny chunks."""
+    """A file with a time limit for reading, against files with millions of tiny chunks."""
 
     def __init__(self, file: BinaryIO, seconds: float) -> None:
         self._file = file
@@ -51,7 +51,7 @@ class _TimedFile:
         return self._file.read(size)
 
     def readinto(self, buffer: Any) -> int:
-        # libsndfile's way in, through which no exception passes: the file ends.
+        # Called by libsndfile, which no exception can pass through: report the end of the file.
         return 0 if self._is_over() else cast(Any, self._file).readinto(buffer)
 
     def _is_over(self) -> bool:
@@ -63,10 +63,10 @@ class _TimedFile:
 
 
 def check(one: recording.Recording, limits: Limits) -> None:
-    """Reads the headers of a recording that has come, for as long as that may take.
+    """Reads the headers of an uploaded recording, within the time limit.
 
     Raises:
-        UserError: no recording, or more than the page takes; names no path.
+        UserError: it is no recording, or exceeds the limits; the message contains no path.
     """
     with one.source.open("rb") as file:
         timed = _TimedFile(file, limits.header_seconds)
@@ -107,18 +107,18 @@ def _check_seconds(seconds: float, limits: Limits) -> None:
 
 
 class Queue:
-    """Separates recordings one after the other, or a few at once, in threads."""
+    """Separates recordings in threads, one or a few at a time."""
 
     def __init__(
         self, models: model_catalog.Models, limits: Limits, at_once: int, waiting: int
     ) -> None:
-        """Starts with nothing to do.
+        """Creates an empty queue.
 
         Args:
-            models: to choose from.
-            limits: of a recording.
-            at_once: recordings that are separated at the same time.
-            waiting: recordings that may wait beyond those.
+            models: the models to choose from.
+            limits: the limits for one recording.
+            at_once: number of recordings that are separated at the same time.
+            waiting: number of further recordings that may wait.
         """
         self._models = models
         self._limits = limits
@@ -136,32 +136,32 @@ class Queue:
         try:
             self._models.load(self._models.default)
         except errors.UserError as error:
-            # Said here as well as to everybody who chooses it.
+            # Reported here as well as to every user who chooses this model.
             cli.report(error)
 
     @property
     def full(self) -> bool:
-        """Whether no further recording is taken now."""
+        """Whether no further recording is accepted now."""
         with self._lock:
             return sum(not one.discarded for one in self._recordings) >= self._room
 
     def submit(self, one: recording.Recording) -> None:
-        """Takes a recording, in its turn."""
+        """Appends a recording to the queue."""
         with self._lock:
             self._recordings.append(one)
         self._submit(self._run, one)
 
     def ahead(self, one: recording.Recording) -> int:
-        """How many are waiting or being separated that came before it."""
+        """Returns how many earlier recordings are waiting or being separated."""
         with self._lock:
             place = self._recordings.index(one) if one in self._recordings else 0
             return sum(not other.discarded for other in self._recordings[:place])
 
     def close(self, seconds: float) -> bool:
-        """Ends what is being done.
+        """Stops all work.
 
         Args:
-            seconds: to wait for what runs to notice.
+            seconds: how long to wait for running threads to end.
 
         Returns:
             Whether all threads have ended.
@@ -207,7 +207,7 @@ class Queue:
             one.state = recording.FAILED
         except (errors.UserError, OSError) as error:
             one.message, one.state = one.explain(error), recording.FAILED
-        except Exception as error:  # A model that somebody else trained raises what it likes.
+        except Exception as error:  # A user's own model may raise anything.
             if not one.discarded:
                 logging.exception("separation failed")
             one.message = f"the model {one.model} failed ({type(error).__name__})"
@@ -215,7 +215,7 @@ class Queue:
 
 
 class _Watch:
-    """Follows a separation: how far it is, whether it may go on, and what was heard."""
+    """Follows a separation: reports its progress, stops it on request and collects the audio."""
 
     def __init__(self, one: recording.Recording, total: float) -> None:
         self._one, self._total = one, total
@@ -223,13 +223,13 @@ class _Watch:
         self._voices: list[np.ndarray] = []
 
     def __call__(self, mixture: np.ndarray, voices: np.ndarray) -> None:
-        """Takes `[sample, channel]` and `[source, sample, channel]`."""
+        """Collects a block of `[sample, channel]` and `[source, sample, channel]`."""
         self._one.go_on()
         self._mixture.append(mixture.mean(axis=1))
         self._voices.append(voices.mean(axis=2))
 
     def progress(self, stage: str, seconds: float) -> None:
-        """Takes what `separate_file` tells, and says it to the client."""
+        """Passes the progress reported by `separate_file` on to the client."""
         if stage != self._one.stage:
             self._one.begin_stage(stage)
         self._one.go_on()
@@ -238,14 +238,14 @@ class _Watch:
         self._one.fraction = seconds / self._total
 
     def heard(self) -> tuple[np.ndarray, np.ndarray]:
-        """Float32 `[sample]` and `[source, sample]`, means of the channels at the model's rate."""
+        """Returns float32 `[sample]`, `[source, sample]`: channel means at the model's rate."""
         return np.concatenate(self._mixture), np.concatenate(self._voices, axis=1)
 
 
 def _read(one: recording.Recording, limits: Limits) -> float:
-    """Writes the recording as every browser plays it, whatever it came as; returns its seconds.
+    """Converts the recording to a WAV file that every browser plays; returns its seconds.
 
-    A header need not tell the length, and need not be believed: this finds it out.
+    The duration is counted here, because a header may lack it or be wrong.
     """
     path = one.folder / "mixture.wav"
     taken = 0
