@@ -1,4 +1,4 @@
-"""From bytes to samples and back: containers, decoding, SPHERE.
+"""Audio decoding and encoding: containers, codecs, SPHERE.
 
 Imports `pipeline.errors` and `pipeline.io`.
 """

@@ -1,7 +1,7 @@
-"""RIFF, RF64, AIFF, AU, W64 and CAF: is as much there as their chunks promise, and no more.
+"""Checks that RIFF, RF64, AIFF, AU, W64 and CAF files are as long as their chunks say.
 
-A recorder that died, and a program that writes into a pipe, leave lengths open: 0, or the largest
-number. All that follows is then taken for samples, with a note.
+If a recorder crashes, or a program writes into a pipe, the length in the header is never filled
+in: it stays 0 or the largest number. Everything that follows is then read as samples, with a note.
 """
 
 import dataclasses
@@ -12,10 +12,10 @@ from pipeline.audio import limits
 
 _Order = Literal["big", "little"]
 _NO_SAMPLES = "cut short before its first sample, or without any"
-# From here on, a length of 32 bits says that the writer did not know it; and one of 64.
+# A 32-bit length from here on means that the writer did not know it; below, the same in 64 bits.
 UNKNOWN_LENGTH = 0x7FFFF000
 _UNKNOWN_LONG = 2**63 - 2**32
-# Codings in `fmt ` that libsndfile reads, and further ones that FFmpeg does: ADPCM of several
+# Codings in `fmt ` that libsndfile reads, and those that only FFmpeg reads: ADPCM of several
 # kinds, G.723.1, G.726, TrueSpeech, MPEG, AC-3, DTS, WMA, AAC, ATRAC, Vorbis, Opus, FLAC.
 _CODINGS = (1, 2, 3, 6, 7, 0x11, 0x31, 0x38, 0xFFFE)
 _FFMPEG_CODINGS = (
@@ -37,9 +37,9 @@ class Chunks:
 
     Attributes:
         plain: whether libsndfile reads this coding.
-        patches: what is to be read at which position instead of what is there.
-        notes: what was assumed.
-        trim: of a coding in packets, the samples before the recording and those of it.
+        patches: bytes to read instead of those in the file, by position.
+        notes: assumptions that were made.
+        trim: for codings in packets, the number of samples before the recording and in it.
     """
 
     plain: bool = True
@@ -49,21 +49,21 @@ class Chunks:
 
 
 def is_open(length: int, *, empty: bool = False) -> bool:
-    """Whether a length of 32 bits was left open.
+    """Returns whether a 32-bit length was never filled in.
 
     Args:
-        length: of the samples, by the header.
-        empty: the header says elsewhere that 0 means none.
+        length: number of bytes of samples in the header.
+        empty: whether the header says elsewhere that 0 means no samples.
     """
     return length >= UNKNOWN_LENGTH or (length == 0 and not empty)
 
 
 def note(present: int, frame_bytes: int) -> str:
-    """What is said where a length was left open and all that follows was taken for samples.
+    """Returns the note for a file without a length, of which everything is read.
 
     Args:
-        present: bytes that follow the header.
-        frame_bytes: of one sample of all channels; 1 where that is not known.
+        present: number of bytes after the header.
+        frame_bytes: bytes per sample of all channels; 1 if unknown.
     """
     text = f"its header leaves the length open; all {present} bytes that follow are taken"
     rest = present % frame_bytes
@@ -71,11 +71,11 @@ def note(present: int, frame_bytes: int) -> str:
 
 
 def check_riff(file: BinaryIO, size: int) -> Chunks:
-    """RIFF, RIFX and RF64; also AIFF, which has the same chunks under other names."""
+    """Checks RIFF, RIFX and RF64; also AIFF, which has the same chunks under other names."""
     head = file.read(12)
     order: _Order = "big" if head[:4] in (b"RIFX", b"FORM") else "little"
     aiff = head[:4] == b"FORM"
-    # The RF64 of broadcasters has another name.
+    # BW64 is the broadcasters' name for RF64.
     patches: dict[int, bytes] = {0: b"RF64"} if head[:4] == b"BW64" else {}
     whole = int.from_bytes(head[4:8], order)
     data_bytes_64 = ds64_at = None
@@ -101,25 +101,25 @@ def check_riff(file: BinaryIO, size: int) -> Chunks:
         length = data_bytes_64
         left_open, at, field = length == 0 and present > 0, ds64_at, 8
     else:
-        # A WAVE without samples knows its whole length, and that it goes on after them. An AIFF's
-        # length includes eight bytes in front of the samples.
+        # In a WAVE without samples, the length of the whole file shows whether chunks follow them.
+        # The length in an AIFF includes eight bytes before the samples.
         empty = not present or (not aiff and position < whole + 8 < UNKNOWN_LENGTH)
         left_open = is_open(length, empty=empty) and (length == 0 or length > present)
         at, field = position - 4, 4
     if left_open:
         if not present:
             raise limits.AudioError(_NO_SAMPLES)
-        # What 32 bits do not hold is left open, and libsndfile goes on to the end.
+        # A length beyond 32 bits stays unknown, and libsndfile reads up to the end.
         known = min(present, 0xFFFFFFFF) if field == 4 else present
         patches[at] = known.to_bytes(field, order)
-        # The samples of AIFF come after eight bytes more.
+        # In AIFF, eight more bytes precede the samples.
         return Chunks(plain, patches, (note(present - 8 * aiff, frame_bytes),))
     _check_rest(file, order, position, length, size)
     return Chunks(plain, patches)
 
 
 def _check_fmt(fields: bytes, order: _Order) -> tuple[int, bool]:
-    """Bytes of a sample of all channels, and whether libsndfile reads the coding."""
+    """Returns the bytes per sample of all channels, and whether libsndfile reads the coding."""
     if len(fields) < 16:
         raise limits.AudioError(_NO_SAMPLES)
     coding, channels, rate, _, frame_bytes, bits = (
@@ -127,7 +127,7 @@ def _check_fmt(fields: bytes, order: _Order) -> tuple[int, bool]:
         for start, stop in ((0, 2), (2, 4), (4, 8), (8, 12), (12, 14), (14, 16))
     )
     limits.check_rate_and_channels(rate, channels)
-    # Linear samples lie in whole bytes; libsndfile would read others as if they were narrower.
+    # Linear samples occupy whole bytes; libsndfile would read any others as if they were narrower.
     if coding in (1, 3, 0xFFFE) and frame_bytes != channels * ((bits + 7) // 8):
         raise limits.AudioError(
             f"its header contradicts itself: {channels} channel(s) of {bits} bits in {frame_bytes} "
@@ -148,7 +148,7 @@ def _check_comm(fields: bytes, kind: bytes) -> tuple[int, bool]:
 
 
 def check_au(file: BinaryIO, size: int) -> Chunks:
-    """AU, also known as SND."""
+    """Checks AU, also known as SND."""
     fields = file.read(24)
     if len(fields) < 12:
         raise limits.AudioError("cut short within its header")
@@ -164,7 +164,7 @@ def check_au(file: BinaryIO, size: int) -> Chunks:
 
 
 def check_w64(file: BinaryIO, size: int) -> Chunks:
-    """Sony's Wave64: lengths of 64 bits, which include the chunk's own header of 24 bytes."""
+    """Checks Sony's Wave64: 64-bit lengths, which include the 24-byte header of each chunk."""
     position, frame_bytes, plain = 40, 1, True
     while position + 24 <= size:
         file.seek(position)
@@ -203,7 +203,7 @@ def _check_w64_rest(file: BinaryIO, position: int, length: int, size: int) -> No
 
 
 def check_caf(file: BinaryIO, size: int) -> Chunks:
-    """Apple's CAF: lengths of 64 bits; -1 for samples up to the end of the file."""
+    """Checks Apple's CAF: 64-bit lengths; -1 means that samples go on to the end of the file."""
     position, frame_bytes, plain = 8, 1, True
     data_at = data_bytes = 0
     trim = None
@@ -226,7 +226,7 @@ def check_caf(file: BinaryIO, size: int) -> Chunks:
         if name == b"data":
             if length in (-1, 0) and present > 4:
                 patch = {position - 8: present.to_bytes(8, "big")}
-                # Four bytes count the edits.
+                # The first four bytes are the edit count.
                 return Chunks(plain, patch, (note(present - 4, frame_bytes),), trim)
             data_at, data_bytes = position, length
             if length > present:
@@ -259,5 +259,5 @@ def _check_rest(file: BinaryIO, order: _Order, position: int, length: int, size:
 
 
 def is_name(name: bytes) -> bool:
-    """Whether four bytes can be the name of a chunk."""
+    """Returns whether four bytes can be the name of a chunk."""
     return name.isascii() and name.decode().isprintable()

@@ -1,8 +1,8 @@
-"""What libsndfile cannot decode, decoded by FFmpeg's libraries through PyAV (the extra `av`).
+"""Decodes what libsndfile cannot, with FFmpeg's libraries through PyAV (the extra `av`).
 
-The file is handed over as bytes, never by its name, and only demuxers that read one file are
-allowed: no network, no playlist, no script that names other files. PyAV is imported when the first
-such recording comes.
+FFmpeg gets the file as bytes, never by name, and may only use demuxers that read one file: no
+network, no playlist, no script that names other files. PyAV is imported when the first such
+recording is read.
 """
 
 import types
@@ -14,23 +14,23 @@ import numpy as np
 from pipeline.audio import limits
 
 INSTALL = "pip install 'voices-apart[av]' (or pip install av)"
-# FFmpeg's demuxers of single files; its playlists (hls, dash, concat, …), devices, pictures and
-# raw samples are not among them.
+# FFmpeg's demuxers of single files, without its playlists (hls, dash, concat, …), devices,
+# pictures and raw samples.
 _DEMUXERS = (
     "aa,aac,aax,ac3,act,aiff,amr,amrnb,amrwb,ape,asf,au,avi,bonk,caf,dsf,dss,dts,dtshd,dv,eac3,flac,"
     "flv,gxf,iff,ircam,ivf,loas,matroska,mlp,mmf,mov,mp3,mpc,mpc8,mpeg,mpegts,mxf,nut,ogg,oma,osq,"
     "qcp,rm,shn,tak,truehd,tta,voc,w64,wav,wsd,wtv,wv,xwma"
 )
-# These are found by what may be chance in other bytes; where nothing else shows what a file is,
-# they are not tried.
+# The signatures of these may occur in other files by chance. They are tried only if something else
+# shows the file's format.
 _BY_CHANCE = ("aac", "ac3", "dts", "dv", "eac3", "loas", "mlp", "mp3", "mpeg", "mpegts", "truehd")
-# Their headers promise a length that was not guessed by FFmpeg from the rate of bytes.
+# The durations in their headers are exact, not estimates of FFmpeg from the bit rate.
 _TIMED = ("aiff", "ape", "asf", "caf", "mov", "mpc8", "tak", "tta", "w64", "wav", "wv")
 _LOSSLESS = ("alac", "ape", "flac", "mlp", "shorten", "tak", "truehd", "tta", "wavpack")
-# FFmpeg's flags: it is left to us what belongs to the recording; a stream is a cover picture.
+# FFmpeg's flags: the caller skips samples itself; the stream is a cover picture.
 _SKIP_MANUAL = 1 << 29
 _ATTACHED_PICTURE = 0x400
-# What may be missing at the end: FFmpeg's own rounding of times, and padding of encoders.
+# How much may be missing at the end: FFmpeg rounds times, and encoders add padding.
 _SLACK_SECONDS, _SLACK_SHARE = 0.5, 0.02
 
 
@@ -39,11 +39,11 @@ class Source:
 
     Attributes:
         rate: in Hz.
-        num_channels: of the stream, in the order of WAVE.
-        num_samples: None: what containers say is rounded.
-        subtype: of the samples' coding, as libsndfile would call it where it has no loss and more
-            than 16 bits (`PCM_32`), else FFmpeg's name of the codec in upper case.
-        notes: what a person has to know, such as that there are other streams.
+        num_channels: number of channels, which come in the order of WAVE.
+        num_samples: always None, because containers give a rounded length.
+        subtype: `PCM_32`, libsndfile's name, for lossless codecs of more than 16 bits; otherwise
+            FFmpeg's name of the codec in upper case.
+        notes: what a user should know, for example that there are other streams.
     """
 
     def __init__(self, file: BinaryIO, kind: str, trim: tuple[int, int] | None = None) -> None:
@@ -51,12 +51,12 @@ class Source:
 
         Args:
             file: binary, seekable.
-            kind: as `recognition` calls it; empty where it is not known.
-            trim: the decoded samples that come before the recording, and those of the recording;
-                None where FFmpeg finds that out for itself.
+            kind: the name that `recognition` gives it; empty if unknown.
+            trim: the number of decoded samples before the recording, and in it; None if FFmpeg
+                determines them itself.
 
         Raises:
-            AudioError: it is no recording, or cannot be decoded.
+            AudioError: it is not a recording, or cannot be decoded.
             MissingDecoderError: PyAV is not installed.
         """
         self._av = _load()
@@ -128,10 +128,10 @@ class Source:
                     yield kept
 
     def _to_float(self, frames: Any) -> Iterator[np.ndarray]:
-        """Frames as float32 `[sample, channel]`; None for what is left at the end.
+        """Converts frames to float32 `[sample, channel]`; None flushes what is left at the end.
 
-        PyAV's own conversion to arrays reads beyond the planes of a frame with eight channels or
-        more, so FFmpeg interleaves them first.
+        PyAV's own conversion to arrays reads beyond the planes of a frame with eight or more
+        channels, so FFmpeg interleaves them first.
         """
         for frame in (None,) if frames is None else frames:
             if frame is not None:
@@ -151,7 +151,7 @@ class Source:
                     yield piece.to_ndarray().reshape(-1, self.num_channels)
 
     def blocks(self, num_samples: int) -> Iterator[np.ndarray]:
-        """All samples, once.
+        """Yields all samples; can be called once.
 
         Args:
             num_samples: in each block but the last.
@@ -160,8 +160,8 @@ class Source:
             Float32 `[sample, channel]`, full scale 1.
 
         Raises:
-            AudioError: damaged, cut short, or of another rate or number of channels from somewhere
-                on.
+            AudioError: the file is damaged or cut short, or its rate or number of channels changes
+                partway.
         """
         yield from _in_blocks(self._all_samples(), num_samples)
 
@@ -174,7 +174,7 @@ class Source:
         self._check_length()
 
     def _check_length(self) -> None:
-        """Whether as much was decoded as the container promises."""
+        """Raises AudioError if fewer samples were decoded than the container promises."""
         stream = self._stream
         if self._trim is not None:
             promised = self._trim[1] / self.rate
@@ -189,7 +189,7 @@ class Source:
             )
 
     def close(self) -> None:
-        """Lets go of the file, which stays open."""
+        """Releases the file without closing it."""
         self._container.close()
 
 
@@ -225,7 +225,7 @@ def _is_picture(stream: Any) -> bool:
 
 
 def _in_blocks(pieces: Iterable[np.ndarray], num_samples: int) -> Iterator[np.ndarray]:
-    """The same samples, `num_samples` at a time."""
+    """Yields the same samples, `num_samples` at a time."""
     waiting: list[np.ndarray] = []
     count = 0
     for piece in pieces:
@@ -241,10 +241,10 @@ def _in_blocks(pieces: Iterable[np.ndarray], num_samples: int) -> Iterator[np.nd
 
 
 def _missing_skip(context: Any) -> int:
-    """Samples of an Opus encoder's delay that FFmpeg would leave in.
+    """Returns how many samples of an Opus encoder's delay FFmpeg would leave in.
 
-    Its demuxers of Matroska and MP4 count the delay, which is of 48,000 Hz (RFC 7845), at the
-    rate that the recording had before it was encoded.
+    The delay is given at 48,000 Hz (RFC 7845), but FFmpeg's demuxers of Matroska and MP4 count it
+    at the rate that the recording had before it was encoded.
     """
     header = context.extradata or b""
     if context.name not in ("opus", "libopus") or header[:8] != b"OpusHead" or len(header) < 12:

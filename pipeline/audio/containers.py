@@ -1,9 +1,9 @@
-"""Whether a file holds as much audio as its headers promise, before anything is decoded.
+"""Checks that a file holds as much audio as its headers promise, before decoding.
 
-libsndfile takes what it finds: it shortens a cut WAV or SPHERE file to what is there, skips damaged
-Ogg pages, and stops where a header tells it to. In a corpus each of these is a recording that is
-not what its manifest says, so the containers' own lengths and checksums are held against the bytes
-here. Where a header is known to be wrong, decoders are shown what it should have said.
+libsndfile does not check this: it shortens a cut WAV or SPHERE file to what is there, skips damaged
+Ogg pages, and stops where a header says so. In a corpus, each of these is a recording that does not
+match its manifest. The containers' own lengths and checksums are therefore compared with the bytes
+here. Where a header is known to be wrong, decoders are given the corrected one.
 
 References: NIST SPHERE (`sph2pipe`'s and libsndfile's documentation of the header), Microsoft
 Multimedia Programming Interface 1.0 (RIFF), EBU Tech 3306 (RF64), ITU-R BS.2088 (BW64), Apple Core
@@ -29,11 +29,11 @@ class Part:
         start: its first byte.
         stop: the byte after its last.
         decoder: `LIBSNDFILE` or `FFMPEG`.
-        patches: what decoders are to read at which position, counted from `start`.
-        num_samples: per channel, where the header's number must be compared with what is decoded;
-            None where the decoder tells, if anything does.
-        trim: samples that FFmpeg decodes before the recording, and those of it; None where it
-            knows.
+        patches: bytes that decoders read instead of those in the file, by position from `start`.
+        num_samples: per channel, if the number in the header must be compared with the number of
+            decoded samples; None if only the decoder can tell.
+        trim: the number of samples that FFmpeg decodes before the recording, and in it; None if
+            FFmpeg determines them itself.
     """
 
     start: int
@@ -46,12 +46,12 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Container:
-    """What a file is, and how it is to be read.
+    """What a file is, and how to read it.
 
     Attributes:
-        kind: as `recognition.kind_of` calls it; empty where it is not known.
-        parts: follow each other.
-        notes: what a person has to know of how it is read.
+        kind: the name that `recognition.kind_of` gives it; empty if unknown.
+        parts: the recordings in it, in order.
+        notes: what a user should know about how it is read.
         head: the first bytes, for messages.
     """
 
@@ -68,7 +68,8 @@ def check(file: BinaryIO) -> Container:
         file: binary, seekable; left at its start.
 
     Raises:
-        AudioError: empty, not audio, cut short, a header that lies, or a damaged page.
+        AudioError: the file is empty, not audio or cut short, its header is wrong, or a page is
+            damaged.
     """
     if not file.seekable():
         raise limits.AudioError("a pipe, and not a file: write it to one first")
@@ -81,7 +82,7 @@ def check(file: BinaryIO) -> Container:
     head = inner.read(recognition.HEAD_BYTES)
     kind = recognition.kind_of(head)
     if kind is None and (start or mpeg.find(head) is not None):
-        # Encoders leave zeros behind a tag; who cuts an MP3 does not look for its frames.
+        # Encoders leave zeros after a tag, and an MP3 may have been cut in the middle of a frame.
         kind = "mp3"
     if kind is None and recognition.is_something_else(head):
         raise limits.AudioError(f"not audio: {recognition.describe(head)}")
@@ -102,7 +103,7 @@ def check(file: BinaryIO) -> Container:
 
 
 def _after_tags(file: BinaryIO, size: int) -> int:
-    """Where the recording begins: after ID3v2 tags, which programs put in front of anything."""
+    """Returns where the recording begins, after the ID3v2 tags that any format may start with."""
     start = 0
     while True:
         file.seek(start)
@@ -122,7 +123,7 @@ def _check_flac(file: BinaryIO, size: int) -> _Found:
     header = file.read(flac.HEADER_BYTES)
     promised = flac.num_samples(header)
     patches = flac.without_length(header) if promised and len(header) == flac.HEADER_BYTES else {}
-    # Whatever follows the last frame is taken for more sound, so that tags are kept out.
+    # The decoder would take whatever follows the last frame for more sound, so tags are left out.
     stop = size - mpeg.trailing_bytes(file, size)
     return [Part(0, stop, LIBSNDFILE, patches, promised)], ()
 
@@ -150,7 +151,7 @@ def _check_mp3(file: BinaryIO, size: int) -> _Found:
         decoder = LIBSNDFILE if promised == part.count else FFMPEG
         parts.append(Part(part.start, part.stop, decoder))
     if frames.odd_at is not None:
-        # FFmpeg looks for what may come later; what it makes of the rest is its own affair.
+        # FFmpeg searches for later frames itself; what it does with the rest is not checked here.
         notes.append(f"something else than frames begins at its byte {frames.odd_at}")
         first = frames.parts[-1].start if frames.parts else frames.odd_at
         parts[-1:] = [Part(first, size, FFMPEG)]

@@ -1,8 +1,8 @@
-"""From bytes to samples and back: WAV, FLAC, OGG, MP3, SPHERE, m4a, WebM and many more.
+"""Reads and writes audio: WAV, FLAC, OGG, MP3, SPHERE, m4a, WebM and many more.
 
-What a file is, its first bytes say, never its name. Samples are float32, full scale 1, and
-`[sample]` or `[sample, channel]`. Recordings of hours are read and written by blocks (`Reader`,
-`resample_blocks`, `Writer`).
+Formats are recognised by a file's first bytes, never by its name. Samples are float32, full scale
+1, with the axes `[sample]` or `[sample, channel]`. Recordings of several hours are read and written
+in blocks (`Reader`, `resample_blocks`, `Writer`).
 """
 
 import contextlib
@@ -21,15 +21,15 @@ import soxr
 from pipeline.audio import compressed, containers, flac, limits, recognition, views
 from pipeline.io import atomic
 
-# Bounds for one recording: a header can promise more than any machine holds.
+# Limits for one recording: a header can promise more than any machine can hold.
 MAX_SECONDS = 24 * 3600
 MAX_DECODED_BYTES = 2**31
 _MAX_WAV_BYTES = 2**32 - 2**16
 _BLOCK = 2**18
 _QUALITY = "HQ"
 SUBTYPES = ("PCM_16", "FLOAT")
-# By the number of channels: which of Vorbis' each of WAVE's is (Vorbis I, 4.3.9; Opus: RFC 7845).
-# libsndfile leaves them as they are.
+# For each number of channels, the index in Vorbis' order of each channel in WAVE's order
+# (Vorbis I, 4.3.9; Opus: RFC 7845). libsndfile does not reorder them.
 _WAVE_FROM_VORBIS = {
     3: [0, 2, 1],
     5: [0, 2, 1, 3, 4],
@@ -42,7 +42,7 @@ AudioError = limits.AudioError
 
 
 class _ForwardFile(soundfile.SoundFile):
-    """soundfile seeks after each read, which fails where a FLAC file leaves its length open."""
+    """A sound file without seeking after each read, which fails for a FLAC of unknown length."""
 
     def seekable(self) -> bool:
         return False
@@ -51,15 +51,15 @@ class _ForwardFile(soundfile.SoundFile):
 class Reader:
     """A recording, read block by block in bounded memory.
 
-    libsndfile decodes it where it does so right, FFmpeg's libraries (`compressed`) else.
+    libsndfile decodes it if it can do so correctly; otherwise FFmpeg's libraries do (`compressed`).
 
     Attributes:
         rate: in Hz.
-        num_channels: of the recording.
-        num_samples: per channel as the header promises, or None where it does not say.
-        subtype: libsndfile's name of the samples' coding (`PCM_16`, `FLOAT`, `VORBIS`, …), or
-            FFmpeg's of the codec.
-        notes: what a person has to know of how it was read, such as an open length.
+        num_channels: number of channels.
+        num_samples: per channel according to the header, or None if it does not say.
+        subtype: libsndfile's name of the sample format (`PCM_16`, `FLOAT`, `VORBIS`, …), or
+            FFmpeg's name of the codec.
+        notes: what a user should know about how it was read, for example an unknown length.
     """
 
     def __init__(self, source: str | os.PathLike[str] | BinaryIO, verify: bool = True) -> None:
@@ -67,11 +67,11 @@ class Reader:
 
         Args:
             source: path of a local file, or a binary seekable file.
-            verify: compare decoded samples with the checksum that FLAC files have.
+            verify: compare decoded samples with the checksum in FLAC files.
 
         Raises:
-            AudioError: it is not a recording that can be read; names the file if it has a path.
-            MissingDecoderError: it needs what is not installed; likewise.
+            AudioError: it is not a readable recording; the message names the file if it has a path.
+            MissingDecoderError: its decoder is not installed; the message names the file, too.
             OSError: the file cannot be opened.
         """
         self._name = ""
@@ -117,8 +117,8 @@ class Reader:
             try:
                 return _Plain(file, part.num_samples, kind == "ogg")
             except soundfile.LibsndfileError as error:
-                # Codings that libsndfile has no decoder for, in containers that it reads. Each page
-                # of an Ogg file has been found to be whole.
+                # libsndfile reads the container, but cannot decode the coding. Every page of an Ogg
+                # file has already been checked.
                 if "unsupported" not in str(error) and kind != "ogg":
                     raise
         try:
@@ -126,7 +126,7 @@ class Reader:
         except (AudioError, limits.MissingDecoderError):
             if kind:
                 raise
-            # It was a try, since nothing shows that it is audio at all.
+            # Decoding was only an attempt, since nothing shows that the file is audio.
             reason = recognition.describe(self._container.head)
             raise AudioError(f"not audio: {reason}") from None
 
@@ -139,7 +139,7 @@ class Reader:
 
     @contextlib.contextmanager
     def _named(self, what: str) -> Iterator[None]:
-        """Errors name the file."""
+        """Adds the name of the file to errors."""
         try:
             yield
         except (AudioError, limits.MissingDecoderError) as error:
@@ -148,7 +148,7 @@ class Reader:
             raise AudioError(f"{self._name}{what}: {_plain(error)}") from error
 
     def blocks(self, num_samples: int = _BLOCK) -> Iterator[np.ndarray]:
-        """The recording from its first sample to its last.
+        """Yields the recording from its first sample to its last.
 
         Args:
             num_samples: in each block but the last.
@@ -158,7 +158,7 @@ class Reader:
 
         Raises:
             AudioError: it cannot be decoded, is not as long as its header promises, or holds NaN or
-                infinite samples. What came before must then not be taken for the whole.
+                infinite samples. The blocks before the error are then not the whole recording.
         """
         done = 0
         with self._named("cut short or damaged"):
@@ -185,7 +185,7 @@ class Reader:
             yield from part.blocks(num_samples)
 
     def close(self) -> None:
-        """Closes the file, where the reader opened it."""
+        """Closes the file if the reader opened it."""
         if self._part is not None:
             self._part.close()
             self._part = None
@@ -200,29 +200,29 @@ class Reader:
 
 
 class _Plain:
-    """What libsndfile decodes; the same attributes and methods as `compressed.Source`."""
+    """A file decoded by libsndfile, with the attributes and methods of `compressed.Source`."""
 
     def __init__(self, file: BinaryIO, promised: int | None, ogg: bool) -> None:
         """Opens the file.
 
         Args:
             file: binary, seekable.
-            promised: samples by a header that libsndfile does not see.
-            ogg: more than two channels come in the order of Vorbis, not in that of WAVE.
+            promised: number of samples in a header that libsndfile does not see.
+            ogg: whether more than two channels come in the order of Vorbis, not of WAVE.
         """
         self._sound = _ForwardFile(file)
         self.rate, self.num_channels = int(self._sound.samplerate), int(self._sound.channels)
         self.subtype = str(self._sound.subtype)
         limits.check_rate_and_channels(self.rate, self.num_channels)
         frames = int(self._sound.frames)
-        # A FLAC encoder that writes into a pipe leaves the number open.
+        # A FLAC encoder that writes into a pipe cannot fill in the number.
         self._hidden = promised is not None
         self.num_samples = promised or (None if frames >= 2**62 else frames)
         self.notes: list[str] = []
         self._order = _WAVE_FROM_VORBIS.get(self.num_channels) if ogg else None
 
     def blocks(self, num_samples: int) -> Iterator[np.ndarray]:
-        """Float32 `[sample, channel]`, `num_samples` at a time; once."""
+        """Yields float32 `[sample, channel]`, `num_samples` at a time; can be called once."""
         done, promised = 0, self.num_samples
         while promised is None or done < promised:
             size = num_samples if promised is None else min(num_samples, promised - done)
@@ -237,33 +237,33 @@ class _Plain:
             raise AudioError(f"its header promises {promised} samples, but more follow")
 
     def _goes_on(self) -> bool:
-        """Whether anything follows the last sample that a header promises."""
+        """Returns whether anything follows the last sample that the header promises."""
         try:
             return len(self._sound.read(1)) > 0
         except soundfile.LibsndfileError:
-            # What follows is no frame, or none that is whole.
+            # Something follows that is not a frame, or not a complete one.
             return True
 
     def close(self) -> None:
-        """Lets go of the file, which stays open."""
+        """Releases the file without closing it."""
         self._sound.close()
 
 
 def decode_channels(
     data: bytes, *, verify: bool = True, notes: list[str] | None = None
 ) -> tuple[np.ndarray, int]:
-    """The samples of a whole file.
+    """Decodes a whole file.
 
     Args:
         data: the file's bytes.
-        verify: compare with the checksum that FLAC files have.
-        notes: gets what a person has to know of how it was read.
+        verify: compare with the checksum in FLAC files.
+        notes: a list to which notes on how the file was read are appended.
 
     Returns:
         Float32 `[sample, channel]`, full scale 1, and the rate in Hz.
 
     Raises:
-        AudioError: the bytes are no recording, or not all of one, or too much of one.
+        AudioError: the bytes are not a recording, or it is incomplete or too long.
     """
     return _decode(data, verify, notes, lambda block: block)
 
@@ -271,31 +271,31 @@ def decode_channels(
 def decode(
     data: bytes, *, verify: bool = True, notes: list[str] | None = None
 ) -> tuple[np.ndarray, int]:
-    """The samples of a whole file, as the mean of its channels.
+    """Decodes a whole file and averages its channels.
 
     Args:
         data: the file's bytes.
-        verify: compare with the checksum that FLAC files have.
-        notes: gets what a person has to know of how it was read.
+        verify: compare with the checksum in FLAC files.
+        notes: a list to which notes on how the file was read are appended.
 
     Returns:
         Float32 `[sample]`, full scale 1, and the rate in Hz.
 
     Raises:
-        AudioError: the bytes are no recording, or not all of one, or too much of one.
+        AudioError: the bytes are not a recording, or it is incomplete or too long.
     """
     return _decode(data, verify, notes, mean_channel)
 
 
 def mean_channel(block: np.ndarray) -> np.ndarray:
-    """The mean of the channels of float32 `[sample, channel]`: float32 `[sample]`."""
+    """Averages the channels of float32 `[sample, channel]`; returns float32 `[sample]`."""
     return block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
 
 
 def _decode(
     data: bytes, verify: bool, notes: list[str] | None, change: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[np.ndarray, int]:
-    """All blocks of a file, each changed as it comes: many channels need not fit into memory."""
+    """Decodes a file and applies `change` to each block, so not all channels must fit in memory."""
     with Reader(io.BytesIO(data), verify) as reader:
         blocks: list[np.ndarray] = []
         done = num_bytes = 0
@@ -314,15 +314,15 @@ def _decode(
 
 
 def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
-    """A whole recording at another rate (soxr, quality HQ).
+    """Resamples a whole recording (soxr, quality HQ).
 
     Args:
         samples: float32 `[sample]` or `[sample, channel]`.
         from_rate: its rate in Hz.
-        to_rate: the wanted rate in Hz.
+        to_rate: the desired rate in Hz.
 
     Returns:
-        Float32 with the same axes; `samples` itself where the rates are equal.
+        Float32 with the same axes; `samples` itself if the rates are equal.
     """
     if from_rate == to_rate:
         return samples
@@ -332,15 +332,15 @@ def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
 def resample_blocks(
     blocks: Iterable[np.ndarray], from_rate: int, to_rate: int
 ) -> Iterator[np.ndarray]:
-    """The blocks of one recording at another rate, with no seam between them.
+    """Resamples the blocks of one recording without seams between them.
 
     Args:
         blocks: float32 `[sample, channel]`, in order.
         from_rate: their rate in Hz.
-        to_rate: the wanted rate in Hz.
+        to_rate: the desired rate in Hz.
 
     Yields:
-        Float32 `[sample, channel]`; together what `resample` makes of the whole, to rounding.
+        Float32 `[sample, channel]`; concatenated, the result of `resample` up to rounding.
     """
     stream = None
     for block in blocks:
@@ -362,10 +362,10 @@ def resample_blocks(
 
 
 class Writer:
-    """A WAV file that grows block by block and gets its name when it is whole.
+    """Writes a WAV file block by block.
 
-    It is written under a temporary name in the same folder. Leaving the `with` block renames it;
-    leaving it by an exception removes it.
+    The file has a temporary name in the same folder and is renamed when the `with` block ends. If
+    the block ends with an exception, the file is removed.
 
         with audio.Writer("voice1.wav", 8000) as writer:
             for block in blocks:
@@ -383,12 +383,12 @@ class Writer:
         """Prepares the file; nothing is on disk before `__enter__`.
 
         Args:
-            path: local.
+            path: local path.
             rate: in Hz.
-            num_channels: of what will be written.
+            num_channels: number of channels.
             subtype: `PCM_16` or `FLOAT`.
-            num_samples: per channel, if known. More than 4 GB are written as RF64; where the length
-                is not known, what has become no longer is a WAV in the end, too.
+            num_samples: per channel, if known. More than 4 GB are written as RF64. A file of
+                unknown length also becomes a WAV in the end if it is short enough.
         """
         if subtype not in SUBTYPES:
             raise ValueError(f"subtype is one of {SUBTYPES}, not {subtype!r}")
@@ -403,7 +403,7 @@ class Writer:
     def __enter__(self) -> "Writer":
         with contextlib.ExitStack() as stack:
             self._temporary = stack.enter_context(atomic.replacing(self._path))
-            # So that a missing folder, or one that may not be written, is Python's own clear error.
+            # A missing or read-only folder then gives Python's own clear error.
             self._temporary.touch(exist_ok=False)
             self._sound = soundfile.SoundFile(
                 self._temporary, "w", self._rate, self._num_channels, self._subtype,
@@ -420,10 +420,10 @@ class Writer:
             samples: float32 `[sample]` or `[sample, channel]`, or int16 for `PCM_16`.
 
         Raises:
-            ValueError: they exceed full scale, which 16 bits cannot hold: nothing is ever clipped
-                or rescaled in silence.
-            AudioError: the disk does not take them; what was written before is whole, and gets
-                its name where the `with` block is not left by an exception.
+            ValueError: samples exceed full scale, which 16 bits cannot hold; nothing is ever
+                clipped or rescaled silently.
+            AudioError: the disk cannot hold them. The samples written before are complete, and the
+                file is renamed unless the `with` block ends with an exception.
         """
         if self._subtype == "PCM_16" and samples.dtype != np.int16:
             if samples.size and not np.abs(samples).max() <= 1:
@@ -435,7 +435,7 @@ class Writer:
         try:
             self._sound.write(samples)
         except (AssertionError, soundfile.LibsndfileError) as error:
-            # soundfile asserts that all was written.
+            # soundfile asserts that everything was written.
             self._bytes -= len(samples) * self._sample_bytes
             raise self._incomplete() from error
 
@@ -471,14 +471,14 @@ def write_wav(
     """Writes a whole WAV file under a temporary name and renames it.
 
     Args:
-        path: local.
+        path: local path.
         samples: float32 (or int16 for `PCM_16`) `[sample]` or `[sample, channel]`.
         rate: in Hz.
         subtype: `PCM_16` or `FLOAT`.
 
     Raises:
-        ValueError: samples beyond full scale in 16 bits.
-        AudioError: the disk does not take them.
+        ValueError: samples exceed full scale in 16 bits.
+        AudioError: the disk cannot hold them.
     """
     num_channels = 1 if samples.ndim == 1 else samples.shape[1]
     with Writer(path, rate, num_channels, subtype, len(samples)) as writer:
@@ -486,7 +486,7 @@ def write_wav(
 
 
 def _remove_time(path: pathlib.Path) -> None:
-    """Blanks the time of writing in libsndfile's PEAK chunk: same samples, same bytes."""
+    """Blanks the time in libsndfile's PEAK chunk, so that equal samples give equal files."""
     with open(path, "r+b") as file:
         place = file.read(256).partition(b"data")[0].find(b"PEAK")
         if place >= 0:
@@ -495,7 +495,7 @@ def _remove_time(path: pathlib.Path) -> None:
 
 
 def _as_wav(path: pathlib.Path) -> None:
-    """Turns the header of an RF64 file that is short enough into that of a WAV, in place."""
+    """Changes the header of an RF64 file to that of a WAV in place, if the file is short enough."""
     size = os.path.getsize(path)
     if size > _MAX_WAV_BYTES:
         return
@@ -503,7 +503,7 @@ def _as_wav(path: pathlib.Path) -> None:
         head = file.read(256)
         place = head.index(b"data") + 4
         ds64 = head.index(b"ds64")
-        # After the chunk's name and length: those of the file and of the samples.
+        # The chunk's name and length come first, then the lengths of the file and of the samples.
         num_bytes = head[ds64 + 16 : ds64 + 20]
         file.seek(0)
         file.write(b"RIFF" + (size - 8).to_bytes(4, "little"))
@@ -513,7 +513,7 @@ def _as_wav(path: pathlib.Path) -> None:
         file.write(num_bytes)
 
 
-# What libsndfile says of an MP3 without a whole frame, and of a header without a rate.
+# libsndfile's messages for an MP3 without a whole frame and for a header without a rate.
 _PLAINER = {
     "File does not exist or is not a regular file (possibly a pipe?)": "it has no whole frame",
     "Internal error : SF_INFO struct incomplete": "its header lacks rate, channels or coding",

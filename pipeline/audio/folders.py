@@ -1,4 +1,4 @@
-"""Which files of a folder are recordings: by their endings, else by what they begin with."""
+"""Finds the recordings in a folder: by their endings, or else by their first bytes."""
 
 import collections
 import os
@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pipeline.audio import recognition
 from pipeline.io import storage
 
-# Taken as they are: what is in them, or that it is no audio after all, is found when they are read.
+# Accepted without opening them; whether they really are audio is found out when they are read.
 ENDINGS = (
     ".wav", ".sph", ".flac", ".wv1", ".wv2", ".nist", ".aif", ".aiff", ".au", ".caf", ".w64",
     ".ogg", ".oga", ".opus", ".mp3", ".wave", ".bwf", ".rf64", ".aifc", ".snd", ".m4a", ".m4b",
     ".mp4", ".aac", ".3gp", ".3g2", ".amr", ".awb", ".webm", ".weba", ".mka", ".mkv", ".mov",
     ".wma", ".mp2", ".mpga", ".spx", ".wv", ".ape", ".tta", ".ac3", ".avi",
 )  # fmt: skip
-# Not opened: corpora have several such files beside each recording.
+# Never opened: corpora have several such files beside each recording.
 _NO_AUDIO = (
     ".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".html", ".md", ".pdf", ".png", ".jpg",
     ".phn", ".wrd", ".lab", ".textgrid", ".trn", ".rttm", ".ctm", ".eaf", ".stm", ".npy", ".npz",
@@ -24,13 +24,13 @@ _NO_AUDIO = (
 
 
 def sort(folder: str, files: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Tells recordings from other files.
+    """Separates recordings from other files.
 
-    Of a local folder, what has no ending that is known is opened and judged by its first bytes.
+    In a local folder, files with an unknown ending are opened and judged by their first bytes.
 
     Args:
         folder: local or with a scheme.
-        files: their paths relative to it.
+        files: paths relative to it.
 
     Returns:
         The recordings and the others, each in the order of `files`.
@@ -51,13 +51,13 @@ def _sounds(path: str) -> bool:
         with open(path, "rb") as file:
             head = file.read(recognition.HEAD_BYTES)
     except OSError:
-        # Whoever reads it says why that cannot be done.
+        # The error is reported when the file is read.
         return True
     return recognition.kind_of(head) is not None
 
 
 def left_out(folder: str, others: Sequence[str]) -> str:
-    """One line that counts what is no audio, by endings; empty where there is nothing of that."""
+    """Returns one line that counts the non-audio files by ending; empty if there are none."""
     if not others:
         return ""
     count = collections.Counter(

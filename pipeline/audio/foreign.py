@@ -1,4 +1,4 @@
-"""Containers that FFmpeg reads: are they whole, and does nothing follow that FFmpeg would not read.
+"""Checks that containers read by FFmpeg are whole, and that no other recording follows.
 
 References: ISO/IEC 14496-12 (MP4), RFC 9559 (Matroska), RFC 8794 (EBML), Microsoft Advanced Systems
 Format 1.20.03 (ASF), RFC 4867 (AMR).
@@ -19,7 +19,7 @@ def _cut(name: str, promised: int, present: int) -> limits.AudioError:
 
 
 def check_mp4(file: BinaryIO, size: int) -> None:
-    """The boxes of an MP4 (also m4a, 3gp, mov) reach its end, and there is one index."""
+    """Checks that an MP4 (also m4a, 3gp, mov) is complete and has one index."""
     position, index_at, begun_at = 0, None, 0
     while position + 8 <= size:
         file.seek(position)
@@ -50,7 +50,7 @@ def check_mp4(file: BinaryIO, size: int) -> None:
 
 
 def check_matroska(file: BinaryIO, size: int) -> None:
-    """The segments of a Matroska or WebM file reach its end."""
+    """Checks that a Matroska or WebM file is complete."""
     position = 0
     while position + 12 <= size:
         file.seek(position)
@@ -58,7 +58,7 @@ def check_matroska(file: BinaryIO, size: int) -> None:
         id_bytes = 9 - head[0].bit_length()
         length, length_bytes = _ebml_length(head[id_bytes:])
         if length is None:
-            # Browsers record so: the length is not known, up to the end.
+            # Browsers record without a known length; the segment goes on to the end.
             return
         end = position + id_bytes + length_bytes + length
         if id_bytes > 4 or not length_bytes:
@@ -69,7 +69,7 @@ def check_matroska(file: BinaryIO, size: int) -> None:
 
 
 def _ebml_length(head: bytes) -> tuple[int | None, int]:
-    """A number of variable length, None if it is the sign for an unknown one; and its bytes."""
+    """Returns a number of variable length (None if it means unknown) and its size in bytes."""
     count = 9 - head[0].bit_length() if head else 9
     if count > 8 or len(head) < count:
         return 0, 0
@@ -78,7 +78,7 @@ def _ebml_length(head: bytes) -> tuple[int | None, int]:
 
 
 def check_asf(file: BinaryIO, size: int) -> None:
-    """The objects of an ASF file (also WMA, WMV) reach its end."""
+    """Checks that an ASF file (also WMA, WMV) is complete."""
     position = 0
     while position + 24 <= size:
         file.seek(position)
@@ -86,7 +86,7 @@ def check_asf(file: BinaryIO, size: int) -> None:
         if position and name == _ASF_HEADER:
             raise limits.two_recordings(position)
         if length < 24:
-            # A live stream does not know its length.
+            # The length of a live stream is not known.
             return
         if position + length > size:
             raise _cut("Data" if name == _ASF_DATA else "Header", length, size - position)
@@ -94,7 +94,7 @@ def check_asf(file: BinaryIO, size: int) -> None:
 
 
 def check_avi(file: BinaryIO, size: int) -> None:
-    """The RIFF chunks of an AVI reach its end."""
+    """Checks that an AVI file is complete."""
     position = 0
     while position + 12 <= size:
         file.seek(position)
@@ -115,7 +115,7 @@ def check_avi(file: BinaryIO, size: int) -> None:
 
 
 def check_amr(file: BinaryIO, size: int) -> None:
-    """No other AMR file follows."""
+    """Checks that no other AMR file follows."""
     file.seek(1)
     place, last = 1, b""
     while block := file.read(2**20):

@@ -1,23 +1,23 @@
-"""What a recording may be at most, and what is said where a header promises otherwise."""
+"""Limits for a recording, and errors for headers that do not fit them or the file."""
 
 from pipeline import errors
 
 MIN_RATE, MAX_RATE = 1_000, 768_000
 MAX_CHANNELS = 64
-# Taggers leave some bytes behind that no header names; audio that no header names is more.
+# Taggers leave a few bytes that no header counts; if there are more, they may be audio.
 HARMLESS_REST_BYTES = 4096
 
 
 class AudioError(errors.UserError):
-    """Bytes are not a recording that can be used; the message says why."""
+    """The bytes are not a usable recording; the message says why."""
 
 
 class MissingDecoderError(errors.UserError):
-    """A recording may be good, but what decodes it is not installed; the message says what is."""
+    """The recording may be good, but its decoder is not installed; the message says which."""
 
 
 def check_rate_and_channels(rate: int, channels: int) -> None:
-    """Raises AudioError where a header promises what no recording of a voice has."""
+    """Raises AudioError if no recording of a voice has this rate or number of channels."""
     if not MIN_RATE <= rate <= MAX_RATE:
         raise AudioError(f"its header promises {rate} samples a second")
     if not 1 <= channels <= MAX_CHANNELS:
@@ -25,15 +25,15 @@ def check_rate_and_channels(rate: int, channels: int) -> None:
 
 
 def compare(promised: int, present: int, unit: int) -> None:
-    """Compares the bytes of samples that a header promises with those that follow it.
+    """Compares the number of bytes that a header promises with the number that follow it.
 
     Args:
-        promised: bytes by the header.
+        promised: bytes according to the header.
         present: bytes in the file.
-        unit: as many more are too many.
+        unit: the smallest number of extra bytes that is an error.
 
     Raises:
-        AudioError: there are fewer, or `unit` more.
+        AudioError: there are fewer bytes, or at least `unit` more.
     """
     if present < promised:
         raise AudioError(
@@ -46,7 +46,7 @@ def compare(promised: int, present: int, unit: int) -> None:
 
 
 def two_recordings(where: int) -> AudioError:
-    """What is said of a file in which another recording begins after the first one's end."""
+    """Returns the error for a file in which a second recording follows the first."""
     return AudioError(
         f"two recordings in one file: another begins at byte {where}; cut it there into two files"
     )

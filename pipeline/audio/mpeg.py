@@ -1,8 +1,8 @@
-"""Frames of MPEG audio (MP1, MP2, MP3) and of AAC in ADTS: how many a file has.
+"""Counts the frames of MPEG audio (MP1, MP2, MP3) and of AAC in ADTS.
 
-libsndfile takes an MP3's length from its Xing header and guesses where there is none; the frames
-are counted here. References: ISO/IEC 11172-3 and 13818-3 (frame headers), 13818-7 (ADTS), Gabriel
-Bouvigne, «MP3 Info Tag revision 1» (Xing, Info).
+libsndfile takes an MP3's length from its Xing header and guesses it if there is none; here, the
+frames are counted. References: ISO/IEC 11172-3 and 13818-3 (frame headers), 13818-7 (ADTS), Gabriel
+Bouvigne, "MP3 Info Tag revision 1" (Xing, Info).
 """
 
 import dataclasses
@@ -24,13 +24,13 @@ _KBITS_2 = (
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Frames of one recording, in a file that may hold several.
+    """Frames of one recording in a file that may hold several.
 
     Attributes:
         start: its first byte.
         stop: the byte after its last whole frame.
-        count: of whole frames, without one that holds a Xing header instead of sound.
-        promised: frames by the Xing header; None where there is none.
+        count: number of whole frames, except one that holds a Xing header instead of sound.
+        promised: number of frames according to the Xing header; None if there is none.
     """
 
     start: int
@@ -41,13 +41,13 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Frames:
-    """What a walk along the frames of an MP3 has found.
+    """The frames found in an MP3.
 
     Attributes:
-        parts: recordings that follow each other; each begins with a Xing header, after a tag, or
+        parts: the recordings in it, in order; each begins with a Xing header, after a tag, or
             where the rate changes.
-        odd_at: where something else than frames and tags begins, in bytes; or None.
-        rest: bytes of a last frame that is not whole.
+        odd_at: the byte at which something other than frames and tags begins; or None.
+        rest: number of bytes of an incomplete last frame.
     """
 
     parts: tuple[Part, ...]
@@ -56,9 +56,9 @@ class Frames:
 
 
 def frame_bytes(head: bytes) -> int | None:
-    """The length of the frame that four bytes begin; None where they begin none.
+    """Returns the length of the frame that begins with four bytes; None if no frame does.
 
-    A frame of free format does not say its length, and is none here.
+    A free-format frame does not give its length; None is returned for it.
     """
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None
@@ -74,7 +74,7 @@ def frame_bytes(head: bytes) -> int | None:
 
 
 def adts_bytes(head: bytes) -> int | None:
-    """The length of the ADTS frame that seven bytes begin; None where they begin none."""
+    """Returns the length of the ADTS frame that begins with seven bytes; None if no frame does."""
     if len(head) < 7 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0 or head[2] >> 2 & 15 > 12:
         return None
     length = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
@@ -82,10 +82,10 @@ def adts_bytes(head: bytes) -> int | None:
 
 
 def kind_of(head: bytes) -> str | None:
-    """`mp3` (any layer) or `adts` where frames follow each other from the first byte; or None.
+    """Returns `mp3` (any layer) or `adts` if consecutive frames begin at the first byte, or None.
 
     Args:
-        head: at least one frame's bytes, and the start of the next unless the file ends there.
+        head: at least one frame, and the start of the next unless the file ends there.
     """
     for kind, measure in (("mp3", frame_bytes), ("adts", adts_bytes)):
         length = measure(head)
@@ -99,9 +99,9 @@ def kind_of(head: bytes) -> str | None:
 
 
 def xing_frames(frame: bytes) -> int | None:
-    """What the Xing header in a frame promises; -1 where it has none of that; None: no header."""
+    """Returns the frame count in a frame's Xing header: -1 if it has none, None without header."""
     version, mono = frame[1] >> 3 & 3, frame[3] >> 6 == 3
-    # After the header and what tells where in the stream a frame's bits are.
+    # The Xing header follows the frame header and the side information.
     place = 4 + {(3, True): 17, (3, False): 32, (2, False): 17, (0, False): 17}.get(
         (version, mono), 9
     )
@@ -113,7 +113,7 @@ def xing_frames(frame: bytes) -> int | None:
 
 
 def find(head: bytes) -> int | None:
-    """Where the first of two frames of one kind begins that follow each other; or None."""
+    """Returns where the first of two consecutive frames of the same kind begins; or None."""
     for start in range(len(head) - 8):
         length = frame_bytes(head[start : start + 4])
         if length is not None:
@@ -124,12 +124,12 @@ def find(head: bytes) -> int | None:
 
 
 def _fixed(head: bytes) -> tuple[int, int, bool]:
-    """What stays in a recording; bit rate, padding and the kind of stereo may change."""
+    """Returns what is constant in a recording; bit rate, padding and stereo mode may change."""
     return head[1] & 0xFE, head[2] & 0x0C, head[3] >> 6 == 3
 
 
 def walk(file: BinaryIO, size: int, start: int = 0) -> Frames:
-    """Counts the frames of an MP3, in bounded memory.
+    """Counts the frames of an MP3 in bounded memory.
 
     Args:
         file: binary, seekable.
@@ -179,16 +179,16 @@ def walk(file: BinaryIO, size: int, start: int = 0) -> Frames:
 
 
 def id3_bytes(head: bytes) -> int:
-    """The length of an ID3v2 tag by its first ten bytes; 0 where there is none."""
+    """Returns the length of an ID3v2 tag from its first ten bytes; 0 if there is none."""
     if not head.startswith(b"ID3") or len(head) < 10 or any(byte > 127 for byte in head[6:10]):
         return 0
     length = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
-    # A footer repeats the ten bytes.
+    # A footer repeats the ten bytes of the header.
     return 10 + length + 10 * (head[5] >> 4 & 1)
 
 
 def _tag_bytes(file: BinaryIO, place: int) -> int:
-    """The length of a tag between frames; 0 where there is none."""
+    """Returns the length of a tag between frames; 0 if there is none."""
     file.seek(place)
     head = file.read(2**17)
     if head.startswith(b"TAG"):
@@ -203,7 +203,7 @@ def _tag_bytes(file: BinaryIO, place: int) -> int:
 
 
 def trailing_bytes(file: BinaryIO, size: int) -> int:
-    """The length of tags (ID3v1, APE) and zeros at the end of a file."""
+    """Returns the length of tags (ID3v1, APE) and zeros at the end of a file."""
     file.seek(max(size - 2**16, 0))
     tail = file.read()
     rest = tail
@@ -212,7 +212,7 @@ def trailing_bytes(file: BinaryIO, size: int) -> int:
         if rest[-128:].startswith(b"TAG"):
             rest = rest[:-128]
         elif rest[-32:].startswith(b"APETAGEX"):
-            # The footer counts itself, but not a header of as many bytes.
+            # The length includes the footer, but not a header of the same size.
             length = int.from_bytes(rest[-20:-16], "little") + 32 * (rest[-9] >> 7)
             rest = rest[: -max(length, 32)]
         elif rest.endswith(bytes(64)):

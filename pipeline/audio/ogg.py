@@ -1,6 +1,6 @@
-"""Ogg: are all pages whole, and how many recordings follow each other.
+"""Checks that all pages of an Ogg file are whole, and finds the recordings in it.
 
-RFC 3533 lets logical streams follow each other («chained»); libsndfile reads the first one.
+RFC 3533 lets logical streams follow each other ("chained"); libsndfile reads only the first.
 """
 
 import zlib
@@ -9,7 +9,7 @@ from typing import BinaryIO
 from pipeline.audio import limits
 
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-# What libsndfile decodes, by the first bytes of a stream's first packet.
+# What libsndfile decodes, by the first bytes of the first packet of a stream.
 _CODECS = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC")
 
 
@@ -21,11 +21,11 @@ def check(file: BinaryIO, size: int) -> tuple[list[tuple[int, int]], bool]:
         size: of the file, in bytes.
 
     Returns:
-        Where each of the recordings in it begins and ends, in bytes; and whether libsndfile
-        decodes them: one stream of Vorbis, Opus or FLAC in each.
+        Where each recording in it begins and ends, in bytes; and whether libsndfile decodes them,
+        which is so if each has one stream of Vorbis, Opus or FLAC.
 
     Raises:
-        AudioError: cut short, or a damaged page.
+        AudioError: the file is cut short, or a page is damaged.
     """
     starts: list[int] = []
     open_streams: set[bytes] = set()
@@ -73,6 +73,6 @@ def check(file: BinaryIO, size: int) -> tuple[list[tuple[int, int]], bool]:
 
 
 def crc(page: bytes) -> int:
-    """Ogg's CRC-32 by zlib's: the same polynomial, but highest bit first and without inversion."""
+    """Returns Ogg's CRC-32: zlib's polynomial, but highest bit first and without inversion."""
     mirrored = zlib.crc32(page.translate(_MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{mirrored:032b}"[::-1], 2)

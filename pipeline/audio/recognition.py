@@ -1,13 +1,13 @@
-"""What a file is, by its first bytes, never by its name; and in words, where it is no audio."""
+"""Recognises files by their first bytes, never by name, and describes those that are not audio."""
 
 import re
 
 from pipeline.audio import mpeg
 
-# So many first bytes are looked at.
+# Number of bytes at the start of a file that are inspected.
 HEAD_BYTES = 4096
 
-# Found by libsndfile, then those that FFmpeg alone reads.
+# Formats that libsndfile reads, then those that only FFmpeg reads.
 _KINDS: tuple[tuple[str, bytes], ...] = (
     ("sphere", rb"NIST_1A"),
     ("riff", rb"(RIFF|RIFX)....WAVE"),
@@ -80,14 +80,14 @@ _OTHER_PATTERNS = tuple(
 
 
 def kind_of(head: bytes) -> str | None:
-    """The container or coding that a file begins with.
+    """Returns the container or coding of a file.
 
     Args:
-        head: its first `HEAD_BYTES`, or all where there are fewer.
+        head: its first `HEAD_BYTES`, or the whole file if it is shorter.
 
     Returns:
-        Such as `riff`, `mp4`, `mp3`, `adts`, or `id3` for a tag in front of something else; None
-        where it is none that is known here.
+        For example `riff`, `mp4`, `mp3`, `adts`, or `id3` for a tag before something else; None
+        if the format is unknown.
     """
     for kind, pattern in _PATTERNS:
         if pattern.match(head):
@@ -96,13 +96,13 @@ def kind_of(head: bytes) -> str | None:
 
 
 def is_something_else(head: bytes) -> bool:
-    """Whether bytes are surely no audio: zeros, text, or a file of another kind."""
+    """Returns whether bytes are certainly not audio: zeros, text, or another kind of file."""
     others = any(pattern.match(head) for _, pattern in _OTHER_PATTERNS)
     return others or not any(head) or _text(head) is not None
 
 
 def describe(head: bytes) -> str:
-    """What bytes that are no audio seem to be, in words."""
+    """Describes what bytes that are not audio seem to be."""
     if not any(head):
         return "it begins with zeros"
     for words, pattern in _OTHER_PATTERNS:
@@ -118,9 +118,9 @@ def describe(head: bytes) -> str:
 
 
 def _text(head: bytes) -> str | None:
-    """The first words of a text; None where it is none."""
+    """Returns the first words of a text; None if it is not text."""
     for coding in ("utf-8-sig", *(("utf-16",) if head[:2] in (b"\xff\xfe", b"\xfe\xff") else ())):
-        # The last character may be cut off.
+        # The last character may be incomplete.
         for size in range(len(head), max(len(head) - 4, 0), -1):
             try:
                 text = head[:size].decode(coding)

@@ -1,6 +1,6 @@
-"""Recordings as on TIMIT's disc: NIST SPHERE, a text header of 1,024 bytes, then the samples.
+"""NIST SPHERE, the format of TIMIT's disc: a text header of 1,024 bytes, then the samples.
 
-Decoding them is libsndfile's; it writes SPHERE, too, but without the fields of TIMIT's header.
+libsndfile decodes it. It can also write it, but without the fields of TIMIT's header.
 """
 
 import re
@@ -15,7 +15,7 @@ _CODINGS = ("pcm", "linear", "ulaw", "mu-law", "pculaw", "alaw", "a-law", "pcala
 
 
 def encode(samples: np.ndarray, rate: int, utterance_id: str, database_id: str) -> bytes:
-    """A whole file: the header with the fields of TIMIT's, then 16-bit little-endian samples.
+    """Encodes a whole file: a header with TIMIT's fields, then 16-bit little-endian samples.
 
     Args:
         samples: int16 `[sample]`, at least one.
@@ -24,7 +24,8 @@ def encode(samples: np.ndarray, rate: int, utterance_id: str, database_id: str) 
         database_id: name of the corpus, ASCII.
 
     Raises:
-        ValueError: samples of another dtype or shape, none, or names that do not fit the header.
+        ValueError: the samples are empty or have another dtype or shape, or the names do not fit
+            the header.
     """
     if samples.dtype != np.int16 or samples.ndim != 1 or not samples.size:
         raise ValueError(f"int16 [sample] is needed, not {samples.dtype} {samples.shape}")
@@ -46,7 +47,7 @@ def encode(samples: np.ndarray, rate: int, utterance_id: str, database_id: str) 
         kind = "-i" if isinstance(value, int) else f"-s{len(value)}"
         lines.append(f"{name} {kind} {value}")
     header = ("\n".join(lines) + "\nend_head\n").encode("ascii")
-    # Line ends, then spaces, as on the disc.
+    # Newlines, then spaces, as on the disc.
     header = (header + b"\n\n\n\n").ljust(_HEADER_BYTES)
     if len(header) != _HEADER_BYTES:
         raise ValueError(f"{utterance_id!r} and {database_id!r} do not fit a SPHERE header")
@@ -54,17 +55,17 @@ def encode(samples: np.ndarray, rate: int, utterance_id: str, database_id: str) 
 
 
 def check(file: BinaryIO, size: int) -> dict[int, bytes]:
-    """Whether the header of a SPHERE file can be read and fits what follows.
+    """Checks that the header of a SPHERE file is readable and fits what follows.
 
-    libsndfile reads the header likewise, but it takes two lengths that differ for no fault, and
-    whole numbers that are written as reals for none at all.
+    libsndfile accepts a header whose length differs from that of the samples, and does not
+    understand integers written as reals.
 
     Args:
         file: binary, seekable.
         size: of the file, in bytes.
 
     Returns:
-        What is to be read at which position of the header instead of what is there.
+        Bytes to read instead of those in the header, by position.
 
     Raises:
         AudioError: the header is damaged, promises more or less than there is, or names a coding
@@ -82,7 +83,7 @@ def check(file: BinaryIO, size: int) -> dict[int, bytes]:
     for line in header.decode("latin-1").split("\n"):
         words = line.split(maxsplit=2)
         if len(words) > 1:
-            # libsndfile takes the first of two.
+            # If a field occurs twice, libsndfile takes the first.
             fields.setdefault(words[0], words[2].strip() if len(words) > 2 else "")
     coding = fields.get("sample_coding", "pcm").lower()
     if "shorten" in coding or "wavpack" in coding or "shortpack" in coding:
@@ -117,7 +118,7 @@ def _number(fields: dict[str, str], name: str, default: str | None = None) -> in
     text = fields.get(name, default)
     if text is None:
         raise limits.AudioError(f"its SPHERE header is damaged: it has no {name}")
-    # Rates may be written as reals, counts as 1.2e5 hardly; 18 digits are more than a disk holds.
+    # Rates may be written as reals, counts hardly as 1.2e5; 18 digits are more than a disk holds.
     match = re.fullmatch(r"(-?[0-9]{1,18})(\.[0-9]*)?", text)
     if match is None:
         raise limits.AudioError(f"its SPHERE header is damaged: {name} is {_short(text)}")

@@ -1,6 +1,6 @@
-"""Files that are parts of other files, or that read as if some of their bytes were different.
+"""Views of files: a part of a file, or a file with some bytes replaced.
 
-Both leave the file itself alone: a decoder is shown what a header should have said.
+The file itself is not changed. Views show decoders a corrected header.
 """
 
 import io
@@ -12,19 +12,19 @@ from typing import BinaryIO
 class View(io.RawIOBase):
     """Bytes `start` to `stop` of a file, some of them replaced.
 
-    Positions are counted from `start`. The file must not be used by others meanwhile.
+    Positions are counted from `start`. Nothing else may use the file at the same time.
     """
 
     def __init__(
         self, file: BinaryIO, start: int, stop: int, patches: Mapping[int, bytes] | None = None
     ) -> None:
-        """Shows part of a file.
+        """Creates a view of part of a file.
 
         Args:
-            file: binary and seekable; it is not closed with the view.
+            file: binary and seekable; closing the view does not close it.
             start: first byte.
             stop: the byte after the last.
-            patches: what is to be read at which position, counted from `start`.
+            patches: bytes to read instead of those in the file, by position from `start`.
         """
         super().__init__()
         self._file, self._start, self._size = file, start, stop - start
@@ -33,25 +33,25 @@ class View(io.RawIOBase):
         self._position = 0
 
     def readable(self) -> bool:
-        """Always."""
+        """Returns True."""
         return True
 
     def seekable(self) -> bool:
-        """Always."""
+        """Returns True."""
         return True
 
     def tell(self) -> int:
-        """The position of the next byte."""
+        """Returns the position of the next byte."""
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """As of any file."""
+        """Moves to a position, as in any file."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         self._position = max(0, base + offset)
         return self._position
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """As many bytes as are asked for, fewer at the end alone."""
+        """Reads the requested number of bytes, or fewer at the end."""
         left = max(self._size - self._position, 0)
         self._file.seek(self._start + self._position)
         data = self._file.read(left if size is None or size < 0 else min(size, left))
@@ -66,7 +66,7 @@ class View(io.RawIOBase):
         return bytes(changed)
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
-        """Likewise, into a buffer."""
+        """Reads bytes into a buffer and returns how many."""
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
