@@ -104,6 +104,7 @@ setuptools.setup(
         "msgspec>=0.19",
         "numpy",
         "protobuf",
+        "pyarrow",
         "requests",
         "scipy>=1.15",
         "soundfile>=0.12",
