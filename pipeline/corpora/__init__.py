@@ -1,4 +1,4 @@
-"""What a job reads: TIMIT, folders, manifests, mixture lists, the synthetic corpus.
+"""The inputs of a job: TIMIT, folders, manifests, mixture lists, the synthetic corpus.
 
 Imports the top of `pipeline`, `pipeline.io` and `pipeline.audio`.
 """

@@ -1,4 +1,4 @@
-"""A made conversation whose truth is known: turns, an interruption, a pause, two at once."""
+"""A synthetic conversation with known truth: turns, an interruption, a pause, two at once."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,7 +7,8 @@ import numpy as np
 
 from pipeline.corpora import synthetic_speakers
 
-# Who speaks, and how many seconds after the one before has ended (less than 0: so long before).
+# The speaker, and the seconds between the end of the previous utterance and the start of this one
+# (negative: they overlap).
 SCRIPT = ((0, 0.5), (1, 0.6), (0, -1.2), (1, 2.0), (0, -1.8))
 _PEAK = 0.9
 
@@ -29,19 +30,19 @@ class Conversation:
 
     @property
     def mixture(self) -> np.ndarray:
-        """What is heard, float32 `[sample]`."""
+        """The sum of the voices, float32 `[sample]`."""
         return self.voices.sum(axis=0)
 
 
 def make(seed: int = 0, first_speaker: int = 0) -> Conversation:
-    """Two speakers of the embedded corpus' test split, a woman and a man, at 16 kHz.
+    """Returns a conversation of a woman and a man of the synthetic test split, at 16 kHz.
 
     Args:
         seed: of the speakers.
         first_speaker: index of the first in the split; the second is the next.
 
     Raises:
-        espeak.EspeakError: eSpeak NG is not there.
+        espeak.EspeakError: eSpeak NG is not installed.
     """
     spoken = []
     for index in (first_speaker, first_speaker + 1):
@@ -53,10 +54,10 @@ def make(seed: int = 0, first_speaker: int = 0) -> Conversation:
 
 
 def arrange(spoken: Sequence[Sequence[np.ndarray]], rate: int) -> Conversation:
-    """Puts utterances where `SCRIPT` wants them.
+    """Places utterances as `SCRIPT` says.
 
     Args:
-        spoken: float32 `[sample]`, as many of each speaker as the script has.
+        spoken: float32 `[sample]`, for each speaker as many utterances as in the script.
         rate: in Hz.
     """
     left = [iter(utterances) for utterances in spoken]

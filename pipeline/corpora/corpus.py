@@ -1,24 +1,24 @@
-"""From TIMIT's tree, a manifest or a folder of speakers to a sorted table of utterances.
+"""Reads TIMIT, a manifest or a folder of speakers into a sorted table of utterances.
 
-A folder is one of four kinds, told by the paths of the audio files in it:
+A folder is of one of four kinds, recognised by the paths of the audio files in it:
 
-1. *TIMIT*: some path has `TRAIN|TEST/DR?/SPEAKER/NAME.WAV` in it, in any case and up to three
-   folders down (`data/`, `TIMIT_WAV/`, `timit/timit/`). The parent folder is the split, the
-   speaker's first letter the sex. Speakers and ids are in upper case, whatever the copy: all copies
-   of TIMIT give the same dataset.
-2. *VoxCeleb*: some path has `idNNNNN/VIDEO/NAME.wav` in it; `dev` is the split train.
-3. *Subsets*: each folder in it is named after a split (`train-clean-100`, `dev-other`, `test`);
-   speakers' folders lie below these: LibriSpeech and LibriTTS as they unpack.
-4. *Speakers*: `SPEAKER/**/*.wav`, the first folder being the speaker; splits are not declared.
-   VCTK too: its two microphones are one recording, of which the first is taken.
+1. *TIMIT*: some path contains `TRAIN|TEST/DR?/SPEAKER/NAME.WAV`, in any case and up to three
+   folders down (`data/`, `TIMIT_WAV/`, `timit/timit/`). The parent folder is the split, and the
+   speaker's first letter the sex. Speakers and ids are in upper case whatever the copy, so all
+   copies of TIMIT give the same dataset.
+2. *VoxCeleb*: some path contains `idNNNNN/VIDEO/NAME.wav`; `dev` is the split train.
+3. *Subsets*: each folder in it is named after a split (`train-clean-100`, `dev-other`, `test`), and
+   the speakers' folders are inside these, as in unpacked LibriSpeech and LibriTTS.
+4. *Speakers*: `SPEAKER/**/*.wav`; the first folder is the speaker, and no splits are declared.
+   VCTK is of this kind: of its two microphones, the first is used.
 
-`pipeline.corpora.layouts` has more, and refuses folders that are no speakers'.
+`pipeline.corpora.layouts` has the details, and refuses folders that do not belong to speakers.
 
-Where one recording lies there more than once, with other endings (`SA1.WAV` and `SA1.WAV.wav`,
-`a.wav` and `a.flac`), the name with the fewest endings is taken, then the first ending in
-`pipeline.audio.folders.ENDINGS`. What is audio, its ending says, else its first bytes; what else
-lies in a folder is counted. A speaker's name means the same person in all corpora that are read
-together.
+If a recording is present several times with other endings (`SA1.WAV` and `SA1.WAV.wav`, `a.wav`
+and `a.flac`), the name with the fewest endings is used, then the first ending in
+`pipeline.audio.folders.ENDINGS`. Audio files are recognised by their ending, or else by their first
+bytes; other files in a folder are counted. A speaker's name means the same person in all corpora
+that are read together.
 """
 
 import collections
@@ -47,10 +47,10 @@ class Utterance:
     """One recording of one speaker.
 
     Attributes:
-        id: unique in what was read; sorts the table.
+        id: unique among the utterances that are read; the table is sorted by it.
         path: where the recording is.
-        speaker: who speaks.
-        sex: `f`, `m`, or empty where it is not known.
+        speaker: name of the speaker.
+        sex: `f`, `m`, or empty if unknown.
         split: as declared, or empty.
     """
 
@@ -71,14 +71,14 @@ class Rejection:
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """What was read.
+    """The table of utterances of one or more corpora.
 
     Attributes:
-        kinds: what each folder or manifest was taken for: path, and `timit`, `voxceleb`,
-            `subsets`, `speakers` or `manifest`.
+        kinds: the path of each folder or manifest and its kind: `timit`, `voxceleb`, `subsets`,
+            `speakers` or `manifest`.
         utterances: sorted by id.
-        rejections: what a listing or a manifest already shows to be unusable; sorted.
-        notes: what else a person should know of what was read.
+        rejections: recordings that a listing or a manifest already shows to be unusable; sorted.
+        notes: what else a user should know about the corpora.
     """
 
     kinds: tuple[tuple[str, str], ...]
@@ -92,8 +92,8 @@ def read(
 ) -> Corpus:
     """Reads all corpora of a job into one table.
 
-    With more than one, ids begin with the name of the corpus's folder (and `-2` and so on where
-    two have the same name).
+    If there are several, each id begins with the name of its corpus's folder (with `-2` and so on
+    if two have the same name).
 
     Args:
         folders: of TIMIT, of subsets or of speakers.
@@ -137,8 +137,8 @@ def read_folder(folder: str, *, include_sa: bool = False) -> Corpus:
         include_sa: keep TIMIT's SA1 and SA2.
 
     Raises:
-        UserError: no such folder, no audio in it, its kind cannot be told, or its folders are no
-            speakers'.
+        UserError: the folder does not exist, has no audio in it, is of an unknown kind, or its
+            folders do not belong to speakers.
     """
     listing = storage.list_files(folder)
     folder = _absolute(folder)
@@ -151,7 +151,7 @@ def read_folder(folder: str, *, include_sa: bool = False) -> Corpus:
     rejections = [
         Rejection(storage.join(folder, path), reason)
         for path, reason in listing.problems
-        # A broken README.txt is no recording; a name without an ending may have been a speaker.
+        # A broken README.txt is not a recording; a name without an ending may be a speaker.
         if _stem(path) != path or not posixpath.splitext(path)[1] or path in listing.closed
     ]
     if not files:
@@ -180,16 +180,15 @@ def _read_files(
 def read_manifest(path: str) -> Corpus:
     """Reads a CSV manifest.
 
-    `pipeline.corpora.manifest` says what it looks like. Paths are relative to the manifest's
-    folder. A row that names a file outside that folder, or one that an earlier row names, is
-    rejected.
+    The format is described in `pipeline.corpora.manifest`. Paths are relative to the manifest's
+    folder. A row is rejected if its file is outside that folder or was named in an earlier row.
 
     Args:
         path: of the manifest, local or with a scheme that Beam knows.
 
     Raises:
         UserError: a column is missing, a row cannot be understood, or a speaker is in two splits or
-            of two sexes; names the line.
+            of two sexes; the message names the line.
     """
     folder = _absolute(_folder_of(path))
     found: dict[str, tuple[str, Utterance]] = {}
@@ -226,13 +225,13 @@ def read_manifest(path: str) -> Corpus:
 def assign_splits(
     utterances: Iterable[Utterance], valid_fraction: float, num_sources: int = 2
 ) -> dict[str, str]:
-    """The split of each speaker.
+    """Assigns a split to each speaker.
 
-    A declared split holds; speakers without one are of train. Where none is declared valid, those
-    of train become valid whose SHA-256 of the name (its first 8 bytes as a fraction of 2^64) is
-    below `valid_fraction`; if that leaves either split fewer speakers than a mixture has voices,
-    the lowest, as many as there are voices; and none where there are not enough for both splits.
-    A fraction of 0 asks for none, a fraction of 1 for no train split.
+    A declared split is kept; speakers without one are in train. If no speaker is declared as valid,
+    those in train become valid for whom the SHA-256 of the name (its first 8 bytes as a fraction of
+    2^64) is below `valid_fraction`. If that leaves either split fewer speakers than a mixture has
+    voices, as many as there are voices become valid, those with the lowest hashes; and none if
+    there are too few speakers for both splits. A fraction of 0 means no valid split, 1 no train split.
 
     Args:
         utterances: of a corpus, in any order; no speaker in two splits.
@@ -240,7 +239,7 @@ def assign_splits(
         num_sources: voices in a mixture.
 
     Returns:
-        `train`, `valid` or `test` by speaker, sorted by speaker.
+        `train`, `valid` or `test` for each speaker, sorted by speaker.
     """
     splits: dict[str, str] = {}
     for utterance in utterances:
@@ -275,7 +274,7 @@ def _read_timit(
             identity = f"{split}/{region}/{speaker}/{name}"
             path = storage.join(folder, path)
             utterances.append(Utterance(identity, path, speaker, sex, split.lower()))
-    # The same disc in two folders, say data/ and TIMIT_WAV/: the first in order is taken.
+    # If the same disc is in two folders, say data/ and TIMIT_WAV/, the first in order is used.
     unique = {u.id: u for u in sorted(utterances, reverse=True)}
     return _folder_corpus(folder, "timit", unique.values(), rejections)
 
@@ -347,13 +346,13 @@ def _folder_corpus(
 
 
 def _stem(path: str) -> str:
-    """The path less its endings that are audio's; the path itself where it has none."""
+    """Returns the path without its audio endings; the path itself if it has none."""
     root, extension = posixpath.splitext(path)
     return _stem(root) if extension.lower() in audio_folders.ENDINGS else path
 
 
 def _one_of_each(files: Iterable[str]) -> list[str]:
-    """One path of each recording, by the rule in the module's docstring."""
+    """Returns one path of each recording, by the rule in the module's docstring."""
     chosen: dict[str, tuple[int, int, str]] = {}
     for path in files:
         stem = _stem(path)
@@ -370,12 +369,12 @@ def _folder_of(path: str) -> str:
 
 
 def _absolute(folder: str) -> str:
-    """Workers may have another working directory."""
+    """Makes a path absolute, since workers may have another working directory."""
     return folder if storage.is_remote(folder) else os.path.abspath(folder)
 
 
 def _inside(folder: str, name: str) -> str | None:
-    """The path relative to the folder, normalised; None where it leaves the folder."""
+    """Returns the normalised path relative to the folder; None if it is outside the folder."""
     if storage.is_remote(name) or os.path.isabs(name):
         root = folder.rstrip("/") + "/"
         if not name.startswith(root):
@@ -388,7 +387,7 @@ def _inside(folder: str, name: str) -> str | None:
 
 
 def _with_short_ids(utterances: Iterable[Utterance]) -> list[Utterance]:
-    """Takes endings off the ids, except where that would make two the same."""
+    """Removes endings from the ids, unless two would become equal."""
     table = list(utterances)
     count = collections.Counter(_stem(u.id) for u in table)
     return [dataclasses.replace(u, id=_stem(u.id)) if count[_stem(u.id)] == 1 else u for u in table]
@@ -397,7 +396,7 @@ def _with_short_ids(utterances: Iterable[Utterance]) -> list[Utterance]:
 def _consistent(
     utterances: Sequence[Utterance], places: Sequence[str] | None = None
 ) -> list[Utterance]:
-    """The same, each speaker's known split and sex filled in; raises where they contradict."""
+    """Fills in each speaker's known split and sex; raises UserError if they contradict."""
     seen: dict[tuple[str, str], tuple[str, str]] = {}
     for index, utterance in enumerate(utterances):
         place = places[index] if places else utterance.path
@@ -425,7 +424,7 @@ def _consistent(
 def _without_repeats(
     utterances: Iterable[Utterance],
 ) -> tuple[list[Utterance], list[Rejection]]:
-    """Leaves out files that an earlier corpus has already."""
+    """Leaves out files that are already in an earlier corpus."""
     kept: dict[str, Utterance] = {}
     twice = []
     for utterance in utterances:
@@ -443,7 +442,7 @@ def _without_repeats(
 
 
 def _prefixes(folders: Iterable[str]) -> list[str]:
-    """A name for each corpus: that of its folder, numbered where it comes again."""
+    """Returns a name for each corpus: that of its folder, numbered if it occurs again."""
     names: list[str] = []
     for folder in folders:
         name = posixpath.basename(_absolute(folder).rstrip("/")) or "corpus"

@@ -1,8 +1,8 @@
-"""eSpeak NG, a speech synthesiser, through `ctypes`.
+"""Speech synthesis with eSpeak NG, through `ctypes`.
 
-The library is GPL-3.0 and no dependency of this package: the wheel `espeakng-loader` (the extra
-`demo`) brings it, or the system has it (`libespeak-ng1` in Debian). Its interface is in
-`speak_lib.h`, the format of voices in `docs/voices.md` of https://github.com/espeak-ng/espeak-ng.
+The library is under GPL-3.0 and not a dependency of this package. It comes with the wheel
+`espeakng-loader` (the extra `demo`) or the system (`libespeak-ng1` in Debian). Its interface is in
+`speak_lib.h`, the voice format in `docs/voices.md` of https://github.com/espeak-ng/espeak-ng.
 """
 
 import ctypes
@@ -29,23 +29,23 @@ _CALLBACK = ctypes.CFUNCTYPE(
 
 
 class EspeakError(errors.UserError):
-    """ESpeak NG is not there, or does not work."""
+    """ESpeak NG is not installed, or does not work."""
 
 
 class Synthesizer:
-    """A fresh copy of the library with voices of our own, a context manager.
+    """A fresh copy of the library with custom voices; a context manager.
 
-    The library keeps state that no call resets: what it said before changes what it says next, and
-    some of its noise comes from C's `rand`. Each `Synthesizer` therefore loads the library anew
-    (`close` unloads it) and seeds `rand`: the same calls in the same order give the same samples.
-    There can be one at a time in a process.
+    The library keeps state that no call resets: what it said before changes what it says next. Some
+    of its noise comes from C's `rand`. Each `Synthesizer` therefore loads the library anew (`close`
+    unloads it) and seeds `rand`, so the same calls in the same order give the same samples. A
+    process can have only one at a time.
 
     Example:
         >>> with Synthesizer({"tall": "pitch 90 120"}, seed=1) as synthesizer:
         ...     samples = synthesizer.say("Rice is often served in round bowls.", "en-us+tall")
 
     Attributes:
-        rate: of what `say` gives, in Hz.
+        rate: sample rate of what `say` returns, in Hz.
         version: of eSpeak NG.
     """
 
@@ -55,12 +55,12 @@ class Synthesizer:
         """Loads the library.
 
         Args:
-            voices: lines of a voice file by the name of the voice, one word; `say` then knows them
-                as variants of any accent, `en-us+name`.
-            seed: of C's random numbers.
+            voices: lines of a voice file for each voice name (one word); `say` accepts the names as
+                variants of any accent, for example `en-us+name`.
+            seed: for C's random numbers.
 
         Raises:
-            EspeakError: the library or its data is not there.
+            EspeakError: the library or its data is not installed.
             RuntimeError: another one is open in this process.
         """
         if Synthesizer._open:
@@ -71,7 +71,7 @@ class Synthesizer:
         self._library: ctypes.CDLL | None = ctypes.CDLL(library_path)
         Synthesizer._open = True
         self._blocks: list[np.ndarray] = []
-        # The library does not keep the callback alive: the attribute does.
+        # The library does not keep the callback alive, so an attribute does.
         self._callback = _CALLBACK(self._receive)
         self.rate = _initialize(self._library, self._folder.name)
         if self.rate <= 0:
@@ -82,13 +82,13 @@ class Synthesizer:
         ctypes.CDLL(None).srand(ctypes.c_uint(seed))
 
     def say(self, text: str, voice: str, rate: int = 175, volume: int = 100) -> np.ndarray:
-        """Speaks.
+        """Speaks a sentence.
 
         Args:
             text: a sentence.
             voice: accent and variant, such as `en-us+f2`.
             rate: in words per minute, 80 to 450.
-            volume: 0 to 200; 100 is the library's, which some voices overdrive.
+            volume: 0 to 200; 100 is the library's default, at which some voices are overdriven.
 
         Returns:
             int16 `[sample]` at `rate` of the synthesizer, with a pause after the sentence.
@@ -142,10 +142,10 @@ class Synthesizer:
 
 @functools.cache
 def version() -> str:
-    """The version of eSpeak NG here.
+    """Returns the version of the installed eSpeak NG.
 
     Raises:
-        EspeakError: it is not there.
+        EspeakError: it is not installed.
     """
     with Synthesizer({}, seed=0) as synthesizer:
         return synthesizer.version
@@ -153,7 +153,7 @@ def version() -> str:
 
 @functools.cache
 def _find() -> tuple[str, str]:
-    """Paths of the library and of the folder of its data."""
+    """Returns the paths of the library and of its data folder."""
     try:
         import espeakng_loader
 
@@ -193,7 +193,7 @@ def _unload(library: ctypes.CDLL) -> None:
 
 
 def _make_data(source: pathlib.Path, folder: pathlib.Path, voices: dict[str, str]) -> None:
-    """Fills `folder` with links to the data that English needs, and with our voices."""
+    """Fills `folder` with links to the data that English needs, and with the custom voices."""
     for path in source.iterdir():
         if path.name != "voices" and (path.name == "en_dict" or not path.name.endswith("_dict")):
             (folder / path.name).symlink_to(path)

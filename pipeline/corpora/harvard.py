@@ -1,8 +1,8 @@
-"""The Harvard sentences: 72 lists of ten, phonetically balanced, the usual neutral text.
+"""The Harvard sentences: 72 lists of ten, phonetically balanced, a standard neutral text.
 
 From "IEEE Recommended Practice for Speech Quality Measurements", IEEE Transactions on Audio and
-Electroacoustics 17(3), 1969, appendix C. Each list has the sounds of English about as often as
-speech does.
+Electroacoustics 17(3), 1969, appendix C. In each list, the sounds of English are about as frequent
+as in speech.
 """
 
 from importlib import resources

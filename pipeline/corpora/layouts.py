@@ -1,8 +1,8 @@
-"""Which folders are speakers': the layouts in which corpora come, told by their files' paths.
+"""Finds the speakers' folders of a corpus by the paths of its files.
 
-Folders that are no speakers' are refused, since a dataset of them would be nonsense: the parts of a
-set of mixtures (`mix_clean`, `s1`, `s2`, `noise`), kinds of recordings (`clean`, `noisy`, `music`),
-and folders that hold the same recordings twice, as those of clean and of noisy speech do.
+Other folders are refused, since a dataset made of them would be nonsense: the parts of a set of
+mixtures (`mix_clean`, `s1`, `s2`, `noise`), kinds of recordings (`clean`, `noisy`, `music`), and
+folders that hold the same recordings twice, for example clean and noisy.
 """
 
 import collections
@@ -20,12 +20,12 @@ from pipeline.corpora import manifest
 from pipeline.io import storage
 
 _SUBSET = re.compile(r"(train|dev|valid|validation|test|eval)([-_].*)?", re.IGNORECASE)
-# Folders of one format, with those of the speakers below: VCTK's wav48_silence_trimmed.
+# Folders of one format, which contain the speakers' folders: VCTK's wav48_silence_trimmed.
 _FORMAT = re.compile(
     r"(wave?s?|flac|aac|m4a|mp3|ogg|opus|audio|clips)\d*k?(hz)?(_silence_trimmed)?", re.IGNORECASE
 )
 _VOXCELEB = re.compile(r"(?:(?P<above>.*)/)?(?P<speaker>id\d{5})/[^/]{11}/[^/]+")
-# VoxCeleb's `dev` is what one trains with.
+# VoxCeleb's `dev` is its training set.
 _VOXCELEB_PART = re.compile(r"(?:vox[12]_)?(dev|test)(?:[-_].*)?", re.IGNORECASE)
 _VOXCELEB_SPLITS = {"dev": "train", "test": "test"}
 _MIXTURES = re.compile(r"mix([-_].*)?|mixtures?", re.IGNORECASE)
@@ -37,20 +37,20 @@ _KIND = re.compile(
 )
 _MICROPHONE = re.compile(r"(?P<name>.*[-_]mic)(?P<number>\d+)")
 
-# To tell whether two folders hold the same recordings: so many names, folders and seconds are read.
+# How many names, folders and seconds are compared to see if two folders hold the same recordings.
 _NAMES, _FOLDERS, _SECONDS = 4, 8, 10
-# Speech of two people correlates to 0.1 at most over seconds; noise 10 dB above the voice, or a
-# second one 9 dB above it, leaves 0.3.
+# Over seconds, speech of two people has a correlation of 0.1 at most; with noise 10 dB above the
+# voice, or a second voice 9 dB above it, 0.3 is left.
 _SAME = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
 class Levels:
-    """At which level of a corpus's paths, counted from 0, its folders stand.
+    """The levels of folders in a corpus's paths, counted from 0.
 
     Attributes:
-        speaker: the speakers'.
-        subset: the splits', or None where there are none.
+        speaker: level of the speakers' folders.
+        subset: level of the splits' folders, or None if there are none.
     """
 
     speaker: int
@@ -58,10 +58,10 @@ class Levels:
 
 
 def levels(files: Iterable[str]) -> Levels:
-    """Tells speakers' folders from those above them.
+    """Finds the level of the speakers' folders.
 
-    Above them may stand subsets, a folder of one format (VCTK's `wav48_silence_trimmed`), and one
-    with everything in it (`LibriSpeech`, where only subsets are below).
+    Above them there may be subsets, a folder of one format (VCTK's `wav48_silence_trimmed`), and
+    one that contains everything (`LibriSpeech`, if there are only subsets in it).
 
     Args:
         files: paths of recordings relative to the corpus's folder.
@@ -83,15 +83,16 @@ def levels(files: Iterable[str]) -> Levels:
 
 
 def split_of(subset: str) -> str:
-    """The split that a subset's folder is named after; empty where it is none."""
+    """Returns the split that a subset's folder is named after; empty if it is not a subset."""
     match = _SUBSET.fullmatch(subset)
     return manifest.SPLIT_NAMES[match[1].lower()] if match else ""
 
 
 def voxceleb(path: str) -> tuple[str, str] | None:
-    """Speaker and split of one of VoxCeleb's recordings; None for other paths.
+    """Returns speaker and split of one of VoxCeleb's recordings; None for other paths.
 
-    They lie in `idNNNNN/VIDEO/`, below folders such as `vox1_dev_wav/wav`. A video is no speaker.
+    They are in `idNNNNN/VIDEO/`, inside folders such as `vox1_dev_wav/wav`. A video is not a
+    speaker.
     """
     match = _VOXCELEB.fullmatch(path)
     if match is None:
@@ -104,13 +105,13 @@ def voxceleb(path: str) -> tuple[str, str] | None:
 
 
 def of_first_microphone(files: Iterable[str]) -> tuple[list[str], int]:
-    """Takes one of each recording that was made with several microphones (VCTK: `_mic1`, `_mic2`).
+    """Selects one microphone for each recording made with several (VCTK: `_mic1`, `_mic2`).
 
     Args:
-        files: paths less their endings.
+        files: paths without endings.
 
     Returns:
-        Those that remain, and how many do not.
+        The paths that are kept, and how many are not.
     """
     chosen: dict[str, tuple[int, str]] = {}
     count = 0
@@ -126,7 +127,7 @@ def refuse_one_of_voxceleb(folder: str) -> None:
     """Refuses the folder of one of VoxCeleb's speakers, whose videos would count as speakers.
 
     Raises:
-        UserError: says which folder to name.
+        UserError: the message says which folder to name.
     """
     name = posixpath.basename(folder.rstrip("/"))
     if re.fullmatch(r"id\d{5}", name):
@@ -142,7 +143,7 @@ class MixtureSet:
     Attributes:
         above: the folder, relative to the one that was listed; may be empty.
         mixed: names of its folders of mixtures, sorted: `mix`, or `mix_both` and `mix_clean`.
-        voices: likewise of the voices: `s1`, `s2` and so on.
+        voices: names of its folders of voices, sorted: `s1`, `s2` and so on.
     """
 
     above: str
@@ -151,12 +152,12 @@ class MixtureSet:
 
 
 def is_of_mixtures(name: str) -> bool:
-    """Whether a folder is called as those of mixtures are: `mix`, `mix_clean`, `mix_both`."""
+    """Returns whether a folder is named like one of mixtures: `mix`, `mix_clean`, `mix_both`."""
     return _MIXTURES.fullmatch(name) is not None
 
 
 def mixture_sets(files: Iterable[str]) -> list[MixtureSet]:
-    """The sets of mixtures among files, sorted.
+    """Returns the sets of mixtures among files, sorted.
 
     Args:
         files: paths of recordings, relative to one folder.
@@ -182,7 +183,7 @@ def refuse_mixtures(folder: str, files: Iterable[str]) -> None:
         files: paths of recordings in it.
 
     Raises:
-        UserError: says what to do with it.
+        UserError: the message says what to do with it.
     """
     for found in mixture_sets(files):
         where = storage.join(folder, found.above) if found.above else folder
@@ -194,14 +195,14 @@ def refuse_mixtures(folder: str, files: Iterable[str]) -> None:
 
 
 def refuse_kinds(folder: str, names: Iterable[str]) -> None:
-    """Refuses folders that are named after what is in them instead of a speaker.
+    """Refuses folders that are named after their content instead of a speaker.
 
     Args:
         folder: of the corpus.
         names: of the folders that would be speakers.
 
     Raises:
-        UserError: names one, and says what to do.
+        UserError: the message names one, and says what to do.
     """
     for name in sorted(filter(_KIND.fullmatch, names)):
         raise errors.UserError(
@@ -214,15 +215,15 @@ def refuse_kinds(folder: str, names: Iterable[str]) -> None:
 def refuse_twins(folder: str, files: Mapping[str, Mapping[str, str]]) -> None:
     """Refuses folders that hold the same recordings, such as clean and noisy ones.
 
-    Names that are the same in several folders are no proof: speakers may read the same sentences,
-    or number theirs. So some of those recordings are compared.
+    Equal names in several folders are not enough: speakers may read the same sentences or number
+    theirs. Some of those recordings are therefore compared.
 
     Args:
         folder: of the corpus.
-        files: of each speaker the recordings' paths by their names in the speaker's folder.
+        files: for each speaker, the recordings' paths by their names in the speaker's folder.
 
     Raises:
-        UserError: names two folders, and says what to do.
+        UserError: the message names two folders, and says what to do.
     """
     owners: dict[str, list[str]] = collections.defaultdict(list)
     for speaker in sorted(files):
@@ -245,7 +246,7 @@ def refuse_twins(folder: str, files: Mapping[str, Mapping[str, str]]) -> None:
 
 
 def _same_pair(candidates: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
-    """The owners of two recordings that are the same but for what was added; paths are read."""
+    """Reads recordings and returns the owners of two that differ only by added noise or voices."""
     heads = [(owner, head) for owner, path in candidates for head in _head(path)]
     for (first, (length, one)), (second, (other, two)) in itertools.combinations(heads, 2):
         size = min(len(one), len(two))
@@ -259,8 +260,8 @@ def _same_pair(candidates: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
 
 
 def _head(path: str) -> Iterator[tuple[float, np.ndarray]]:
-    """Length in seconds and the first seconds `[sample]`; nothing where it cannot be read."""
-    # soundfile takes a quarter of the time that a command's --help may.
+    """Yields length in seconds and the first seconds `[sample]`; nothing if it cannot be read."""
+    # Importing soundfile takes a quarter of the time limit for a command's --help.
     from pipeline.audio import decoding
 
     try:
@@ -271,5 +272,5 @@ def _head(path: str) -> Iterator[tuple[float, np.ndarray]]:
                 block = next(reader.blocks(_SECONDS * reader.rate))
                 yield reader.num_samples / reader.rate, decoding.mean_channel(block)
     except (errors.UserError, decoding.AudioError, OSError, StopIteration):
-        # The inspection says what is wrong with it.
+        # The inspection reports the error.
         return

@@ -1,4 +1,4 @@
-"""A CSV manifest to checked rows: anybody's corpus in one file, as spreadsheets write it."""
+"""Reads and checks CSV manifests, which list a corpus in one file as spreadsheets write it."""
 
 import codecs
 import collections
@@ -13,9 +13,9 @@ from pipeline import errors, schema
 from pipeline.io import storage
 
 REQUIRED = ("path", "speaker")
-# As spreadsheet programs write tables, in whatever country.
+# The separators that spreadsheet programs write, depending on the country.
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
-# Excel takes the separator from such a line before the header.
+# In Excel, such a line before the header sets the separator.
 _SEPARATOR_LINE = re.compile(r"\A\"?sep=.\"?(\r\n|\r|\n)", re.IGNORECASE)
 SPLIT_NAMES = {
     "": "",
@@ -32,10 +32,10 @@ SEX_NAMES = {
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One recording as the manifest names it.
+    """One recording in a manifest.
 
     Attributes:
-        line: in the file, from 1, for messages.
+        line: line number in the file, from 1, for messages.
         path: as written.
         speaker: not empty.
         sex: `f`, `m` or empty.
@@ -52,17 +52,16 @@ class Row:
 def read_rows(path: str) -> Iterator[Row]:
     """Reads a manifest row by row.
 
-    It is UTF-8, with or without a byte order mark, or UTF-16 with one. Cells are separated by
-    commas, semicolons or tabs, whichever its first line has between the names of its columns. Those
-    are at least `path` and `speaker`, and perhaps `sex` (`f`, `m`, …) and `split` (`train`, `valid`
-    or `dev`, `test`, …). Further columns are ignored. A speaker's name is one person's however its
-    accents are encoded.
+    It is in UTF-8, with or without a byte order mark, or in UTF-16 with one. Cells are separated by
+    commas, semicolons or tabs, as in the header. The header has the columns `path` and `speaker`,
+    and optionally `sex` (`f`, `m`, …) and `split` (`train`, `valid` or `dev`, `test`, …). Other
+    columns are ignored. A speaker's name means the same person however its accents are encoded.
 
     Args:
         path: local or with a scheme that Beam knows.
 
     Raises:
-        UserError: a column is missing or a row cannot be understood; names the line.
+        UserError: a column is missing or a row cannot be understood; the message names the line.
         storage.ReadError: the file cannot be read.
     """
     text = _decode(path, storage.read_bytes(path))
@@ -84,14 +83,14 @@ def read_rows(path: str) -> Iterator[Row]:
 
 
 def separator_of(text: str, columns: Collection[str]) -> str:
-    """What is between the cells of a table, told by its first line.
+    """Returns the separator of the cells of a table, judged by its first line.
 
     Args:
         text: of the table.
         columns: names that its first line has, in lower case.
 
     Returns:
-        One of `SEPARATORS`; a comma where none fits.
+        One of `SEPARATORS`; a comma if none fits.
     """
     line = re.split(r"[\r\n]", text, maxsplit=1)[0]
     for separator in SEPARATORS:
@@ -105,9 +104,9 @@ def separator_of(text: str, columns: Collection[str]) -> str:
 
 
 def person(name: str) -> str:
-    """A speaker's name as it is compared and stored: in Unicode's form NFC.
+    """Returns a speaker's name in the Unicode form NFC, in which names are compared and stored.
 
-    macOS writes names of files in the decomposed form, where é is two characters.
+    macOS writes file names in the decomposed form, where é is two characters.
     """
     return unicodedata.normalize("NFC", name)
 

@@ -1,8 +1,8 @@
-"""The plan written down: `mixtures.csv`, from which the audio of a dataset can be rebuilt exactly.
+"""Reads and writes `mixtures.csv`, from which the audio of a dataset can be rebuilt exactly.
 
 Columns: `mixture_id`, `split`, `num_samples`, and for each voice from 1 on `utterance_1`,
-`speaker_1`, `gain_db_1`. Utterances are named as `pipeline.corpora.corpus` names them, so that a
-list fits any copy of the corpus.
+`speaker_1`, `gain_db_1`. Utterances have the ids of `pipeline.corpora.corpus`, so a list fits any
+copy of the corpus.
 """
 
 import csv
@@ -20,12 +20,12 @@ _LINES = 2**16
 
 
 def to_csv(mixtures: Sequence[plan.Mixture]) -> str:
-    """The mixtures as a table."""
+    """Returns the mixtures as a table."""
     return "".join(to_csv_in_parts(mixtures))
 
 
 def to_csv_in_parts(mixtures: Sequence[plan.Mixture]) -> Iterator[str]:
-    """The same text, some lines at a time."""
+    """Yields the same text, some lines at a time."""
     num_sources = len(mixtures[0].utterance_ids) if mixtures else 0
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -34,7 +34,7 @@ def to_csv_in_parts(mixtures: Sequence[plan.Mixture]) -> Iterator[str]:
         rows = range(start, min(start + _LINES, len(mixtures)))
         columns = _cells(mixtures, rows, num_sources)
         for gains in columns[5::3]:
-            # Few gains are written ten million times.
+            # There are ten million gains, but few different ones.
             texts = {gain: f"{gain:.2f}" for gain in set(gains)}
             gains[:] = map(texts.__getitem__, gains)
         writer.writerows(zip(*columns, strict=True))
@@ -61,14 +61,14 @@ def _cells(mixtures: Sequence[plan.Mixture], rows: range, num_sources: int) -> l
 
 
 def from_csv(text: str, name: str) -> list[plan.Mixture]:
-    """The mixtures of a table: the inverse of `to_csv`.
+    """Returns the mixtures of a table: the inverse of `to_csv`.
 
     Args:
         text: of the table.
         name: of the file, for messages.
 
     Raises:
-        UserError: it is no such table; names the line.
+        UserError: it is not such a table; the message names the line.
     """
     separator = manifest.separator_of(text, ("mixture_id",))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
@@ -104,7 +104,7 @@ def check(
     name: str,
     max_samples: int = plan.MAX_SAMPLES,
 ) -> None:
-    """Holds a list of mixtures against the recordings that are there.
+    """Checks a list of mixtures against the available recordings.
 
     Args:
         mixtures: from a file.
@@ -113,8 +113,9 @@ def check(
         max_samples: that a mixture may have.
 
     Raises:
-        UserError: an utterance is not there or is another speaker's, a speaker is in two splits, a
-            mixture is too long, or would exceed full scale (its gains are another corpus's).
+        UserError: an utterance is missing or belongs to another speaker, a speaker is in two
+            splits, or a mixture is too long or exceeds full scale (its gains are from another
+            corpus).
     """
     by_id = {fact.utterance.id: fact for fact in facts}
     homes: dict[str, str] = {}

@@ -1,8 +1,8 @@
-"""Synthetic speakers: who they are, drawn at random, and how they read.
+"""Draws synthetic speakers at random and has them read sentences.
 
-Speaker `index` of a split is a function of (seed, split, index) alone: it does not depend on how
-many others there are. The ranges are set so that pitch, share of voiced speech, harmonics-to-noise
-ratio and long-term spectrum fall where those of real speakers do; robots and whispers are outside.
+Speaker `index` of a split is a function of (seed, split, index) alone: it does not depend on the
+number of speakers. The ranges are set so that pitch, share of voiced speech, harmonics-to-noise
+ratio and long-term spectrum are like those of real speakers; robots and whispers are outside.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import soxr
 from pipeline import features
 from pipeline.corpora import espeak, harvard
 
-# The last lists are the test's alone.
+# The last lists are only for the test split.
 _TEST_SENTENCES = 12 * harvard.LIST_LENGTH
 
 ACCENTS = (
@@ -30,9 +30,9 @@ ACCENTS = (
 RATE = 16000
 
 # Two kinds of synthesis: 0 adds up harmonics below formant peaks; 3, 4 and 6 are Klatt's cascade
-# (Klatt 1980) with other shapes of the glottal pulse. 1 and 2 lack low frequencies, 5 is nearly 4.
+# (Klatt 1980) with different glottal pulses. 1 and 2 lack low frequencies, 5 is much like 4.
 _SYNTHESES = (0, 0, 0, 3, 4, 6)
-# Below that the library clips its loudest voices.
+# At higher volumes, the library clips its loudest voices.
 _VOLUME = 60
 _SPLIT_CODES = {"train": 0, "test": 1}
 _SHORTEST_SECONDS = 2.5
@@ -40,7 +40,7 @@ _EQUALIZER_HZ = (60.0, 150.0, 400.0, 1000.0, 2500.0, 5000.0, 8000.0)
 
 
 def sentences(split: str) -> tuple[str, ...]:
-    """The Harvard sentences that speakers of `train` or `test` read."""
+    """Returns the Harvard sentences that speakers of `train` or `test` read."""
     if split == "test":
         return harvard.SENTENCES[-_TEST_SENTENCES:]
     return harvard.SENTENCES[:-_TEST_SENTENCES]
@@ -53,15 +53,15 @@ class Speaker:
     Attributes:
         sex: `f` or `m`.
         accent: one of `ACCENTS`.
-        pitch_hz: about the median of the fundamental frequency.
-        words_per_minute: of the library, before `tract_ratio`.
-        tract_ratio: all resonances are this many times as high as the voice's, as in a shorter
-            vocal tract; the recording is resampled for it.
+        pitch_hz: approximate median of the fundamental frequency.
+        words_per_minute: speaking rate before `tract_ratio` is applied.
+        tract_ratio: factor by which all resonances of the voice are raised, as in a shorter vocal
+            tract; done by resampling the recording.
         voice: lines of an eSpeak NG voice.
-        equalizer_db: gain at each of seven frequencies, the microphone's and the room's colour.
-        level_db: active level of what is recorded, 0 dB being a mean square of 1.
-        noise_db: level of the background below it, negative.
-        seed: of everything that happens while reading.
+        equalizer_db: gain at each of seven frequencies, the colour of microphone and room.
+        level_db: active level of the recording; 0 dB is a mean square of 1.
+        noise_db: level of the background relative to the speech, negative.
+        seed: for everything random while reading.
     """
 
     sex: str
@@ -77,7 +77,7 @@ class Speaker:
 
 
 def draw(seed: int, split: str, index: int) -> Speaker:
-    """Speaker `index` of a split; sexes alternate, and each accent comes once in eight speakers.
+    """Draws speaker `index` of a split; sexes alternate, and each accent occurs once in eight.
 
     Args:
         seed: of the corpus.
@@ -109,7 +109,7 @@ def draw(seed: int, split: str, index: int) -> Speaker:
 
 
 def _draw_voice(random: np.random.Generator, pitch: float, formants: float) -> str:
-    """A voice file: see docs/voices.md of eSpeak NG for the attributes."""
+    """Returns a voice file; its attributes are described in docs/voices.md of eSpeak NG."""
     synthesis = int(random.choice(_SYNTHESES))
     liveliness = random.uniform(0.6, 1.5)
     low, high = pitch * (1 - 0.2 * liveliness), pitch * (1 + 0.17 * liveliness)
@@ -132,27 +132,27 @@ def _draw_voice(random: np.random.Generator, pitch: float, formants: float) -> s
     if not synthesis:
         bass, middle, treble = (random.integers(*r) for r in ((140, 230), (100, 180), (70, 160)))
         lines.append(f"tone 600 {bass} 1200 {middle} 2000 {treble}")
-    # No `breath`: the library (1.52) then reads memory that it never set, and no two runs agree.
+    # `breath` is not used: with it, the library (1.52) reads uninitialised memory, and runs differ.
     return "\n".join(lines)
 
 
 def read(
     speaker: Speaker, sentences: Sequence[str], count: int
 ) -> list[tuple[list[str], np.ndarray]]:
-    """What a speaker says.
+    """Has a speaker read sentences.
 
     Args:
         speaker: who reads.
-        sentences: what is there to read, enough for `count` recordings; each is read once.
-        count: how many recordings are wanted.
+        sentences: enough for `count` recordings; each is read at most once.
+        count: number of recordings.
 
     Returns:
-        For each recording its sentences (a second one where the first alone takes less than 2.5 s)
+        For each recording its sentences (a second one if the first alone takes less than 2.5 s)
         and int16 `[sample]` at 16 kHz.
 
     Raises:
-        espeak.EspeakError: eSpeak NG is not there.
-        ValueError: there are not twice as many sentences as recordings.
+        espeak.EspeakError: eSpeak NG is not installed.
+        ValueError: there are fewer than twice as many sentences as recordings.
     """
     if len(sentences) < 2 * count:
         raise ValueError(f"{count} recordings take up to {2 * count} sentences")
@@ -177,7 +177,7 @@ def _silence(random: np.random.Generator, shortest: float, longest: float) -> np
 
 
 def _speak(synthesizer: espeak.Synthesizer, speaker: Speaker, sentence: str) -> np.ndarray:
-    """One sentence without the silence around it, float32 `[sample]` at 16 kHz."""
+    """Returns one sentence without the silence around it, float32 `[sample]` at 16 kHz."""
     samples = synthesizer.say(
         sentence,
         f"{speaker.accent}+speaker",
@@ -190,7 +190,7 @@ def _speak(synthesizer: espeak.Synthesizer, speaker: Speaker, sentence: str) -> 
 
 
 def _record(speech: np.ndarray, speaker: Speaker, random: np.random.Generator) -> np.ndarray:
-    """Speech as a microphone has it: background, colour, level; int16 `[sample]`."""
+    """Simulates a microphone: background, colour, level; returns int16 `[sample]`."""
     background = random.standard_normal(speech.size, np.float32)
     level = features.active_level_db(speech)
     samples = speech + background * np.float32(10 ** ((level + speaker.noise_db) / 20))
@@ -202,7 +202,7 @@ def _record(speech: np.ndarray, speaker: Speaker, random: np.random.Generator) -
 
 
 def _equalize(samples: np.ndarray, gains_db: tuple[float, ...]) -> np.ndarray:
-    """A filter without delay whose gain in dB is linear in log frequency between the points."""
+    """Applies a zero-delay filter with a gain in dB linear in log frequency between the points."""
     length = -(-(samples.size + 1024) // 4096) * 4096
     hertz = np.fft.rfftfreq(length, 1 / RATE)
     curve = np.interp(np.log(np.maximum(hertz, 1)), np.log(_EQUALIZER_HZ), gains_db)
