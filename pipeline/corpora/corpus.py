@@ -231,7 +231,7 @@ def assign_splits(
     those in train become valid for whom the SHA-256 of the name (its first 8 bytes as a fraction of
     2^64) is below `valid_fraction`. If that leaves either split fewer speakers than a mixture has
     voices, as many as there are voices become valid, those with the lowest hashes; and none if
-    there are too few speakers for both splits. A fraction of 0 means no valid split, 1 no train split.
+    there are too few speakers for both splits. A fraction of 0 means no valid split, 1 no train.
 
     Args:
         utterances: of a corpus, in any order; no speaker in two splits.
