@@ -82,12 +82,14 @@ def table(count: int) -> fact_table.FactTable:
 
 def measure_one(count: int) -> dict[str, Any]:
     seconds: dict[str, float] = {}
+    megabytes: dict[str, int] = {}
     start = time.process_time()
 
     def note(step: str) -> None:
         nonlocal start
         now = time.process_time()
         seconds[step], start = round(now - start, 2), now
+        megabytes[step] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
     facts = table(count)
     note("facts")
@@ -117,7 +119,7 @@ def measure_one(count: int) -> dict[str, Any]:
         note("mixtures.csv")
     return {
         "seconds": seconds,
-        "megabytes of memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "megabytes of memory until then": megabytes,
         "bytes of shards' plans for an utterance": size // count,
     }
 

@@ -56,6 +56,7 @@ class FactTable(Sequence[inspection.Facts]):
         self._file_bytes = take(columns.pop("file_bytes"))
         self._file_rates = take(columns.pop("file_rate"))
         self._notes = notes or {}
+        _release()
 
     @classmethod
     def of(cls, facts: Iterable[inspection.Facts]) -> "FactTable":
@@ -260,6 +261,13 @@ def _codes(texts: Any, dtype: Any) -> tuple[np.ndarray, list[str]]:
     places = np.empty(len(names), dtype)
     places[order] = np.arange(len(names), dtype=dtype)
     return places[encoded.indices.to_numpy()], [names[place] for place in order]
+
+
+def _release() -> None:
+    """Gives back what Arrow holds of columns that are gone."""
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
 
 
 def _texts(column: Any, rows: np.ndarray) -> list[str]:

@@ -206,7 +206,7 @@ def make(
         UserError: nothing is long enough, or a split has fewer speakers than a mixture has voices.
     """
     table = fact_table.FactTable.of(facts)
-    long_enough = np.flatnonzero(table.num_samples >= settings.min_samples)
+    long_enough = np.flatnonzero(table.num_samples >= settings.min_samples).astype(np.int32)
     if not long_enough.size:
         raise errors.UserError(
             f"no utterance has {settings.min_samples} samples or more; lower --min_seconds"
@@ -241,7 +241,7 @@ def order(seed: int, count: int, names: Callable[[np.ndarray], list[str]]) -> np
     keys = np.empty(count, np.uint64)
     for rows in fact_table.chunks(count):
         keys[rows] = _draws(seed, "order", names(rows))
-    found = np.argsort(keys, kind="stable")
+    found = np.argsort(keys, kind="stable").astype(np.int32)
     # Equal keys are settled by the names; among a million there is hardly one such pair.
     same = np.flatnonzero(keys[found][1:] == keys[found][:-1])
     for _, run in itertools.groupby(enumerate(same.tolist()), lambda pair: pair[1] - pair[0]):
@@ -274,7 +274,7 @@ def _draw_split(
 ) -> tuple[np.ndarray, ...]:
     """Columns of `Mixtures` for one split, whose usable rows of the table these are."""
     # Sorted by speaker, then id: the others of a mixture lie outside of a few ranges.
-    pool = rows[np.argsort(table.speakers[rows], kind="stable")]
+    pool = rows[np.argsort(table.speakers[rows], kind="stable")].astype(np.int32)
     speakers = table.speakers[pool]
     starts = np.searchsorted(speakers, np.arange(len(table.speaker_names)), "left")
     stops = np.searchsorted(speakers, np.arange(len(table.speaker_names)), "right")

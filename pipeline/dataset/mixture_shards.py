@@ -205,7 +205,7 @@ def make_plans(
     names: list[schema.ShardName] = []
     parts: list[np.ndarray] = []
     for code, split in enumerate(schema.SPLITS):
-        rows = np.flatnonzero(mixtures.splits == code)
+        rows = np.flatnonzero(mixtures.splits == code).astype(np.int32)
         order = plan.order(seed, len(rows), functools.partial(_ids, mixtures, rows))
         for name, own in plan.deal(split, rows[order], num_shards):
             names.append(name)

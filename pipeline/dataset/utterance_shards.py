@@ -170,7 +170,7 @@ def make_plans(
     """
     table = fact_table.FactTable.of(facts)
     heard = table.peaks * schema.FULL_SCALE > 0.5
-    rows = np.flatnonzero(heard if wanted is None else heard & wanted)
+    rows = np.flatnonzero(heard if wanted is None else heard & wanted).astype(np.int32)
     samples = np.minimum(table.num_samples, max_samples)
 
     def make(name: schema.ShardName, own: np.ndarray) -> Columns:
