@@ -59,17 +59,21 @@ def table(count: int) -> fact_table.FactTable:
         texts = [pa.scalar(p, pa.large_string()) if isinstance(p, str) else p for p in parts]
         return pc.binary_join_element_wise(*texts, pa.scalar("", pa.large_string()))
 
-    speaker = join("speaker", text(speakers, 6))
+    def repeated(numbers: Any, texts: Any) -> Any:
+        return pa.DictionaryArray.from_arrays(numbers.cast(pa.int32()), texts)
+
+    of_speakers = join("speaker", text(pa.array(np.arange(-(-count // _OF_A_SPEAKER))), 6))
+    speaker = repeated(speakers, of_speakers)
     name = text(rows, 8)
-    same = pa.repeat(pa.scalar("", pa.large_string()), count)
+    nothing = pa.array(np.zeros(count, np.int32))
     return fact_table.FactTable(
         {
-            "id": join(speaker, "/", name),
-            "folder": join("/data/corpus/", speaker, "/"),
+            "id": join(speaker.cast(pa.large_string()), "/", name),
+            "folder": repeated(speakers, join("/data/corpus/", of_speakers, "/")),
             "file": join(name, ".flac"),
             "speaker": speaker,
-            "sex": pa.repeat(pa.scalar("f", pa.large_string()), count),
-            "split": same,
+            "sex": repeated(nothing, pa.array(["f"], pa.large_string())),
+            "split": repeated(nothing, pa.array([""], pa.large_string())),
             "num_samples": random.integers(2 * _RATE, 20 * _RATE, count),
             "peak": random.uniform(0.1, 1, count),
             "level": random.uniform(-40, -20, count),

@@ -209,8 +209,11 @@ def _columns(facts: Sequence[inspection.Facts]) -> dict[str, Any]:
         "split": [utterance.split for utterance in utterances],
     }
     checksums = b"".join(bytes.fromhex(fact.sha256) for fact in facts)
+    arrays = {name: pa.array(values, pa.large_string()) for name, values in texts.items()}
+    for name in ("folder", "speaker", "sex", "split"):
+        arrays[name] = arrays[name].dictionary_encode()
     return {
-        **{name: pa.array(values, pa.large_string()) for name, values in texts.items()},
+        **arrays,
         "num_samples": np.array([fact.num_samples for fact in facts], np.int64),
         "peak": np.array([fact.peak for fact in facts], np.float64),
         "level": np.array([fact.active_level_db for fact in facts], np.float64),
@@ -225,7 +228,8 @@ def _concatenate(parts: list[Any]) -> Any:
 
     if isinstance(parts[0], np.ndarray):
         return np.concatenate(parts)
-    return pa.concat_arrays(parts)
+    # Parts have dictionaries of their own.
+    return pa.concat_arrays(pa.chunked_array(parts).unify_dictionaries().chunks)
 
 
 def _sorted_rows(ids: Any) -> np.ndarray | None:
