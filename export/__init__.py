@@ -1,1 +1,1 @@
-"""From a checkpoint to SavedModels, separated voices, figures and pages."""
+"""Exports, runs, evaluates and serves trained models."""

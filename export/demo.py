@@ -1,12 +1,12 @@
-"""A made conversation of two synthetic speakers, separated: something to look at and listen to.
+"""Generates and separates a conversation of two synthetic speakers, as a demonstration.
 
     python -m export.demo --output_dir=demo/conversation
 
 writes conversation.wav (turns, an interruption, a pause, two at once), the two speakers alone as
-reference1.wav and reference2.wav, and what `export.separate --plot --activity` makes of the
-conversation: a file for each voice, a picture, and who speaks when (RTTM, JSON), which is printed.
-eSpeak NG speaks (pip install 'voices-apart[demo]'). `make demo` in a checkout does all that comes
-before, too: a corpus, a dataset, a network that learns.
+reference1.wav and reference2.wav, and the output of `export.separate --plot --activity`: a file for
+each voice, a picture, and who speaks when (RTTM, JSON), which is also printed. The speech comes
+from eSpeak NG (pip install 'voices-apart[demo]'). In a checkout, `make demo` also runs the steps
+before: it creates a corpus and a dataset, and trains a network.
 """
 
 import pathlib
@@ -27,7 +27,7 @@ def _define_flags() -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """The command."""
+    """Runs the command."""
     if arguments:
         raise flags.Error(f"unexpected argument {arguments[0]!r}")
     options = flags.FLAGS
@@ -53,14 +53,14 @@ def write(folder: pathlib.Path, seed: int = 0) -> list[pathlib.Path]:
     """Writes the conversation and each speaker alone, as 16-bit WAV files.
 
     Args:
-        folder: is created.
-        seed: of the speakers.
+        folder: created if missing.
+        seed: random seed for the speakers.
 
     Returns:
         The paths, the conversation's first.
 
     Raises:
-        espeak.EspeakError: eSpeak NG is not there.
+        espeak.EspeakError: eSpeak NG is not installed.
         UserError: the folder cannot be written.
     """
     from pipeline.audio import decoding

@@ -1,11 +1,11 @@
-"""How well models separate a dataset's mixtures: figures, a table, and a page to look at.
+"""Evaluates how well models separate a dataset's mixtures: metrics, a table and a report.
 
     python -m export.evaluate --model=exported/lstm --data_dir=/data/timit-2mix --output_dir=report
 
 writes report/results.csv (every mixture and system), report/results.json (means, medians, 95 %
 intervals, by pair of voices) and report/report.html (one file: table, charts, spectrograms,
-players). Beside the models stand the mixture itself (0 dB) and what ideal masks would reach.
-A run that was interrupted goes on where it was when the same command is typed again.
+players). Besides the models, it lists the mixture itself (0 dB) and the results of ideal masks.
+Repeat the same command to resume an interrupted run.
 """
 
 import os
@@ -41,31 +41,31 @@ def evaluate(
     noise_dir: str = "",
     room_dir: str = "",
 ) -> dict[str, Any] | None:
-    """What the command does.
+    """Evaluates models on datasets and writes the results.
 
     Args:
-        models: paths that `export.separation.loading` takes.
-        data_dirs: datasets' folders, or others' test sets (`export.evaluation.librimix`), at least
-            one.
-        output_dir: made where it is missing.
+        models: paths for `export.separation.loading`.
+        data_dirs: folders of datasets or external test sets (`export.evaluation.librimix`), at
+            least one.
+        output_dir: created if missing.
         split: `train`, `valid` or `test`.
-        max_mixtures: of each dataset, or None for all.
+        max_mixtures: maximum number of mixtures per dataset, or None for all.
         metric_names: from `export.evaluation.metrics.METRICS`.
-        workers: processes; None for one a core.
-        examples: best, middle and worst mixtures on the page, so many of each and of each dataset.
-        audio: whether the page holds their sound.
-        overwrite: replace what is in `output_dir`, when the new results are whole.
-        clusterers: of `export.evaluation.clusterers`; each model with embeddings is a further
-            system with each.
-        conditions: of `export.evaluation.conditions.NAMES`; each dataset is evaluated under each.
-        noise_dir: recordings for `noise`; made where it is empty.
-        room_dir: impulse responses for `room`, likewise.
+        workers: number of processes; None for one per core.
+        examples: number of best, median and worst mixtures each in the report, per dataset.
+        audio: whether to include their audio in the report.
+        overwrite: replace the content of `output_dir` once the new results are complete.
+        clusterers: from `export.evaluation.clusterers`; each model with embeddings is also
+            evaluated with each of these.
+        conditions: from `export.evaluation.conditions.NAMES`; each dataset is evaluated under each.
+        noise_dir: folder of recordings for `noise`; synthetic noise if empty.
+        room_dir: folder of impulse responses for `room`; synthetic ones if empty.
 
     Returns:
-        The summary, as results.json has it; None where it was there already.
+        The summary, as in results.json; None if the results exist already.
 
     Raises:
-        UserError: a model, a dataset or the folder is not what it should be.
+        UserError: there is a problem with a model, a dataset or the folder.
     """
     from export.evaluation import aggregates, metrics, report, results, scoring
     from export.evaluation import conditions as conditions_lib
@@ -131,7 +131,7 @@ def evaluate(
         "datasets": [
             {
                 "name": d.name,
-                # Left out where it is clean: what these files were before there was another.
+                # Omitted if all are clean, as in files from before there were other conditions.
                 **({"condition": d.condition, "dataset": d.base} if several else {}),
                 "mixtures": d.count,
                 "seconds": round(sum(_seconds(rows_of[d.name])), 2),
@@ -175,7 +175,7 @@ def _chosen_metrics(names: Sequence[str]) -> list[str]:
 
 
 def _open_datasets(data_dirs: Sequence[str]) -> dict[str, str]:
-    """The datasets' folders by name, ready to be read."""
+    """Returns the datasets' folders by name, ready to be read."""
     from trainer.data import tfio
 
     if not data_dirs:
@@ -186,7 +186,7 @@ def _open_datasets(data_dirs: Sequence[str]) -> dict[str, str]:
 
 
 def _rate(data_dirs: Sequence[str], models: Sequence[str]) -> int | None:
-    """To which recordings of others' test sets are resampled: the first model's rate, in Hz."""
+    """Returns the rate to which external test sets are resampled: the first model's, in Hz."""
     from export.evaluation import librimix
     from export.separation import loading
 
@@ -220,7 +220,7 @@ def _load_models(
 
 
 def _clustered(models: dict[str, Any], clusterers: Sequence[str]) -> dict[str, Any]:
-    """The models that have embeddings, once more with each of the clusterers."""
+    """Returns each model that has embeddings combined with each of the clusterers."""
     if not clusterers:
         return {}
     from export.evaluation import clusterers as clusterers_lib
@@ -239,7 +239,7 @@ def _clustered(models: dict[str, Any], clusterers: Sequence[str]) -> dict[str, A
 
 
 def _names(paths: Sequence[str], taken: Sequence[str] = ()) -> list[str]:
-    """Short names of folders, all different: the last part that tells them apart."""
+    """Returns short, unique names of folders: the last parts that distinguish them."""
     found: list[str] = []
     for number, path in enumerate(paths):
         if os.path.realpath(path) in map(os.path.realpath, paths[:number]):
@@ -254,7 +254,7 @@ def _names(paths: Sequence[str], taken: Sequence[str] = ()) -> list[str]:
 
 
 def _fingerprint(path: str) -> str:
-    """SHA-256 of what is loaded from the path."""
+    """Computes the SHA-256 of the files that are loaded from the path."""
     import hashlib
 
     from export.outlets import formats, keras_model
@@ -273,10 +273,10 @@ def _fingerprint(path: str) -> str:
 def _tasks(
     datasets: Sequence[Any], models: dict[str, Any], names: tuple[str, ...], journal: Any
 ) -> Iterator[Any]:
-    """What is still to be scored, separated by the models in this process one by one."""
+    """Yields the mixtures still to be scored, separated by the models in this process."""
     from export.evaluation import scoring
 
-    # Those with all metrics first: `scoring.score_all` goes by the first.
+    # Datasets with all metrics first: `scoring.score_all` decides by the first task.
     for data in sorted(datasets, key=lambda data: not data.has_si_sdr):
         for mixture in data.read():
             if (data.name, mixture.id) not in journal:
@@ -307,7 +307,7 @@ def _separate(models: dict[str, Any], mixture: Any, masks: bool = True) -> tuple
 
 
 def _separate_as_a_person_would(models: dict[str, Any], mixture: Any) -> tuple[Any, ...]:
-    """With all that `export.separate` does around a model."""
+    """Separates a mixture with all the processing that `export.separate` adds to a model."""
     from export import separate
     from export.evaluation import conditions, scoring
 
@@ -320,7 +320,7 @@ def _separate_as_a_person_would(models: dict[str, Any], mixture: Any) -> tuple[A
 
 
 def _heard(model: Any, mixture: Any) -> Any:
-    """The mixture's log-magnitude at the level to which the model brings a waveform."""
+    """Computes the mixture's log-magnitude at the level to which the model normalises it."""
     import numpy as np
 
     from pipeline import features
@@ -343,7 +343,7 @@ def _seconds(rows: Sequence[dict]) -> Iterator[float]:
 
 
 def screen(summary: dict[str, Any]) -> str:
-    """The summary as the command prints it."""
+    """Formats the summary for the terminal."""
     from export.evaluation import tables
 
     parts = []
@@ -372,7 +372,7 @@ def screen(summary: dict[str, Any]) -> str:
 
 
 def _define_flags() -> None:
-    # Not on import: two commands used from one program would both define --output_dir.
+    # Not on import: otherwise two commands used from one program would both define --output_dir.
     flags.DEFINE_multi_string(
         "model",
         [],
@@ -436,7 +436,7 @@ def main(arguments: list[str]) -> None:
     """Runs the command."""
     if arguments:
         raise flags.Error(f"{arguments[0]!r} is no flag; models are given as --model")
-    # One thread a worker: the workers inherit it, TensorFlow's own threads do not heed it.
+    # One thread per worker; the workers inherit this, and TensorFlow's own threads ignore it.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     summary = evaluate(
         [pretrained.resolve(model) for model in flags.FLAGS.model],

@@ -1,9 +1,9 @@
-"""Writes one mixture of a dataset as WAV files, with the voices it was made of.
+"""Writes one mixture of a dataset and its voices as WAV files.
 
   python -m export.example --data_dir=data --split=test --output_dir=example
 
-gives example/mixture.wav, example/reference1.wav, example/reference2.wav: something to listen to,
-and to try a model on.
+writes example/mixture.wav, example/reference1.wav and example/reference2.wav, to listen to and to
+try a model on.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from pipeline import cli, errors, schema
 
 
 def _define_flags() -> None:
-    # Not on import: two commands used from one program would both define --output_dir.
+    # Not on import: otherwise two commands used from one program would both define --output_dir.
     flags.DEFINE_string("data_dir", None, "Folder of the dataset.", required=True)
     flags.DEFINE_enum("split", "test", schema.SPLITS, "Split of the mixture.")
     flags.DEFINE_integer(
@@ -38,15 +38,15 @@ def write(data_dir: str, split: str, index: int, output_dir: str) -> list[str]:
 
     Args:
         data_dir: folder of the dataset.
-        split: one that it has.
-        index: of the mixture, in the order of the shards.
-        output_dir: is created.
+        split: one of the dataset's splits.
+        index: index of the mixture, in shard order.
+        output_dir: created if missing.
 
     Returns:
         The paths, the mixture's first.
 
     Raises:
-        UserError: no such dataset, split or mixture.
+        UserError: there is no such dataset, split or mixture.
     """
     from export.evaluation import dataset_mixtures
     from pipeline.audio import decoding

@@ -1,18 +1,18 @@
-"""Writes a model for phones and small boards: a file that LiteRT (TensorFlow Lite) runs.
+"""Exports a model for phones and embedded devices, as a LiteRT (TensorFlow Lite) file.
 
     python -m export.lite --model=exported/lstm --output=lstm.tflite
     python -m export.lite --model=runs/tcn --output=tcn.tflite --int8
     python -m export.separate mixture.wav --model=tcn.tflite
 
 The file has the SavedModel's signatures, for one mixture at a time: `serving_default` takes
-`waveform` [1, samples], of any length and level, and gives `sources` [1, voice, samples], which add
-up to it; `masks` takes `log_magnitude` [1, frame, bin]. It holds LiteRT's own operations alone, and
-what voices_apart.json says. With --float16 weights have sixteen bits: half the size. With --int8
-they have eight, and what they are multiplied with is rounded to eight bits as well: a third to a
-quarter of the size. docs/outlets.md has how far the voices then differ, which is little.
+`waveform` [1, samples], of any length and level, and returns `sources` [1, voice, samples], which
+add up to it; `masks` takes `log_magnitude` [1, frame, bin]. It uses only LiteRT's built-in
+operations, and includes the content of voices_apart.json. With --float16, weights have 16 bits:
+half the size. With --int8, weights have 8 bits and their inputs are rounded to 8 bits as well: a
+third to a quarter of the size. The voices then differ only slightly: see docs/outlets.md.
 
-Before it gets its name, the file is run and held to the model. What LiteRT has no operations for is
-said in one line, and leaves no file.
+The result is verified against the model before the file gets its name. If LiteRT lacks an
+operation, a one-line error says so, and no file is left.
 """
 
 import os
@@ -37,13 +37,13 @@ def write(
 
     Args:
         separator: `models.separator.BaseSeparator`, in float32.
-        output: the file, `*.tflite`; one that is there is replaced.
-        int8: weights of eight bits (dynamic range).
-        float16: weights of sixteen bits, computed with in float32.
+        output: the file, `*.tflite`; an existing one is replaced.
+        int8: store 8-bit weights (dynamic-range quantisation).
+        float16: store 16-bit weights; computation stays in float32.
 
     Raises:
         UserError: the network cannot be converted, or LiteRT is not installed.
-        ValueError: both are asked for.
+        ValueError: both int8 and float16 are set.
     """
     if int8 and float16:
         raise ValueError("weights have eight bits or sixteen, not both")
@@ -67,7 +67,7 @@ def _define_flags() -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """The command."""
+    """Runs the command."""
     if arguments:
         raise flags.Error(f"unknown argument {arguments[0]!r}")
     output = pathlib.Path(flags.FLAGS.output)

@@ -1,10 +1,10 @@
-"""All commands under one name.
+"""The `voices-apart` program, which runs all commands.
 
     voices-apart separate call.m4a
     voices-apart COMMAND --help
 
-Each command is a module, and runs as `python -m MODULE` would run it: the same flags, output and
-exit codes. None is imported before it is chosen.
+Each command is a module and runs as with `python -m MODULE`: the same flags, output and exit codes.
+Only the chosen command's module is imported.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pipeline import version
 
 NAME = "voices-apart"
 
-# What a person types, the module behind it, and what it does.
+# Each command's name, its module and its description.
 COMMANDS = {
     "separate": ("export.separate", "the voices in recordings, one file each"),
     "serve": ("export.serve", "the same on a page in the browser"),
@@ -38,13 +38,13 @@ _HELP = ("help", "--help", "-help", "-h", "--helpfull", "--helpshort")
 
 
 def main(argv: Sequence[str] | None = None) -> int | None:
-    """The command line.
+    """Runs the command line.
 
     Args:
-        argv: what was typed, by default the process's.
+        argv: the arguments, by default the process's.
 
     Returns:
-        The exit code, 2 where no such command exists; a command that ran ends the process itself.
+        The exit code, 2 if there is no such command; commands that run exit the process themselves.
     """
     arguments = list(sys.argv if argv is None else argv)[1:]
     if "_ARGCOMPLETE" in os.environ:
@@ -76,12 +76,12 @@ def _refuse(message: str) -> int:
 
 
 def _advice(command: str) -> str:
-    """What is wrong with a word that is no command, and what may have been meant."""
+    """Formats the error for an unknown command, with a suggestion of what was meant."""
     if command.startswith("-"):
         return f"{command} stands before the command; flags come after it"
     if pathlib.Path(command).exists():
         return f"no command {command!r}; to separate it: {NAME} separate {command}"
-    # Who knows the module's name may type that.
+    # Module names are recognised as well.
     meant = [s for s, (module, _) in COMMANDS.items() if command in (module, module.split(".")[1])]
     meant = meant or difflib.get_close_matches(command, COMMANDS, n=1, cutoff=0.6)
     return f"no command {command!r}" + (f"; did you mean {' or '.join(meant)}?" if meant else "")
@@ -107,9 +107,9 @@ def _help() -> str:
 
 
 def _complete() -> None:
-    """Answers a shell that asks what can come next, through argcomplete where it is installed.
+    """Provides shell completion through argcomplete, if it is installed.
 
-    The flags of the command that is being typed are those that its module defines.
+    The flags offered are those defined by the module of the command being typed.
     """
     try:
         import argcomplete

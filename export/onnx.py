@@ -1,14 +1,14 @@
-"""Writes a model for other runtimes: an ONNX file, which ONNX Runtime and many others run.
+"""Exports a model for other runtimes, as an ONNX file that ONNX Runtime and many others run.
 
     python -m export.onnx --model=exported/lstm --output=lstm.onnx
     python -m export.separate mixture.wav --model=lstm.onnx
 
-The file takes `waveform` [batch, samples], of any length and level, and gives `sources` [batch,
-voice, samples], which add up to it, as the SavedModel's `serving_default` does. What
-voices_apart.json says is among its metadata.
+The model takes `waveform` [batch, samples], of any length and level, and returns `sources` [batch,
+voice, samples], which add up to it, like the SavedModel's `serving_default`. The content of
+voices_apart.json is in the file's metadata.
 
-Before it gets its name, the file is run and held to the model. What cannot be converted is said in
-one line, and leaves no file.
+The result is verified against the model before the file gets its name. If something cannot be
+converted, a one-line error says so, and no file is left.
 """
 
 import os
@@ -27,10 +27,10 @@ def write(separator: Any, output: str | os.PathLike[str]) -> conversion.Written:
 
     Args:
         separator: `models.separator.BaseSeparator`, in float32.
-        output: the file, `*.onnx`; one that is there is replaced.
+        output: the file, `*.onnx`; an existing one is replaced.
 
     Raises:
-        UserError: the network cannot be converted, or tf2onnx or ONNX Runtime are not installed.
+        UserError: the network cannot be converted, or tf2onnx or ONNX Runtime is not installed.
     """
     return conversion.write(formats.ONNX, separator, output)
 
@@ -45,7 +45,7 @@ def _define_flags() -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """The command."""
+    """Runs the command."""
     if arguments:
         raise flags.Error(f"unknown argument {arguments[0]!r}")
     output = pathlib.Path(flags.FLAGS.output)

@@ -1,21 +1,20 @@
-"""Exports a trained model as a SavedModel that needs nothing but TensorFlow.
+"""Exports a trained model as a SavedModel that needs only TensorFlow.
 
     python -m export.saved_model --model_dir=runs/lstm --output_dir=exported/lstm
     python -m export.separate mixture.wav --model=exported/lstm
 
-The folder holds one signature to three. `serving_default` takes `waveform`, float32 [batch,
-samples] at the model's rate, of any length and level, and gives `sources` [batch, voice, samples],
-which add up to it. `masks`, which networks of waveforms lack, takes `log_magnitude` [batch, frame,
-bin] and gives `masks` [batch, voice, frame, bin]. `stream`, of causal networks alone, separates
-block by block: docs/streaming.md. Rate, number of voices and the network's settings are in
-voices_apart.json beside them, and the run's log.csv.
+The model has up to three signatures. `serving_default` takes `waveform`, float32 [batch, samples]
+at the model's rate, of any length and level, and returns `sources` [batch, voice, samples], which
+add up to it. `masks`, absent for time-domain networks, takes `log_magnitude` [batch, frame, bin]
+and returns `masks` [batch, voice, frame, bin]. `stream`, only for causal networks, separates block
+by block: see docs/streaming.md. The folder also holds voices_apart.json, with the rate, the number
+of voices and the network's settings, and the run's log.csv.
 
-model.tflite, beside them too, is the same model for LiteRT (export.lite), with which
-export.separate and export.serve start in a fraction of TensorFlow's time. What LiteRT has no
-operations for is said in a line, and is left out.
+The folder's model.tflite is the same model for LiteRT (export.lite), with which export.separate and
+export.serve start in a fraction of TensorFlow's time. If LiteRT lacks an operation, the file is
+omitted, and a message says so.
 
-With --float16 both hold weights of sixteen bits, and compute with them in float32 as before: about
-half the size.
+With --float16, both store 16-bit weights, for about half the size; computation stays in float32.
 """
 
 import dataclasses
@@ -31,7 +30,7 @@ from export.outlets import conversion, formats, keras_model, model_info
 from pipeline import cli, errors, file_names
 from pipeline.io import atomic
 
-# What an exported model consists of.
+# The files of an exported model.
 _OURS = frozenset(
     {
         "assets",
@@ -47,12 +46,12 @@ _OURS = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """What came of an export.
+    """The result of an export.
 
     Attributes:
-        info: what `voices_apart.json` holds.
-        lite: what came of `model.tflite`; None where there is none.
-        lite_problem: why not, in a line; empty where none was asked for.
+        info: the content of `voices_apart.json`.
+        lite: the result for `model.tflite`; None if there is none.
+        lite_problem: why there is none, on one line; empty if it was not requested.
     """
 
     info: model_info.ModelInfo
@@ -69,19 +68,19 @@ def write(
     lite: bool = True,
     float16: bool = False,
 ) -> Exported:
-    """Writes a separator as a SavedModel; the folder appears when it is whole.
+    """Writes a separator as a SavedModel; the folder appears once it is complete.
 
     Args:
         separator: `models.separator.Separator`.
-        output_dir: the folder to make.
-        overwrite: replace an exported model that is there.
-        log: the run's `log.csv`, of which the folder gets a copy: `export.evaluate` draws it.
-        lite: write `model.tflite` as well, if the network can be converted and LiteRT is here.
-        float16: weights of sixteen bits, in both.
+        output_dir: the folder to create.
+        overwrite: replace an existing exported model.
+        log: the run's `log.csv`, copied to the folder so that `export.evaluate` can draw it.
+        lite: also write `model.tflite`, if the network can be converted and LiteRT is installed.
+        float16: store 16-bit weights in both.
 
     Raises:
-        UserError: the folder is there, and is no exported model or `overwrite` is not given; or the
-            network does not bear weights of sixteen bits.
+        UserError: the folder exists and is not an exported model or `overwrite` is not set; or the
+            network loses too much accuracy with 16-bit weights.
     """
     target = pathlib.Path(output_dir).absolute()
     _check_target(target, overwrite)
@@ -103,7 +102,7 @@ def write(
             if lite:
                 exported = _with_lite(exported, separator, temporary, float16)
     except tf.errors.OpError as error:
-        # TensorFlow has its own exceptions for what the file system refuses.
+        # TensorFlow has its own exceptions for file-system errors.
         reason = errors.first_line(error)
         raise errors.UserError(f"{target} cannot be written: {reason}") from error
     return exported
@@ -148,7 +147,7 @@ def _define_flags() -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """The command."""
+    """Runs the command."""
     if arguments:
         raise flags.Error(f"unknown argument {arguments[0]!r}")
     options = flags.FLAGS

@@ -5,42 +5,44 @@
     python -m export.separate meetings/ call.flac --model=runs/lstm --output_dir=out --plot
 
 writes out/mixture_voice1.wav, out/mixture_voice2.wav, …: WAV files at the recording's own rate and
-level, with as many samples and channels, never rescaled. They have 16 bits where the recording has
-no more and no sample exceeds full scale, and are float otherwise. Of a folder, all audio below it
-is separated, and the folders below it are found again below --output_dir.
+level, with the same number of samples and channels, never rescaled. They have 16 bits if the
+recording has no more and no sample exceeds full scale, and are float otherwise. For a folder, all
+audio files in it and its subfolders are separated, with the same subfolders in --output_dir.
 
-A model hears a band of half its rate (up to 4 kHz at 8,000 Hz). What lies above is divided between
-the voices by what the model found below, so that they add up to all of the recording;
---band=model leaves it out. Where one person speaks alone, the recording goes to that person's voice
-whole, and the other is silent there (--nogate: as the model has it). A person who comes back after
-a pause is known by voice, and stays in one file (--notrack: as the model has it).
-docs/conversations.md has more.
+The model processes frequencies up to half its rate (4 kHz at 8,000 Hz). Higher frequencies are
+divided between the voices according to the model's result below, so that the voices add up to the
+whole recording; --band=model omits them. Where one person speaks alone, the recording goes to that
+person's voice in full, and the other voice is silent; --nogate keeps the model's output. A person
+who speaks again after a pause is recognised and stays in the same file; --notrack keeps the model's
+order. See docs/conversations.md.
 
-Of several channels each is separated by itself, and its voices are put in the order of those in the
-mean of all channels. Where there is a speaker on each of two channels, as in many calls, the voices
-are the channels, freed of crosstalk; --channels=mix and separate decide it.
+The channels of a recording are separated individually, and their voices are ordered like those of
+the mean of all channels. If two channels have one speaker each, as in many calls, the voices are
+the channels with crosstalk removed; --channels=mix or separate overrides the decision.
 
-A recording longer than --chunk_seconds is separated in overlapping pieces, in memory that does not
-grow with its length. --band=model --nogate --channels=mix is what version 0.1 did, bit for bit.
+A recording longer than --chunk_seconds is separated in overlapping pieces, in constant memory.
+--band=model --nogate --channels=mix gives the output of version 0.1, bit for bit.
 
-With --activity, mixture_voices.rttm (NIST's RTTM, one line a turn) and mixture_voices.json tell who
-speaks when. With --json the same object is printed, one line a recording, and nothing else;
-`export.separation.summary` has its fields. `-` is a recording on standard input.
+With --activity, mixture_voices.rttm (NIST's RTTM, one line per turn) and mixture_voices.json tell
+who speaks when. With --json, only the same object is printed, one line per recording; its fields
+are in `export.separation.summary`. `-` is a recording on standard input.
 
-WAV, FLAC, OGG, MP3, AIFF, SPHERE and what else libsndfile reads; with PyAV (the extra `av`, which
-`make install` brings) also m4a, mp4, 3gp, WebM, WMA, AMR and what else FFmpeg reads. Of a folder,
-files count by what is in them. One recording that cannot be separated does not stop the others; the
-exit code is then 1. A constant offset is kept from the model, and each voice has an equal share.
+Reads WAV, FLAC, OGG, MP3, AIFF, SPHERE and the other formats of libsndfile; with PyAV (the extra
+`av`, which `make install` includes) also m4a, mp4, 3gp, WebM, WMA, AMR and the other formats of
+FFmpeg. In a folder, files are recognised by their content. If a recording cannot be separated, the
+others still are; the exit code is then 1. A constant offset is removed before the model and divided
+equally between the voices.
 
     arecord -f S16_LE -r 8000 | python -m export.separate --stream --model=exported/lstm | aplay
 
-separates standard input as it comes, in memory that does not grow, with a causal model. Voice 1 is
-the left channel of what is written and voice 2 the right; with --output_dir each is a file. Several
-channels are mixed into one. Other rates than the model's are resampled, there and back. The level
-of what is to come is not known: --gain_db, fixed, brings the speech to the level that the model was
-trained at, and a note at the end says which gain would have fitted. Voices lag behind by 192
-samples (24 ms, 3 frames) with lstm, 256 (32 ms) with tcn, 20 (2.5 ms, one hop) with
-conv_tasnet, and by what a block takes to fill (--block_ms). docs/streaming.md has more.
+separates standard input as it arrives, in constant memory, with a causal model. In the output,
+voice 1 is the left channel and voice 2 the right; with --output_dir each is a file. Several
+channels are mixed into one. Rates other than the model's are resampled, and the output is resampled
+back. The level of the stream is not known in advance: --gain_db, a fixed gain, brings the speech to
+the level at which the model was trained, and a note at the end says which gain would have been
+right. Voices lag behind by 192 samples (24 ms, 3 frames) with lstm, 256 (32 ms) with tcn, 20
+(2.5 ms, one hop) with conv_tasnet, plus the time to fill a block (--block_ms). See
+docs/streaming.md.
 """
 
 import contextlib
@@ -75,23 +77,23 @@ from export.separation import (
 from pipeline import cli, errors
 from pipeline.audio import decoding, limits
 
-# Codings whose samples have more than 16 bits.
+# Encodings with more than 16 bits per sample.
 _FINE_SUBTYPES = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_20", "ALAC_24", "ALAC_32")
 
 
 @dataclasses.dataclass(frozen=True)
 class Separated:
-    """What came of a job.
+    """The result of a job.
 
     Attributes:
-        files: all that were written.
-        seconds: of the recording.
-        notes: what a person has to know, of how it was read and of the outcome.
-        rate: of the recording, in Hz.
-        num_channels: of the recording.
+        files: all files that were written.
+        seconds: the recording's duration.
+        notes: what the user has to know about the recording and the result.
+        rate: the recording's rate in Hz.
+        num_channels: the recording's number of channels.
         activity: who speaks when.
-        summary: what other programs are told (`export.separation.summary`).
-        mode: `mix`, or `separate` where there is a speaker on each channel.
+        summary: the machine-readable summary (`export.separation.summary`).
+        mode: `mix`, or `separate` if there is one speaker per channel.
     """
 
     files: tuple[pathlib.Path, ...]
@@ -105,7 +107,7 @@ class Separated:
 
     @property
     def note(self) -> str:
-        """All notes in one line."""
+        """All notes on one line."""
         return "; ".join(self.notes)
 
 
@@ -121,29 +123,29 @@ def separate(
     track: bool | None = None,
     channels: str = "auto",
 ) -> np.ndarray:
-    """The voices in a recording.
+    """Separates the voices in a recording.
 
     Args:
         samples: `[sample]` or `[sample, channel]`, float with full scale 1, or int16 or int32.
         rate: in Hz.
         model: a model, or the path or name of one (`export.separation.loading.load`; load it once
-            for many calls); by default the one that comes with the package.
-        chunk_seconds: what is longer is separated in pieces of this length.
-        overlap_seconds: that two pieces share at least.
-        band: `full`, or `model` for what the model hears.
-        gate: where one person speaks alone, the other voice is silent.
-        track: the same person stays in the same voice after a pause; None: yes, but not with
+            for many calls); by default the one shipped with the package.
+        chunk_seconds: longer recordings are separated in pieces of this length.
+        overlap_seconds: minimum overlap of two pieces.
+        band: `full`, or `model` for the model's frequency range only.
+        gate: silence the other voice where one person speaks alone.
+        track: keep each person in the same voice after a pause; None means yes, except with
             `band="model"` and without `gate`.
-        channels: `auto`, `mix`, or `separate` for a speaker on each of two channels.
+        channels: `auto`, `mix`, or `separate` for one speaker on each of two channels.
 
     Returns:
         float32 `[source, sample]` or `[source, sample, channel]` at `rate` and at the recording's
-        level. Their sum is the recording; with `band="model"`, less what lies above half the
-        model's rate. Each has an equal share of a constant offset.
+        level. The voices add up to the recording; with `band="model"`, without the frequencies
+        above half the model's rate. Each has an equal share of a constant offset.
 
     Raises:
-        ValueError: samples of another shape or type, or no such option.
-        UserError: samples that are NaN or infinite, a rate that no recording has, no such model.
+        ValueError: the samples' shape or type is not supported, or an option is unknown.
+        UserError: samples are NaN or infinite, the rate is impossible, or there is no such model.
     """
     samples = np.asarray(samples)
     if samples.dtype in (np.int16, np.int32):
@@ -185,29 +187,29 @@ def separate_file(
     listeners: Iterable[long_audio.Listener] = (),
     progress: Callable[[str, float], None] | None = None,
 ) -> Separated:
-    """Separates a file; its outputs get their names when all of them are whole.
+    """Separates a file; the outputs get their names once all of them are complete.
 
     Args:
-        job: what to read and where to write.
-        model: separates.
-        chunk_seconds: what is longer is separated in pieces of this length.
-        overlap_seconds: that two pieces share at least.
-        band: see `separate`, and so are the next three.
-        gate: where one person speaks alone, the other voice is silent.
-        track: the same person stays in the same voice after a pause; None: yes, but not with
+        job: the input and output paths.
+        model: the model that separates.
+        chunk_seconds: longer recordings are separated in pieces of this length.
+        overlap_seconds: minimum overlap of two pieces.
+        band: `full` or `model`, as for `separate`.
+        gate: silence the other voice where one person speaks alone.
+        track: keep each person in the same voice after a pause; None means yes, except with
             `band="model"` and without `gate`.
         channels: `auto`, `mix` or `separate`.
-        plot: draw a picture as well.
-        activity: write who speaks when as well.
-        label: shows a progress bar of this name, on a terminal.
-        listeners: are handed the mixture and its voices at the model's rate, in their final order;
-            one that raises ends the separation, which then leaves nothing.
-        progress: is told the stage, `separating` or `writing`, and how many seconds of the
-            recording have passed it; it may raise, too.
+        plot: also draw a picture.
+        activity: also write who speaks when.
+        label: name of the progress bar shown on a terminal.
+        listeners: called with the mixture and its voices at the model's rate, in their final order;
+            an exception stops the separation, which then leaves no files.
+        progress: called with the stage, `separating` or `writing`, and the number of seconds of the
+            recording that have passed it; it may raise as well.
 
     Raises:
         UserError: the recording cannot be read, or the outputs cannot be written.
-        OSError: likewise.
+        OSError: the same, for errors of the file system.
     """
     tally = long_audio.Tally(model.num_sources)
     names = [job.voice(i) for i in range(model.num_sources)]
@@ -278,7 +280,7 @@ def separate_file(
 
 
 def _check_folder(folder: pathlib.Path) -> None:
-    """Raises UserError where the folder cannot be made or written; makes nothing."""
+    """Raises UserError if the folder cannot be created or written to; creates nothing."""
     above = folder.absolute()
     while not above.exists():
         if above.is_symlink():
@@ -313,14 +315,14 @@ def _write(
 def _metered(
     pieces: Iterable[np.ndarray], meter: turns.Meter, offset: np.ndarray | None
 ) -> Iterator[np.ndarray]:
-    """The same pieces; a constant offset is no activity."""
+    """Yields the same pieces and meters them without the constant offset."""
     for piece in pieces:
         meter.add(piece if offset is None else piece - offset / np.float32(len(piece)))
         yield piece
 
 
 def _in_16_bits(path: pathlib.Path) -> pathlib.Path:
-    """Writes the float WAV file anew and removes it; returns the new one."""
+    """Replaces a float WAV file by a 16-bit one; returns the new path."""
     target = path.with_name(f"16-{path.name}")
     with (
         decoding.Reader(path) as reader,
@@ -337,8 +339,8 @@ def _in_16_bits(path: pathlib.Path) -> pathlib.Path:
 def _blocks(
     source: pathlib.Path, reader: decoding.Reader, stack: contextlib.ExitStack
 ) -> tuple[conversation.Blocks, list[str]]:
-    """The recording, as often as it is asked for, and what is to be said of how it was read."""
-    if not source.is_file():  # A pipe can be read once.
+    """Returns a function that reads the recording repeatedly, and notes on how it was read."""
+    if not source.is_file():  # A pipe can be read only once.
         again = conversation.spooled(reader.blocks(), stack)
         return again, list(reader.notes)
     notes: list[str] = []
@@ -355,18 +357,18 @@ def _blocks(
 def _progress(
     reader: decoding.Reader, label: str, told: Callable[[str, float], None] | None
 ) -> Iterator[conversation.Progress]:
-    """What a conversation tells of its progress, to a bar on the terminal and to `told`."""
+    """Reports a conversation's progress to a bar on the terminal and to `told`."""
     import tqdm
 
     total = None if reader.num_samples is None else reader.num_samples / reader.rate
-    # A recording that was written into a pipe does not say how long it is.
+    # A recording that was written to a pipe does not state its length.
     form = "{desc} {n:.0f} s of audio, {elapsed}"
     if total is not None:
         form = "{desc} {percentage:3.0f} %|{bar}| {n:.0f}/{total:.0f} s of audio, {remaining}"
     with contextlib.ExitStack() as stack:
         bar = None
         if label:
-            # disable=None: none where stderr is no terminal.
+            # disable=None: no bar if stderr is not a terminal.
             bar = stack.enter_context(
                 tqdm.tqdm(
                     total=total, desc=label, unit="s", disable=None, leave=False, bar_format=form
@@ -426,9 +428,9 @@ def _define_flags() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """The command."""
+    """Runs the command."""
     options = flags.FLAGS
-    # Ended by SIGTERM, too, the command takes what it has half written with it.
+    # On SIGTERM, too, the command removes its unfinished files.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     stdio.check_flags(arguments)
     if not options.stream and not arguments:
@@ -439,7 +441,7 @@ def main(arguments: list[str]) -> int:
     find = pretrained.resolve if options.stream else pretrained.quickest
     model_path = find(options.model)
     if formats.of(model_path) is not None:
-        # This process needs no Keras; else TensorFlow would import it, for two seconds.
+        # This process does not need Keras, whose import by TensorFlow would take two seconds.
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     if not options.stream or options["output_dir"].present:
         _check_folder(pathlib.Path(options.output_dir))
@@ -451,7 +453,7 @@ def main(arguments: list[str]) -> int:
 
 @contextlib.contextmanager
 def _taken_from_stdin(arguments: list[str]) -> Iterator[pathlib.Path | None]:
-    """The file that holds standard input, where one of the arguments asks for it."""
+    """Yields a file with the content of standard input, if one of the arguments is `-`."""
     if jobs.STDIN not in arguments:
         yield None
         return
@@ -459,7 +461,7 @@ def _taken_from_stdin(arguments: list[str]) -> Iterator[pathlib.Path | None]:
         raise errors.UserError("- is a recording on standard input: … | voices-apart separate -")
     with tempfile.TemporaryDirectory(prefix="voices-apart-") as folder:
         path = pathlib.Path(folder, "stdin")
-        # Decoders go back and forth in a file, which a pipe does not allow.
+        # Decoders need to seek, which a pipe does not allow.
         with path.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
         yield path
@@ -467,7 +469,7 @@ def _taken_from_stdin(arguments: list[str]) -> Iterator[pathlib.Path | None]:
 
 def _separate_all(arguments: list[str], model_path: str, stdin: pathlib.Path | None) -> int:
     options = flags.FLAGS
-    # Names are checked before the seconds that loading a model takes, as if for two voices.
+    # Names are checked, as if for two voices, before the model is loaded, which takes seconds.
     todo, problems, notes = jobs.plan(arguments, options.output_dir, 2, stdin)
     if todo:
         model = loading.load(model_path)
@@ -514,7 +516,7 @@ def _separate_all(arguments: list[str], model_path: str, stdin: pathlib.Path | N
 
 
 def _complain(error: errors.UserError | OSError, job: jobs.Job | None = None) -> None:
-    """Says that a recording was not separated, on stderr and, with --json, on stdout too."""
+    """Reports that a recording was not separated, on stderr and, with --json, on stdout."""
     if job is not None and job.title:
         text = errors.explain_os_error(error) if isinstance(error, OSError) else str(error)
         error = errors.UserError(text.replace(str(job.source), job.title))
@@ -526,7 +528,7 @@ def _complain(error: errors.UserError | OSError, job: jobs.Job | None = None) ->
 
 
 def _printed(job: jobs.Job, done: Separated) -> dict[str, Any]:
-    """The summary with the paths that a script needs."""
+    """Returns the summary with the paths that a script needs."""
     voices = [
         {**voice, "file": str(path)}
         for voice, path in zip(done.summary["voices"], done.files, strict=False)

@@ -1,15 +1,15 @@
-"""A page on one's own machine: drop a recording, look at its voices, play and download them.
+"""Serves a local web page: drop a recording, look at its voices, play and download them.
 
     python -m export.serve
     python -m export.serve --model=runs/lstm --model=exported/tcn --port=8080
 
 prints an address such as http://127.0.0.1:8000 to open in a browser. The page needs no network, and
-nothing is sent anywhere: recordings and voices lie in a temporary folder of this machine, for the
-browser that sent them alone, until it removes them, has been away for --keep_minutes, or the
-command ends (Ctrl-C or SIGTERM).
+nothing is sent anywhere. Recordings and voices are kept in a temporary folder on this machine,
+accessible only to the browser that sent them, until it removes them, has been away for
+--keep_minutes, or the command ends (Ctrl-C or SIGTERM).
 
-It answers this machine alone unless --host says otherwise. There is no password and no encryption:
-put a server that has both in front of it before others are let in.
+The page is reachable only from this machine unless --host says otherwise. There is no password and
+no encryption: put a server that has both in front of it before giving others access.
 """
 
 import ipaddress
@@ -30,7 +30,7 @@ class _EndedError(BaseException):
     """A signal asked the server to end."""
 
 
-# Python drops what a handler raises within a finaliser: then the server ends by this.
+# Python ignores what a handler raises within a finaliser: this then stops the server.
 _asked_to_end = threading.Event()
 
 
@@ -40,14 +40,14 @@ def _end(*_: object) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
+    """Creates a listening socket.
 
     Args:
         host: name or address.
-        port: 0 for any that is free.
+        port: the port, or 0 for any free one.
 
     Raises:
-        UserError: the port is taken or may not be used, or there is no such host.
+        UserError: the port is taken or not permitted, or there is no such host.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -64,7 +64,7 @@ def _is_loopback(address: str) -> bool:
 
 
 def _names(host: str, loopback: bool, more: list[str]) -> set[str]:
-    """The names of this machine that a request may call."""
+    """Returns the names of this machine that requests may use."""
     names = {"localhost", host, *more}
     if not loopback:
         names |= {socket.gethostname(), socket.getfqdn()}
@@ -109,7 +109,7 @@ def _define_flags() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """The command."""
+    """Runs the command."""
     options = flags.FLAGS
     if arguments:
         raise flags.Error(f"unexpected argument {arguments[0]!r}")
@@ -121,7 +121,7 @@ def main(arguments: list[str]) -> int:
         raise errors.UserError(_MISSING) from error
     models = model_catalog.Models(model_catalog.sources(options.model))
     if not models.need_keras:
-        # This process needs no Keras; else TensorFlow would import it, for two seconds.
+        # This process does not need Keras, whose import by TensorFlow would take two seconds.
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     listener = listen(options.host, options.port)
     address, port = listener.getsockname()[:2]
@@ -148,14 +148,14 @@ def main(arguments: list[str]) -> int:
                 file=sys.stderr,
                 flush=True,
             )
-        # Uvicorn ends in good order, then hands the signal on to us.
+        # Uvicorn shuts down gracefully, then raises the signal again for us.
         server.run(sockets=[listener])
     except _EndedError:
         pass
     finally:
         page.sessions.close()
     if not page.ended:
-        # A model's call cannot be broken off, and nobody waits for what it gives.
+        # A running model call cannot be interrupted, and nobody needs its result.
         sys.stdout.flush()
         os._exit(0)
     return 0

@@ -1,6 +1,6 @@
-"""The models that come with the package, each a folder here.
+"""The models shipped with the package.
 
-It holds the SavedModel, the same model as a LiteRT file, its card and its training log.
+Each folder here holds a SavedModel, the same model as a LiteRT file, its card and its training log.
 
 Imports `pipeline` and `export.outlets`.
 """
@@ -15,15 +15,15 @@ _HERE = pathlib.Path(__file__).resolve().parent
 
 
 def names() -> tuple[str, ...]:
-    """Of the models that are here, sorted."""
+    """Returns the names of the shipped models, sorted."""
     return tuple(sorted(card.parent.name for card in _HERE.glob(f"*/{CARD_FILE}")))
 
 
 def path(name: str = DEFAULT) -> pathlib.Path:
-    """The folder of a model that comes with the package.
+    """Returns the folder of a shipped model.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is none with that name.
     """
     if name not in names():
         known = ", ".join(names()) or "none"
@@ -35,13 +35,13 @@ def path(name: str = DEFAULT) -> pathlib.Path:
 
 
 def resolve(model: str) -> str:
-    """A model's path: `model` itself, or that of the shipped model which has this name.
+    """Returns a model's path: `model` itself, or the path of the shipped model with this name.
 
     Args:
-        model: a path, a shipped model's name, or nothing for `DEFAULT`.
+        model: a path, a shipped model's name, or an empty string for `DEFAULT`.
 
     Raises:
-        UserError: nothing is asked for, and nothing is shipped.
+        UserError: no model is given, and none is shipped.
     """
     if not model:
         return str(path())
@@ -49,13 +49,13 @@ def resolve(model: str) -> str:
 
 
 def quickest(model: str) -> str:
-    """As `resolve`, but what separates soonest (`export.outlets.formats.quickest`).
+    """Like `resolve`, but returns the format that starts fastest (`formats.quickest`).
 
     Args:
         model: as for `resolve`.
 
     Raises:
-        UserError: likewise.
+        UserError: as for `resolve`.
     """
     from export.outlets import formats
 
