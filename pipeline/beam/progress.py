@@ -1,9 +1,9 @@
-"""A progress bar, fed by all who take part in a job, on whatever machine.
+"""A progress bar that counts the work of all workers of a job, on any machine.
 
-Runners tell the process that has launched a job nothing of use before its end, and each something
-else. So workers count in the dataset's work folder, which they all reach: in a local one (or one
-that several machines have mounted) by a file that grows by one byte for each thing that is done, in
-an object store each in a small object of its own.
+Runners report nothing useful to the process that launched a job before its end, and each reports
+something different. Workers therefore count in the dataset's work folder, which all can access. If
+it is local (or mounted on several machines), they append one byte to a file for each item done; in
+an object store, each worker writes a small object of its own.
 """
 
 import contextlib
@@ -17,12 +17,12 @@ from pipeline.io import atomic, storage
 
 _LINE_SECONDS = 60.0
 _LOOK_SECONDS = 0.25
-# Objects are neither written nor looked at more often.
+# Minimum time between writing, or reading, the objects.
 _OBJECT_SECONDS = 30.0
 
 
 class _Object:
-    """What this process has done, in an object that only it writes."""
+    """The count of this process, in an object that only it writes."""
 
     def __init__(self, folder: str) -> None:
         self._path = storage.join(folder, uuid.uuid4().hex)
@@ -44,11 +44,11 @@ _objects: dict[str, _Object] = {}
 
 
 def tick(path: str, count: int = 1) -> None:
-    """Counts for whoever watches `path`; never fails.
+    """Adds to the count in `path`; never fails.
 
     Args:
         path: local, or with a scheme that Beam's file systems know.
-        count: of what has been done.
+        count: number of items done.
     """
     with contextlib.suppress(Exception):
         if storage.is_remote(path):
@@ -62,14 +62,14 @@ def tick(path: str, count: int = 1) -> None:
 
 
 def done(path: str) -> int:
-    """What all have counted; in an object store what they had half a minute ago."""
+    """Returns the count of all workers; in an object store, as it was up to half a minute ago."""
     if not storage.is_remote(path):
         try:
             return os.stat(path).st_size
         except OSError:
             return 0
     total = 0
-    # A worker may be writing just now.
+    # A worker may be writing at this moment.
     with contextlib.suppress(Exception):
         for name in atomic.names(path):
             with contextlib.suppress(Exception):
@@ -78,18 +78,18 @@ def done(path: str) -> int:
 
 
 class Bar:
-    """Shows on stderr how far the work is, while the `with` block runs.
+    """Shows progress on stderr during the `with` block.
 
-    On a terminal it moves, and is gone at the end; in a log it is a line a minute.
+    On a terminal, the bar moves and disappears at the end; in a log, it is one line a minute.
     """
 
     def __init__(self, path: str, total: int, what: str, unit: str) -> None:
-        """Watches what workers `tick`.
+        """Sets what is counted.
 
         Args:
-            path: where; there need be nothing yet, or ever.
+            path: as given to `tick`; it need not exist.
             total: the count at the end.
-            what: is done, such as `inspect`.
+            what: name of the work, such as `inspect`.
             unit: of what is counted.
         """
         self._path, self._total, self._what, self._unit = path, total, what, unit
@@ -97,7 +97,7 @@ class Bar:
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> "Bar":
-        # A copy: while Beam runs, stderr itself is pointed away from its noise.
+        # A duplicate: while Beam runs, stderr itself is redirected to hide Beam's messages.
         self._stderr = os.fdopen(os.dup(2), "w", encoding="utf-8")
         self._thread.start()
         return self
@@ -118,7 +118,7 @@ class Bar:
                 line = f"{self._what}: {self._count():,d} of {self._total:,d} {self._unit}"
                 print(line, file=self._stderr, flush=True)
             return
-        # Workers, who only tick, need not have it.
+        # Workers only count, so they need not have tqdm installed.
         import tqdm
 
         bar = tqdm.tqdm(
@@ -131,5 +131,5 @@ class Bar:
                 bar.update(max(0, self._count() - bar.n))
 
     def _count(self) -> int:
-        # A step that a runner has repeated counts twice.
+        # A step that a runner repeats is counted twice.
         return min(done(self._path), self._total)

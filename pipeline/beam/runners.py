@@ -1,4 +1,4 @@
-"""Where the Beam job runs: Beam's flags, the default runner, and failures as one line."""
+"""Runs the Beam job: Beam's flags, the default runner, and errors as one line."""
 
 import argparse
 import contextlib
@@ -25,12 +25,12 @@ from pipeline.io import cores
 
 LOCAL_RUNNER = "FnApiRunner"
 _ON_THIS_MACHINE = (LOCAL_RUNNER, "DirectRunner", "BundleBasedDirectRunner", "PrismRunner")
-# Starting a worker process takes two seconds or more: below this many seconds of one core's work it
-# is not worth it.
+# Starting a worker process takes two seconds or more, which is not worth it for less than this
+# many seconds of work on one core.
 _WORTH_SECONDS = 8.0
-# Beam's words for where it was when a function of ours raised something.
+# Beam adds this to the message of an exception in one of our functions.
 _IN_WORKER = "[while running"
-# What no library raises on purpose where it is used well.
+# Exceptions that no library raises on purpose when it is used correctly.
 _OF_PROGRAMS = (
     ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError,
 )  # fmt: skip
@@ -38,20 +38,20 @@ _OF_JAVA = re.compile(r"$|at [\w.$/]+\(|\.\.\. \d+ more$")
 
 
 class _Parser(pipeline_options._BeamArgumentParser):
-    """Says what is wrong with a flag in one line."""
+    """Reports a wrong flag in one line."""
 
     def error(self, message: str) -> NoReturn:
         raise flags.Error(message)
 
 
 def parse(beam_flags: Sequence[str]) -> pipeline_options.PipelineOptions:
-    """Beam's options.
+    """Parses Beam's options.
 
     Args:
-        beam_flags: those that the command itself does not know.
+        beam_flags: flags that the command itself does not know.
 
     Raises:
-        flags.Error: Beam does not know one of them either, or its value is wrong.
+        flags.Error: Beam does not know one of them, either, or its value is wrong.
     """
     parser = _Parser(allow_abbrev=False, add_help=False, usage=argparse.SUPPRESS)
     classes = {str(c): c for c in pipeline_options.PipelineOptions.__subclasses__()}
@@ -64,13 +64,13 @@ def parse(beam_flags: Sequence[str]) -> pipeline_options.PipelineOptions:
 
 
 def is_local(options: pipeline_options.PipelineOptions) -> bool:
-    """Whether the default runner is meant: none is named, or this one."""
+    """Returns whether the default runner is used: none is named, or this one."""
     named = options.view_as(pipeline_options.StandardOptions).runner
     return named is None or named == LOCAL_RUNNER
 
 
 def is_on_this_machine(options: pipeline_options.PipelineOptions) -> bool:
-    """Whether the workers read this machine's files; false where that is not known."""
+    """Returns whether the workers read this machine's files; False if unknown."""
     named = options.view_as(pipeline_options.StandardOptions).runner
     return named is None or named.rpartition(".")[2] in _ON_THIS_MACHINE
 
@@ -85,15 +85,15 @@ def run(
     """Builds a pipeline, runs it, and waits for its end.
 
     Args:
-        beam_flags: that `parse` has accepted.
+        beam_flags: accepted by `parse`.
         name: of the step, for messages.
         build: adds the transforms to the pipeline.
-        seconds_of_work: how long one core would take, about.
-        verbose: let Beam say what it does.
+        seconds_of_work: approximate time that one core would take.
+        verbose: show Beam's messages.
 
     Raises:
-        UserError: it failed for a reason that a person can mend; one line says which.
-        ProgramFaultError: it failed for a fault of this program; the cause has the traceback.
+        UserError: it failed for a reason that the user can fix; one line says which.
+        ProgramFaultError: it failed because of a bug in this program; the cause has the traceback.
     """
     options = parse(beam_flags)
     runner: Any = None
@@ -131,7 +131,7 @@ def _choose_workers(options: pipeline_options.PipelineOptions, seconds_of_work: 
 
 
 def _local_runner(options: pipeline_options.PipelineOptions) -> fn_runner.FnApiRunner:
-    """The in-process runner, made so that worker processes get the options too."""
+    """Returns the in-process runner, adapted so that worker processes get the options, too."""
     _end_late_workers()
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
     info = beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
@@ -140,10 +140,10 @@ def _local_runner(options: pipeline_options.PipelineOptions) -> fn_runner.FnApiR
 
 @functools.cache
 def _end_late_workers() -> None:
-    """Has worker processes end that have not yet connected when a job fails.
+    """Ends worker processes that have not yet connected when a job fails.
 
-    Beam tells only those that have to end, and then waits for all, for ever. Where another version
-    of Beam does it otherwise, nothing is changed.
+    Beam ends only those that have connected, and then waits for all of them for ever. In versions
+    of Beam where the code is different, nothing is changed.
     """
     with contextlib.suppress(AttributeError):
         servicer = worker_handlers.BeamFnControlServicer
@@ -159,12 +159,12 @@ def _end_late_workers() -> None:
 
 
 def _explain(name: str, error: Exception) -> errors.UserError | errors.ProgramFaultError:
-    """What a person can mend, a fault of the program, or one of the runner, each as one line."""
+    """Returns a one-line error: one the user can fix, a bug in the program, or a runner failure."""
     found = transforms.message(error)
     if found:
         return errors.UserError(found)
     text = str(error)
-    # What a person can mend is marked: whatever else a worker's code raises is ours.
+    # Errors that the user can fix are marked; all others from our code in a worker are bugs.
     if _IN_WORKER in text or isinstance(error, _OF_PROGRAMS):
         return errors.ProgramFaultError(
             f"{name}: a fault of the program: {_last_line(error)}; please report it with what "
@@ -185,20 +185,20 @@ def _explain(name: str, error: Exception) -> errors.UserError | errors.ProgramFa
 
 
 def _last_line(error: Exception) -> str:
-    """The type and message of what was raised at first, as the last line of a traceback has it."""
-    # What Java adds after what a worker has said: where it heard it.
+    """Returns type and message of the original exception, like the last line of a traceback."""
+    # Java adds lines to a worker's message that say where it was received.
     lines = [line for line in map(str.strip, str(error).splitlines()) if not _OF_JAVA.match(line)]
     last = lines[-1] if lines else ""
-    # What is raised in a worker process, or in Java, is text of a RuntimeError here.
+    # An exception in a worker process or in Java arrives as the text of a RuntimeError.
     if isinstance(error, RuntimeError):
         return last or type(error).__name__
     return f"{type(error).__name__}: {last}" if last else type(error).__name__
 
 
 class _Quiet:
-    """Keeps what Beam says to itself, unless it is wanted: a hundred lines about one failure.
+    """Hides Beam's messages, a hundred lines for one failure, unless they are wanted.
 
-    Worker processes write to the stderr that they inherit, so that is pointed away.
+    Worker processes write to the stderr that they inherit, so stderr itself is redirected.
     """
 
     def __init__(self, verbose: bool) -> None:

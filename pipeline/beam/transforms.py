@@ -1,8 +1,8 @@
 """The steps of the Beam job as transforms: inspect recordings, write shards, merge statistics.
 
-What passes between workers is small: an utterance's line, a recording's facts, a shard's name, a
-histogram. Tables and plans lie in the dataset's work folder, so that neither the graph nor a
-worker's memory grows with the corpus.
+Only small elements pass between workers: an utterance's line, a recording's facts, a shard's name,
+a histogram. Tables and plans are in the dataset's work folder, so neither the graph nor a worker's
+memory grows with the corpus.
 """
 
 import contextlib
@@ -29,30 +29,30 @@ from pipeline.dataset import (
 )
 from pipeline.io import atomic, storage, stored_json
 
-# Of so many utterances: what the graph holds, and a worker reads at once, stays small.
+# Utterances per file: keeps the graph, and what a worker reads at once, small.
 _PIECE = 10_000
 STATISTICS_FILE = "statistics.json"
 INSPECTED, WRITTEN = "inspected", "written"
 _BEGIN, _END = "[[error: ", " :error]]"
-# Of either recipe.
+# A shard plan of either recipe.
 _ShardPlan: TypeAlias = shards.ShardPlan[Any]
 _MESSAGE = re.compile(f"{re.escape(_BEGIN)}(.*?){re.escape(_END)}", re.DOTALL)
 
 
 class Inspect(beam.PTransform):
-    """The table of utterances in the work folder to facts and rejections, in the same place."""
+    """Reads the table of utterances in the work folder and writes facts and rejections there."""
 
     def __init__(self, work: str, sample_rate: int, pieces: Sequence[str]) -> None:
-        """Takes the work folder, the dataset's rate in Hz, and the names of the table's pieces."""
+        """Sets the work folder, the dataset's rate in Hz, and the names of the table's pieces."""
         super().__init__()
         self._work, self._sample_rate, self._pieces = work, sample_rate, pieces
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        """Gives nothing: what is found lies in the work folder."""
+        """Returns nothing useful: the results are in the work folder."""
         return (
             pipeline
             | "Pieces" >> beam.Create(self._pieces)
-            # Not Beam's own source of text: that takes a pattern, and a name may have a [ in it.
+            # Beam's own source of text takes a pattern, but a name may contain a [.
             | "ReadUtterances" >> beam.FlatMap(read_utterances, self._work)
             | "Spread" >> beam.Reshuffle()
             | "InspectOne" >> beam.ParDo(InspectFn(self._work, self._sample_rate))
@@ -60,25 +60,25 @@ class Inspect(beam.PTransform):
 
 
 class WriteShards(beam.PTransform):
-    """The plans in the work folder to shards, and the train split's statistics beside the plans.
+    """Writes the shards of the plans in the work folder, and the train split's statistics there.
 
-    Shards of mixtures and of clean utterances are elements side by side.
+    Shards of mixtures and of clean utterances are processed side by side.
     """
 
     def __init__(self, work: str, folder: str, paths: Sequence[str]) -> None:
-        """Takes the work folder, the dataset's, and the shards' paths in that, the longest first.
+        """Sets the work folder, the dataset's folder, and the paths of the shards in it.
 
-        How long it takes to write them is meant.
+        The shards that take longest to write come first.
         """
         super().__init__()
         self._work, self._folder, self._paths = work, folder, paths
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        """Gives nothing of use."""
+        """Returns nothing useful."""
         return (
             pipeline
             | "Shards" >> beam.Create(list(enumerate(self._paths)), reshuffle=False)
-            # By number, not at random: runners then deal large and small ones out evenly.
+            # By number, not at random, so that runners distribute large and small ones evenly.
             | "Spread" >> util.ReshufflePerKey()
             | "WriteOne" >> beam.ParDo(WriteShardFn(self._work, self._folder))
             | "MergeHistograms" >> beam.CombineGlobally(MergeHistograms())
@@ -87,25 +87,25 @@ class WriteShards(beam.PTransform):
 
 
 class InspectFn(beam.DoFn):
-    """One line of the table to a finding in the work folder (`dataset.inspection_cache`)."""
+    """Inspects the recording in a line of the table (`dataset.inspection_cache`)."""
 
     def __init__(self, work: str, sample_rate: int) -> None:
-        """Takes the work folder, and the dataset's rate in Hz."""
+        """Sets the work folder and the dataset's rate in Hz."""
         super().__init__()
         self._work, self._sample_rate = work, sample_rate
         self._good = beam.metrics.Metrics.counter("pipeline", "recordings_usable")
         self._bad = beam.metrics.Metrics.counter("pipeline", "recordings_rejected")
 
     def start_bundle(self) -> None:
-        """Begins a file."""
+        """Starts a new file of findings."""
         self._found: list[inspection_cache.Finding] = []
         self._since = time.monotonic()
 
     def process(self, line: str) -> None:
-        """Looks at one recording."""
+        """Inspects one recording."""
         with _one_line():
             utterance = corpus.Utterance(**json.loads(line))
-            # Before the look: what changes meanwhile is looked at again.
+            # Taken before inspecting, so that a file that changes meanwhile is inspected again.
             stamp = inspection_cache.stamp(utterance.path)
             found = inspection.inspect(utterance, self._sample_rate)
             self._found.append(inspection_cache.Finding(utterance, found, stamp))
@@ -116,20 +116,20 @@ class InspectFn(beam.DoFn):
                 self.start_bundle()
 
     def finish_bundle(self) -> None:
-        """Writes what was found."""
+        """Writes the findings."""
         if self._found:
             with _one_line():
                 inspection_cache.write(self._work, self._sample_rate, self._found)
 
 
 class WriteShardFn(beam.DoFn):
-    """A shard's number and path to its file, unless that is there.
+    """Writes a shard, given its number and path, unless the file already exists.
 
     Yields (split, histogram) for a shard of mixtures, nothing for one of utterances.
     """
 
     def __init__(self, work: str, folder: str) -> None:
-        """Takes the work folder and the dataset's."""
+        """Sets the work folder and the dataset's folder."""
         super().__init__()
         self._work, self._folder = work, folder
         self._written = beam.metrics.Metrics.counter("pipeline", "shards_written")
@@ -158,28 +158,28 @@ class WriteShardFn(beam.DoFn):
 
 
 class MergeHistograms(beam.CombineFn):
-    """(split, histogram) to the train split's mean and deviation, the same in whatever order."""
+    """Computes the train split's mean and deviation from (split, histogram), in any order."""
 
     def create_accumulator(self) -> np.ndarray:
-        """Gives an empty histogram."""
+        """Returns an empty histogram."""
         return np.zeros(histogram.NUM_CODES, np.int64)
 
     def add_input(self, accumulator: np.ndarray, element: tuple[str, np.ndarray]) -> np.ndarray:
-        """Adds one shard's, if it is of train."""
+        """Adds the histogram of one shard if it is of train."""
         split, counts = element
         return accumulator + counts if split == "train" else accumulator
 
     def merge_accumulators(self, accumulators: Iterable[np.ndarray]) -> np.ndarray:
-        """Gives their sum."""
+        """Returns the sum of histograms."""
         return np.sum(list(accumulators), axis=0, dtype=np.int64)
 
     def extract_output(self, accumulator: np.ndarray) -> tuple[float, float] | None:
-        """Gives mean and deviation, or None where train has nothing."""
+        """Returns mean and deviation, or None if train is empty."""
         return histogram.mean_and_deviation(accumulator)
 
 
 def write_utterances(work: str, utterances: Sequence[corpus.Utterance]) -> list[str]:
-    """Writes the table that `Inspect` reads, in pieces; gives their names."""
+    """Writes the table that `Inspect` reads, in pieces; returns their names."""
     names: list[str] = []
     for start in range(0, len(utterances), _PIECE):
         part = utterances[start : start + _PIECE]
@@ -190,13 +190,13 @@ def write_utterances(work: str, utterances: Sequence[corpus.Utterance]) -> list[
 
 
 def read_utterances(name: str, work: str) -> list[str]:
-    """The lines of a piece of the table, one for each utterance."""
+    """Returns the lines of a piece of the table, one for each utterance."""
     with _one_line():
         return storage.read_bytes(storage.join(work, name)).decode("utf-8").split("\n")[:-1]
 
 
 def write_plans(work: str, plans: Iterable[shards.Columns]) -> dict[str, str]:
-    """Writes what `WriteShards` reads; gives each shard's digest, by its path."""
+    """Writes the plans that `WriteShards` reads; returns each shard's digest by path."""
     atomic.make_folder(storage.join(work, utterance_shards.Columns.FOLDER))
     digests = {}
     for shard in plans:
@@ -206,7 +206,7 @@ def write_plans(work: str, plans: Iterable[shards.Columns]) -> dict[str, str]:
 
 
 def read_plan(work: str, path: str) -> _ShardPlan:
-    """Reads what `write_plans` has written for one shard."""
+    """Reads the plan of one shard as `write_plans` wrote it."""
     text = storage.read_bytes(storage.join(work, f"{path}.plan"))
     if path.startswith(utterance_shards.Columns.FOLDER):
         return utterance_shards.ShardPlan.of(stored_json.loads(text, utterance_shards.Columns))
@@ -220,20 +220,20 @@ def write_statistics(statistics: tuple[float, float] | None, work: str) -> None:
 
 
 def read_statistics(work: str) -> tuple[float, float] | None:
-    """Reads mean and deviation; None where there is no train split."""
+    """Reads mean and deviation; None if there is no train split."""
     statistics = json.loads(storage.read_bytes(storage.join(work, STATISTICS_FILE)))
     return None if statistics is None else (statistics[0], statistics[1])
 
 
 def message(error: BaseException) -> str | None:
-    """The one line for a person in what a runner raised, if a worker has put it there."""
+    """Returns the one-line message that a worker put into a runner's exception, if any."""
     match = _MESSAGE.search(str(error))
     return match[1] if match else None
 
 
 @contextlib.contextmanager
 def _one_line() -> Iterator[None]:
-    """Marks what a person can mend, so that it is found in what the runner makes of it."""
+    """Marks errors that the user can fix, so they can be found in the runner's exception."""
     try:
         yield
     except errors.UserError as error:
@@ -247,10 +247,10 @@ def _one_line() -> Iterator[None]:
 
 
 def _marked(line: str) -> errors.UserError:
-    # Not where it is raised: tracebacks quote that line.
+    # A function of its own, since tracebacks quote the line with `raise`.
     return errors.UserError(f"{_BEGIN}{line}{_END}")
 
 
 def _tick(work: str, what: str, count: int = 1) -> None:
-    """Counts for the progress bar."""
+    """Adds to the progress bar's count."""
     progress.tick(storage.join(work, what), count)

@@ -1,12 +1,11 @@
-"""A worker of the Beam job that runs where this package is installed, without a container.
+"""A worker of the Beam job that runs in an environment with this package, without a container.
 
-Runners start workers by a program that speaks Beam's container contract: it is told its name and
-where to ask for the rest. Installing the package puts that program beside Python:
+Runners start workers with a program that follows Beam's container contract: it gets its name and
+the address of a service that has the rest. Installing the package puts this program beside Python.
+Beam's flags for Flink and Spark on machines where it is installed are:
 
     --environment_type=PROCESS
     --environment_options=process_command=/opt/voices/bin/voices-apart-worker
-
-are Beam's flags for Flink and Spark on machines that have it there.
 """
 
 import argparse
@@ -25,7 +24,7 @@ _TIMEOUT_SECONDS = 60
 
 
 def main() -> None:
-    """Works for one runner until that has nothing left to do."""
+    """Works for one runner until the runner has no more work."""
     parser = argparse.ArgumentParser(description="Started by a Beam runner, not by a person.")
     parser.add_argument("--id", required=True, help="the worker's name")
     parser.add_argument("--provision_endpoint", required=True, help="where the job is described")
@@ -35,13 +34,13 @@ def main() -> None:
 
 
 def environment(worker: str, endpoint: str) -> dict[str, str]:
-    """What Beam's worker reads from its environment, as the runner's provision service says it.
+    """Returns the environment variables of Beam's worker, from the runner's provision service.
 
     Args:
         worker: name that the runner has given.
         endpoint: host and port of the service.
     """
-    # A proxy for the outside is no way to the runner.
+    # A proxy for outside connections must not be used for the runner.
     options = [("grpc.enable_http_proxy", 0)]
     with grpc.insecure_channel(endpoint, options) as channel:
         service = beam_provision_api_pb2_grpc.ProvisionServiceStub(channel)

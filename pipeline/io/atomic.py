@@ -1,7 +1,7 @@
-"""Files that are written: under a temporary name, then renamed; objects of a store all at once.
+"""Writes files under a temporary name and renames them; writes objects of a store in one piece.
 
-This is the only place of the project that makes up temporary names and renames. `atomicwrites` does
-the same for files alone and is no longer maintained.
+No other module of the project chooses temporary names or renames files. `atomicwrites` does the
+same, but only for files, and is no longer maintained.
 """
 
 import contextlib
@@ -16,46 +16,46 @@ from typing import BinaryIO, cast
 
 from pipeline.io import objects, storage
 
-# What is larger waits on the disk until it is whole and goes to the store.
+# Larger content is kept on disk until it is complete and sent to the store.
 _IN_MEMORY = 2**25
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp\.(.*)", re.DOTALL)
-# Of the final name, so that the temporary one is never too long for a file system.
+# How much of the final name is kept, so that the temporary one is never too long.
 _KEPT_CHARACTERS = 50
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Iterator[pathlib.Path]:
-    """A place for a local file or folder, which gets its name when the `with` block has ended well.
+    """Yields a temporary path for a file or folder, renamed when the `with` block succeeds.
 
-    The temporary name is this attempt's own: two that write the same file do not meet, and the one
-    that ends last counts. It ends as the final name does, since some libraries go by the ending.
-    Where the block fails, nothing new is left, and what had the name before keeps it.
+    Each attempt has its own temporary name: two that write the same file do not collide, and the
+    one that ends last counts. It has the ending of the final name, since some libraries rely on it.
+    If the block fails, nothing new is left, and an existing file or folder keeps its name.
 
     Args:
-        path: of the file or folder; its parent has to be there.
-        durable: wait until the file is on the disk before it is renamed, and until the new name is.
+        path: local path of the file or folder; its parent must exist.
+        durable: wait until the file is on disk before it is renamed, and until the new name is.
 
     Yields:
-        The temporary path, at which there is nothing yet.
+        The temporary path, where nothing exists yet.
 
     Raises:
-        OSError: the parent does not take it; where the disk is full, with the final name.
+        OSError: the parent cannot hold it; if the disk is full, the error has the final name.
     """
     final = pathlib.Path(path)
     temporary = _temporary(final)
     try:
         yield temporary
         if durable:
-            # Otherwise a power cut may leave the new name with nothing under it.
+            # Otherwise the new name may exist without its content after a power failure.
             sync(temporary)
         _rename(temporary, final)
         if durable:
-            # Nor may a later name outlive one that it relies on. Some file systems cannot be asked.
+            # Files written later must not survive a file they rely on. Some file systems lack this.
             with contextlib.suppress(OSError):
                 sync(final.parent)
     except BaseException as error:
         _remove_local(temporary)
-        # A full disk tells itself by no name, others by one that nobody knows.
+        # The error of a full disk has no name; others may have the temporary one.
         unnamed = isinstance(error, OSError) and error.filename in (None, str(temporary))
         if unnamed and isinstance(error, OSError) and error.errno:
             raise OSError(error.errno, error.strerror, str(final)) from error
@@ -64,20 +64,20 @@ def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Iterato
 
 @contextlib.contextmanager
 def create(path: str, *, durable: bool = False) -> Iterator[BinaryIO]:
-    """A file that has its name only when the `with` block has ended well (`replacing`).
+    """Opens a file that gets its name only when the `with` block succeeds (`replacing`).
 
-    In an object store renaming is copying, so there the content is sent when it is whole.
+    In an object store, renaming means copying, so the content is sent when it is complete.
 
     Args:
         path: local or with a scheme.
-        durable: wait until a local file is on the disk.
+        durable: wait until a local file is on disk.
 
     Yields:
         A binary file to write to.
 
     Raises:
-        OSError: a local folder does not take the file.
-        UserError: a store does not.
+        OSError: a local folder cannot hold the file.
+        UserError: a store does not accept it.
     """
     if storage.is_remote(path):
         with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
@@ -96,7 +96,7 @@ def write_text(path: str | os.PathLike[str], text: str, *, durable: bool = False
 
 
 def sync(path: str | os.PathLike[str]) -> None:
-    """Waits until a local file is on the disk, not in the machine's memory alone."""
+    """Waits until a local file is on disk, not only in memory."""
     if not storage.is_remote(os.fspath(path)):
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -106,9 +106,9 @@ def sync(path: str | os.PathLike[str]) -> None:
 
 
 def beside(folder: str) -> str:
-    """A name that nobody has, for a passing folder that is reached wherever `folder` is.
+    """Returns a unique name for a temporary folder that is accessible from wherever `folder` is.
 
-    It is beside it; where nothing can be, as with a whole bucket, in it.
+    It is next to `folder`, or inside it if that is impossible, as for a whole bucket.
     """
     folder = folder.rstrip("/")
     unique = f"voices-apart-{uuid.uuid4().hex}"
@@ -122,18 +122,18 @@ def beside(folder: str) -> str:
 
 
 def make_folder(path: str) -> None:
-    """Makes the folder and those above it, where there is none."""
+    """Creates the folder and its parents if they do not exist."""
     if not storage.is_remote(path):
         os.makedirs(path, exist_ok=True)
 
 
 def exists(path: str) -> bool:
-    """Whether there is such a file."""
+    """Returns whether the file exists."""
     return objects.exists(path) if storage.is_remote(path) else os.path.isfile(path)
 
 
 def names(folder: str) -> list[str]:
-    """The files directly in a folder, sorted; none where there is no such folder."""
+    """Returns the files directly in a folder, sorted; none if the folder does not exist."""
     if storage.is_remote(folder):
         return objects.names(folder)
     if not os.path.isdir(folder):
@@ -143,16 +143,16 @@ def names(folder: str) -> list[str]:
 
 
 def final_name(name: str) -> str | None:
-    """The name that a temporary file of `replacing` was to get; None for other files.
+    """Returns the final name of a temporary file of `replacing`; None for other files.
 
-    Of a long name it is the end alone.
+    Of a long name, only the end is returned.
     """
     match = _TEMPORARY.fullmatch(name)
     return match[1] if match else None
 
 
 def remove(path: str) -> None:
-    """Removes a file, if there is one."""
+    """Removes a file if it exists."""
     if storage.is_remote(path):
         objects.delete(path)
     else:
@@ -161,7 +161,7 @@ def remove(path: str) -> None:
 
 
 def remove_folder(path: str) -> None:
-    """Removes a folder and all in it, if there is one."""
+    """Removes a folder and everything in it if it exists."""
     if storage.is_remote(path):
         objects.delete_folder(path)
     else:
@@ -176,7 +176,7 @@ def _rename(temporary: pathlib.Path, final: pathlib.Path) -> None:
     if not (temporary.is_dir() and final.is_dir()):
         os.replace(temporary, final)
         return
-    # A folder takes no other's place: that one steps aside, and comes back if this one cannot come.
+    # A folder cannot replace another: the old one is moved aside, and back if this rename fails.
     aside = _temporary(final)
     os.rename(final, aside)
     try:

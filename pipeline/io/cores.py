@@ -1,12 +1,12 @@
-"""How many cores there are to work on; `os.process_cpu_count` says the same from Python 3.13 on."""
+"""Number of available cores; from Python 3.13 on, `os.process_cpu_count` gives the same."""
 
 import os
 
 
 def available_cores() -> int:
-    """Cores that this process may use: those it is kept on, where the system says so.
+    """Returns the number of cores this process may use, by its CPU affinity if the system has one.
 
-    macOS and Windows do not; there it is all cores of the machine.
+    On macOS and Windows, which have none, it is all cores of the machine.
     """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -1,8 +1,8 @@
-"""A lock that is a file in a folder of this machine, and dies with the process that holds it.
+"""A lock file in a local folder, which is released when the process that holds it dies.
 
 `filelock` was considered. Its file stays in the folder of a finished dataset, it cannot tell who
-holds a `flock`, and where a file system has none it goes over, in silence, to a lock that outlives
-a killed process.
+holds a `flock`, and on a file system without `flock` it silently switches to a lock that outlives a
+killed process.
 """
 
 import contextlib
@@ -14,18 +14,18 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def hold(path: str, refusal: Callable[[str], Exception]) -> Iterator[None]:
-    """Holds the lock (`flock`) while the context lasts; the file is removed at its end.
+    """Holds the lock (`flock`) during the `with` block, then removes the file.
 
     Args:
-        path: of the file, which is made; its folder has to be there.
-        refusal: makes the exception that is raised where another process holds the lock, from that
-            process's number (or `unknown`).
+        path: of the file, which is created; its folder must exist.
+        refusal: makes the exception to raise if another process holds the lock, from the process's
+            number (or `unknown`).
     """
     handle = _take(path, refusal)
     try:
         yield
     finally:
-        # Whoever opened the file meanwhile sees that it is no longer the one of that name.
+        # A process that has opened the file meanwhile notices that the name no longer refers to it.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         os.close(handle)
@@ -38,7 +38,7 @@ def _take(path: str, refusal: Callable[[str], Exception]) -> int:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with contextlib.suppress(FileNotFoundError):
                 if os.stat(path).st_ino == os.fstat(handle).st_ino:
-                    # Whose it is serves a message alone; on a full disk it stays unsaid.
+                    # The owner is only needed for a message; it is omitted if the disk is full.
                     with contextlib.suppress(OSError):
                         os.ftruncate(handle, 0)
                         os.write(handle, f"{os.getpid()}\n".encode())

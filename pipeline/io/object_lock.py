@@ -1,19 +1,20 @@
-"""A lock for an object store: an owner's object with a heartbeat.
+"""A lock for an object store: an object for each owner, with a heartbeat.
 
-A store has no lock that dies with its process. So each job that wants a folder writes an object of
-its own, and only then looks for those of others: of two jobs at least one sees the other. An owner
-writes its object again every few seconds; one that was not for a minute belongs to a dead job and
-is removed. Ages are taken between objects of one store, by its clock: ours need not be right.
+A store has no lock that is released when its process dies. Each job that wants a folder therefore
+writes an object of its own, and only then looks for those of others: of two jobs, at least one sees
+the other. An owner rewrites its object every few seconds. An object that was not rewritten for a
+minute belongs to a dead job and is removed. Ages are differences between objects of one store, by
+its clock, so local clocks need not be right.
 
-No library was found that locks in any store that Beam reaches: conditional writes, on which those
-for S3 alone rely, are not among what Beam's file systems offer, and other lock services would have
-to be run.
+No library was found that can lock in every store that Beam supports: those for S3 alone rely on
+conditional writes, which Beam's file systems do not offer, and other lock services would have to be
+run.
 
-Between a look and the write that follows, a job may stand still for so long that another takes over
-(a machine that sleeps, a network that is down), and the write would bring its object back. So
-whoever has been late looks again after the write, and gives way to anybody who is there: they wrote
-their object before they took us for dead, so that this look finds it. It needs nothing but listings
-that show what was written before, which S3 and Cloud Storage promise.
+Between a check and the write that follows, a job may be suspended for so long that another takes
+over (the machine sleeps, or the network is down), and the write would restore its object. A late
+job therefore checks again after the write, and gives way to any other job: they wrote their objects
+before they considered this one dead, so the check finds them. This only requires listings that show
+earlier writes, which S3 and Cloud Storage guarantee.
 """
 
 import io
@@ -30,7 +31,7 @@ from pipeline.io import objects
 
 BEAT_SECONDS = 10.0
 EXPIRY_SECONDS = 60.0
-# Late is who gave no sign for nearly that long: clocks differ a little.
+# A job is late if it gave no sign of life for almost as long: clocks differ slightly.
 _LATE_SECONDS = 45.0
 _START = f"{file_names.LOCK}."
 
@@ -40,33 +41,33 @@ class LostError(errors.UserError):
 
 
 class Lease:
-    """Keeps other jobs off a folder of an object store while the `with` block runs.
+    """Keeps other jobs out of a folder of an object store during the `with` block.
 
-    Where two jobs ask in the same moment, both may be refused, but never both be let in.
+    If two jobs ask at the same moment, both may be refused, but never both admitted.
     """
 
     def __init__(self, folder: str) -> None:
-        """Takes the folder, with its scheme."""
+        """Sets the folder, with its scheme."""
         self._folder = folder.rstrip("/")
         self._name = f"{_START}{uuid.uuid4().hex}"
         self._started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
         self._signed = 0.0
         self._lost = False
-        # Its owner asks while the heartbeat may be between a look and a write.
+        # The owner calls `check` while the heartbeat may be between a check and a write.
         self._step = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> "Lease":
-        """Takes the folder.
+        """Locks the folder.
 
         Raises:
-            UserError: another job has it.
+            UserError: another job holds it.
         """
         self._write()
         try:
             self._refuse_others()
-            # Others may have taken us for dead while we looked.
+            # Others may have considered this job dead meanwhile.
             self.check()
         except BaseException:
             self._remove(self._name)
@@ -85,10 +86,10 @@ class Lease:
         self._remove(self._name)
 
     def check(self) -> None:
-        """Whether the folder is still ours.
+        """Checks that this job still holds the folder.
 
         Raises:
-            LostError: it is not; this job was out of reach for long and another has taken over.
+            LostError: it does not; it was out of contact for long and another job has taken over.
         """
         with self._step:
             self._look()
@@ -104,7 +105,7 @@ class Lease:
             )
 
     def _renew(self) -> None:
-        """Gives a sign of life; who was late looks again, and gives way to anybody who is there."""
+        """Gives a sign of life; a late job checks again, and gives way to any other job."""
         before = self._signed
         self._write()
         if _now() - before > _LATE_SECONDS and self._ages().keys() - {self._name}:
@@ -127,7 +128,7 @@ class Lease:
             )
 
     def _ages(self) -> dict[str, float]:
-        """When each owner's object was last written, in seconds by the store's clock."""
+        """Returns when each owner's object was last written, in seconds by the store's clock."""
         return {found.name: found.updated for found in objects.match(self._folder, _START)}
 
     def _owner(self, name: str) -> str:
@@ -140,7 +141,7 @@ class Lease:
     def _write(self) -> None:
         owner = {"process": os.getpid(), "host": socket.gethostname(), "started": self._started}
         content = io.BytesIO(json.dumps(owner).encode())
-        # The store may take either end of the write for its time.
+        # The store may record the start or the end of the write.
         begun = _now()
         objects.write(f"{self._folder}/{self._name}", content)
         self._signed = begun
@@ -156,7 +157,7 @@ class Lease:
         while not self._over.wait(BEAT_SECONDS):
             try:
                 with self._step:
-                    # Who was taken for dead must not come back to life.
+                    # A job that others considered dead must not come back to life.
                     self._look()
                     self._renew()
             except objects.ObjectError:
@@ -166,5 +167,5 @@ class Lease:
 
 
 def _now() -> float:
-    """Seconds by a clock that also goes on while the machine sleeps, where there is one."""
+    """Returns seconds by a clock that also runs while the machine sleeps, if there is one."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -1,7 +1,7 @@
-"""Objects in a store (`s3://`, `gs://`, …), through Beam's file systems, errors as one line.
+"""Objects in a store (`s3://`, `gs://`, …), through Beam's file systems, with one-line errors.
 
-Beam's file systems are imported when the first path with a scheme comes. A machine that trains
-needs none of them: there `read_through` puts TensorFlow's in their place.
+Beam's file systems are imported when the first path with a scheme is used. A machine that only
+trains does not need them: `read_through` replaces them with TensorFlow's.
 """
 
 import contextlib
@@ -18,22 +18,22 @@ from typing import Any, BinaryIO, Protocol
 
 from pipeline import errors
 
-# Beam goes on asking a store that does not answer for ten minutes.
+# Beam would retry for ten minutes if a store does not answer.
 ANSWER_SECONDS = 60.0
-# By scheme: the extra of this package, and a module that shows whether it is installed.
+# For each scheme: the extra of this package, and a module that shows whether it is installed.
 _EXTRAS = {"s3": ("aws", "boto3"), "gs": ("gcp", "google.cloud.storage")}
 
 
-# Kinds of `ObjectError`: there is no such object; the store does not answer or breaks off, which
-# may pass; it refuses us, or a package or a setting is missing.
+# Kinds of `ObjectError`: the object does not exist; the store does not answer or disconnects, which
+# may be temporary; access is refused, or a package or a setting is missing.
 ABSENT, UNREACHABLE, REFUSED = "absent", "unreachable", "refused"
 
 
 class ObjectError(errors.UserError):
-    """An object or a store cannot be reached.
+    """An object or a store is not accessible.
 
     Attributes:
-        path: which.
+        path: of the object or store.
         reason: why, without the path.
         kind: `ABSENT`, `UNREACHABLE` or `REFUSED`.
     """
@@ -45,16 +45,16 @@ class ObjectError(errors.UserError):
         self.kind = kind
 
     def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
-        # Beam sends exceptions between processes; BaseException's own way would lose the reason.
+        # Beam pickles exceptions between processes; BaseException's default would lose the reason.
         return type(self), (self.path, self.reason, self.kind)
 
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Object:
-    """What a listing tells of an object.
+    """An object in a listing.
 
     Attributes:
-        name: below the folder that was listed.
+        name: relative to the folder that was listed.
         updated: when it was last written, in seconds by the store's own clock.
     """
 
@@ -63,36 +63,36 @@ class Object:
 
 
 class Reader(Protocol):
-    """What can take the place of Beam's file systems in a process that only reads."""
+    """A replacement for Beam's file systems in a process that only reads."""
 
     def read(self, path: str, limit: int) -> bytes:
-        """The first `limit` bytes of an object; raises `ObjectError` where there is none."""
+        """Returns the first `limit` bytes of an object; raises `ObjectError` if it is missing."""
 
     def exists(self, path: str) -> bool:
-        """Whether there is such an object."""
+        """Returns whether the object exists."""
 
     def names(self, folder: str) -> list[str]:
-        """The objects directly in a folder."""
+        """Returns the objects directly in a folder."""
 
 
 _reader: Reader | None = None
 
 
 def read_through(reader: Reader | None) -> None:
-    """From here on, this process reads objects through `reader`; None: through Beam again."""
+    """Makes this process read objects through `reader` from now on; None means through Beam."""
     global _reader
     _reader = reader
 
 
 def connect(paths: Iterable[str], options: Any) -> None:
-    """Gives Beam's options to its file systems, and asks each store once whether it answers.
+    """Passes Beam's options to its file systems, and checks once that each store answers.
 
     Args:
-        paths: of folders or objects that will be needed; those without a scheme are left alone.
+        paths: of folders or objects that will be needed; local ones are ignored.
         options: Beam's `PipelineOptions`, with flags such as `--s3_endpoint_url`.
 
     Raises:
-        ObjectError: a package is missing, or the store does not answer or refuses us.
+        ObjectError: a package is missing, or the store does not answer or refuses access.
     """
     stores: dict[str, str] = {}
     for path in paths:
@@ -106,11 +106,11 @@ def connect(paths: Iterable[str], options: Any) -> None:
 
 
 def match(folder: str, start: str = "") -> list[Object]:
-    """All objects below a folder, at any depth, sorted.
+    """Returns all objects in a folder, at any depth, sorted.
 
     Args:
         folder: with its scheme.
-        start: how their names begin; the store lists no others.
+        start: prefix of their names; the store lists no others.
 
     Raises:
         ObjectError: the store cannot be listed.
@@ -122,7 +122,7 @@ def match(folder: str, start: str = "") -> list[Object]:
 
 
 def names(folder: str) -> list[str]:
-    """The objects directly in a folder, sorted; none where there is no such folder."""
+    """Returns the objects directly in a folder, sorted; none if the folder does not exist."""
     if _reader is not None:
         return _reader.names(folder)
     root = folder.rstrip("/") + "/"
@@ -130,10 +130,10 @@ def names(folder: str) -> list[str]:
 
 
 def read(path: str, limit: int) -> bytes:
-    """The first `limit` bytes of an object.
+    """Returns the first `limit` bytes of an object.
 
     Raises:
-        ObjectError: there is none, or it cannot be read.
+        ObjectError: it does not exist, or cannot be read.
     """
     if _reader is not None:
         return _reader.read(path, limit)
@@ -143,21 +143,21 @@ def read(path: str, limit: int) -> bytes:
 
 @contextlib.contextmanager
 def open_to_read(path: str) -> Iterator[BinaryIO]:
-    """An object as a file, always through Beam.
+    """Opens an object as a file, always through Beam.
 
     Raises:
-        ObjectError: there is none, or it cannot be read.
+        ObjectError: it does not exist, or cannot be read.
     """
     with (
         _one_line(path, "cannot be read"),
-        # Beam would otherwise unpack what is called *.gz by itself.
+        # Beam would otherwise decompress *.gz.
         _systems(path).open(path, compression_type="uncompressed") as file,
     ):
         yield file
 
 
 def exists(path: str) -> bool:
-    """Whether there is such an object."""
+    """Returns whether the object exists."""
     if _reader is not None:
         return _reader.exists(path)
     with _one_line(path, "cannot be looked up"):
@@ -165,24 +165,24 @@ def exists(path: str) -> bool:
 
 
 def write(path: str, content: BinaryIO) -> None:
-    """Makes an object of all that is left to read in a file.
+    """Writes the rest of a file to an object.
 
-    A store shows an object when it is whole, so that no temporary name is needed.
+    A store shows an object only when it is complete, so no temporary name is needed.
 
     Args:
-        path: of the object; what has this name is replaced.
+        path: of the object; an existing one is replaced.
         content: at least one byte, since Beam cannot write an empty object to S3.
 
     Raises:
-        ObjectError: the store does not take it.
+        ObjectError: the store does not accept it.
     """
     with _one_line(path, "cannot be written"):
         file = _systems(path).create(path, compression_type="uncompressed")
         try:
             shutil.copyfileobj(content, file, 2**20)
         except BaseException:
-            # Closing is what makes an object, also of half the content; sooner or later the
-            # garbage collection would do it.
+            # Closing creates the object even if only half the content was written; sooner or later
+            # the garbage collector would close it.
             with contextlib.suppress(Exception):
                 file.close()
             with contextlib.suppress(Exception):
@@ -192,21 +192,21 @@ def write(path: str, content: BinaryIO) -> None:
 
 
 def delete(path: str) -> None:
-    """Removes an object, if there is one."""
+    """Removes an object if it exists."""
     if exists(path):
         with _one_line(path, "cannot be removed"):
             _systems(path).delete([path])
 
 
 def delete_folder(folder: str) -> None:
-    """Removes all objects below a folder."""
+    """Removes all objects in a folder."""
     if match(folder):
         with _one_line(folder, "cannot be removed"):
             _systems(folder).delete([folder.rstrip("/") + "/"])
 
 
 def explain(error: BaseException) -> str:
-    """The innermost reason in what a file system has raised, as one line."""
+    """Returns the innermost reason of a file system's exception, as one line."""
     details = getattr(error, "exception_details", None)
     if isinstance(details, dict) and details:
         return explain(next(iter(details.values())))
@@ -218,8 +218,8 @@ def explain(error: BaseException) -> str:
 
 
 def _match(folder: str, start: str, rest: str) -> list[tuple[str, float]]:
-    """Paths that begin with `start`, literally, and the time of each; sorted."""
-    # Beam's patterns have no sign that makes another literal.
+    """Returns paths with the literal prefix `start`, and the time of each; sorted."""
+    # Beam's patterns have no escape character.
     pattern = re.sub(r"[\[*?]", "?", start) + rest
     with _one_line(folder, "cannot be listed"):
         (found,) = _systems(folder).match([pattern])
@@ -231,9 +231,9 @@ def _match(folder: str, start: str, rest: str) -> list[tuple[str, float]]:
 
 
 def _systems(path: str) -> Any:
-    """Beam's file systems, if they know this path's scheme."""
+    """Returns Beam's file systems, if they support this path's scheme."""
     try:
-        # On import Beam warns of packages that it could use and that are not there.
+        # On import, Beam warns about optional packages that are not installed.
         with _quiet():
             from apache_beam.io import filesystem, filesystems
     except ImportError as error:
@@ -255,10 +255,10 @@ def _systems(path: str) -> Any:
 
 @functools.cache
 def _keep_s3_clients() -> None:
-    """Lets each thread keep its client of S3.
+    """Lets each thread keep its S3 client.
 
-    Beam makes a new one for every operation, which takes 0.2 s of a core: more than the recording
-    that is read. Where another version of Beam does it otherwise, nothing is changed.
+    Beam makes a new one for every operation, which takes 0.2 s of CPU time: more than reading the
+    recording. In versions of Beam where the code is different, nothing is changed.
     """
     kept = threading.local()
     with contextlib.suppress(ImportError, AttributeError):
@@ -282,7 +282,7 @@ def _is_installed(module: str) -> bool:
 
 
 def _ask(store: str, path: str) -> None:
-    """Whether a store answers at all."""
+    """Raises ObjectError if a store does not answer."""
     failures: list[ObjectError] = []
 
     def ask() -> None:
@@ -309,7 +309,7 @@ def _ask(store: str, path: str) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Libraries' warnings stay unsaid, unless somebody wants to hear all."""
+    """Suppresses libraries' warnings, unless verbose logging is on."""
     before = logging.root.manager.disable
     if not logging.root.isEnabledFor(logging.DEBUG):
         logging.disable(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Files of a corpus, on this machine or behind a `scheme://` that Beam knows: list and read.
+"""Lists and reads files of a corpus, local or with a `scheme://` that Beam knows.
 
 Beam's matching silently leaves out dangling and looped links, so local folders are listed here;
 only names with `://` go through `pipeline.io.objects`.
@@ -17,7 +17,7 @@ from pipeline import errors
 from pipeline.io import objects
 
 MAX_FILE_BYTES = 2**31
-# Between attempts to read, in seconds.
+# Pauses between attempts to read, in seconds.
 _PAUSES = (0.2, 1.0, 5.0)
 _OF_THE_FILE = (
     errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.EINVAL,
@@ -28,15 +28,15 @@ _NO_TEXT = "its name is not UTF-8; rename it"
 
 
 class Cause(enum.Enum):
-    """What stands behind a file that cannot be read.
+    """Why a file cannot be read.
 
-    Only `FILE` says something of the recording: it is not there, or no file that could be one.
+    Only `FILE` is the fault of the recording: it does not exist, or is not a regular file.
     """
 
     FILE = "file"
     # The disk, the network or the store: another attempt may succeed.
     PASSING = "passing"
-    # Permissions, credentials, a package that is missing: somebody has to do something.
+    # Permissions, credentials, a missing package: a user has to act.
     SETTING = "setting"
 
 
@@ -44,9 +44,9 @@ class ReadError(errors.UserError):
     """A file or a folder cannot be read.
 
     Attributes:
-        path: which.
+        path: of the file or folder.
         reason: why, without the path.
-        cause: whether that is the file's own fault.
+        cause: kind of the reason.
     """
 
     def __init__(self, path: str, reason: str, cause: Cause = Cause.FILE) -> None:
@@ -56,7 +56,7 @@ class ReadError(errors.UserError):
         self.cause = cause
 
     def __reduce__(self) -> tuple[type, tuple[str, str, Cause]]:
-        # Beam sends exceptions between processes; BaseException's own way would lose the reason.
+        # Beam pickles exceptions between processes; BaseException's default would lose the reason.
         return type(self), (self.path, self.reason, self.cause)
 
 
@@ -69,12 +69,12 @@ _OF_OBJECTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """What lies below a folder.
+    """The content of a folder.
 
     Attributes:
         files: paths relative to the folder, with `/`, sorted.
-        problems: what cannot be followed: path relative to the folder, and why; sorted.
-        closed: those of the problems that are folders, with perhaps many files in them.
+        problems: paths that cannot be followed, relative to the folder, and why; sorted.
+        closed: the problems that are folders, perhaps with many files in them.
     """
 
     files: tuple[str, ...]
@@ -83,40 +83,40 @@ class Listing:
 
 
 def is_remote(path: str) -> bool:
-    """Whether Beam's file systems are asked for it."""
+    """Returns whether a path is accessed through Beam's file systems."""
     return "://" in path
 
 
 def join(folder: str, relative: str) -> str:
-    """The path of a file below a folder."""
+    """Returns the path of a file in a folder."""
     if is_remote(folder):
         return posixpath.join(folder, relative)
     return os.path.join(folder, *relative.split("/"))
 
 
 def list_files(folder: str) -> Listing:
-    """All files below a folder, in an order that depends on their names alone.
+    """Lists all files in a folder and its subfolders, in an order given by their names alone.
 
-    Links are followed, names that begin with a dot are left out (macOS puts `._SA1.WAV` beside
-    `SA1.WAV` on some discs).
+    Links are followed. Names that begin with a dot are left out (on some discs, macOS puts
+    `._SA1.WAV` beside `SA1.WAV`).
 
     Args:
         folder: local or with a scheme.
 
     Raises:
-        ReadError: there is no such folder, or it cannot be listed.
+        ReadError: the folder does not exist, or cannot be listed.
     """
     return _list_remote(folder) if is_remote(folder) else _list_local(folder)
 
 
 def read_bytes(path: str) -> bytes:
-    """The content of one file.
+    """Returns the content of one file.
 
-    Errors that may pass (of the disk, the network, a store) are waited for, some seconds in all.
+    Errors that may be temporary (of the disk, the network, a store) are retried for some seconds.
 
     Raises:
-        ReadError: no such file, a link to nowhere, no permission, not a regular file, more than
-            `MAX_FILE_BYTES`, or an error that has not passed; `cause` tells these apart.
+        ReadError: the file does not exist, is a dangling link, not a regular file or larger than
+            `MAX_FILE_BYTES`, permission is denied, or an error has not passed; see `cause`.
     """
     for pause in _PAUSES:
         try:
@@ -139,7 +139,7 @@ def _read_once(path: str) -> bytes:
         if is_remote(path):
             data = _read_remote(path)
         else:
-            # A pipe or a device under an audio file's name would be waited on for ever.
+            # A pipe or a device named like an audio file would block for ever.
             if not stat.S_ISREG(os.stat(path).st_mode):
                 raise ReadError(path, "is a folder" if os.path.isdir(path) else "not a plain file")
             with open(path, "rb") as file:
@@ -152,11 +152,11 @@ def _read_once(path: str) -> bytes:
 
 
 def sha256(path: str) -> str:
-    """SHA-256 of one file, hexadecimal, however large it is.
+    """Returns the SHA-256 of one file of any size, in hexadecimal.
 
     Raises:
         ReadError: a remote file cannot be read.
-        OSError: a local one cannot.
+        OSError: a local file cannot be read.
     """
     digest = hashlib.sha256()
     try:
@@ -219,7 +219,7 @@ def _list_local(folder: str) -> Listing:
                     problems.append((path, "not a plain file"))
             except OSError as error:
                 if _cause(error) is Cause.PASSING:
-                    # Files must not be missing because a disk was slow to answer.
+                    # Otherwise files would be missing because a disk was slow to answer.
                     raise
                 problems.append((path, _explain(os.path.join(folder, path), error)))
                 if stat.S_ISDIR(mode):
@@ -248,7 +248,7 @@ def _list_remote(folder: str) -> Listing:
     if not found:
         raise ReadError(folder, "no such folder, or nothing in it")
     visible = [f for f in found if f and not any(p.startswith(".") for p in f.split("/"))]
-    # Consoles make an empty object `folder/` for what they show as a folder.
+    # Web consoles create an empty object `folder/` to represent a folder.
     return Listing(tuple(f for f in visible if not f.endswith("/")), ())
 
 
