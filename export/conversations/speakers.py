@@ -32,11 +32,12 @@ MIN_TWO_SECONDS, MIN_ONE_SECONDS = 0.24, 0.6
 # it judges before anything is heard, as if from so many seconds.
 LEARNT_SHARE, EXPECTED_SHARE, EXPECTED_SECONDS = 0.2, 0.5, 10.0
 # Where two speak for more of the time than that, one speaks only if an output is so much stronger.
-OFTEN_TWO, SURE_DB = 0.27, 10.0
+# The first share is for less than so many seconds of speech, which are too few to know.
+SHORT_OFTEN_TWO, OFTEN_TWO, SHORT_SECONDS, SURE_DB = 0.27, 0.5, 15.0, 10.0
 # The weaker output so far below the stronger, over 0.3 s, is no second voice, whatever else.
 ALONE_DB = 20.0
-# Outputs that are closer than that are level. Where they are for most of a minute, stretches are
-# left as they are in which they are for most of 1.5 s: two may speak whom the model cannot tell
+# Outputs that are closer than that are level. Where they are for most of a short recording, stretches
+# are left as they are in which they are for most of 1.5 s: two may speak whom the model cannot tell
 # apart.
 LEVEL_DB, MOSTLY_LEVEL, LEVEL_SECONDS = 6.0, 0.7, 1.5
 # What is so far below the loudest frames so far is a pause.
@@ -60,7 +61,7 @@ _TURN, _TURN_AFTER = 0.7, 0.35
 # There are two persons where that is more likely by so many nats, and so many more for each segment
 # of the one who speaks less: a cut through one person's segments, made to fit, finds that much. Or
 # where both speak at once for so much of the time, or the outputs are level for so much of it.
-TWO_PERSONS, TWO_PERSONS_BY_SEGMENT = 3.0, 0.6
+TWO_PERSONS, TWO_PERSONS_BY_SEGMENT = 8.0, 0.8
 FEW_TWO, FEW_LEVEL = 0.14, 0.5
 _SEEDS = 8
 
@@ -199,10 +200,11 @@ def _segments(
     chance = ndimage.uniform_filter1d(chance, 7)
     chance[np.abs(ratio) > ALONE_DB] = 0
     chance, share = _adapted(chance, speech)
-    if share > OFTEN_TWO:
+    short = _FRAME * int(speech.sum()) < SHORT_SECONDS
+    if share > (SHORT_OFTEN_TWO if short else OFTEN_TWO):
         chance[np.abs(ratio) < SURE_DB] = 1
     near = np.abs(ratio) < LEVEL_DB
-    if near[speech].mean() > FEW_LEVEL:
+    if short and near[speech].mean() > FEW_LEVEL:
         near = ndimage.uniform_filter1d(near.astype(float), round(LEVEL_SECONDS / _FRAME))
         chance[near > MOSTLY_LEVEL] = 1
     two = _steady(_hysteresis(chance, TWO_FROM, TWO_UNTIL), MIN_ONE_SECONDS, MIN_TWO_SECONDS)
