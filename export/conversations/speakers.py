@@ -36,9 +36,8 @@ LEARNT_SHARE, EXPECTED_SHARE, EXPECTED_SECONDS = 0.2, 0.5, 10.0
 SHORT_OFTEN_TWO, OFTEN_TWO, SHORT_SECONDS, SURE_DB = 0.27, 0.5, 15.0, 10.0
 # The weaker output so far below the stronger, over 0.3 s, is no second voice, whatever else.
 ALONE_DB = 20.0
-# Outputs that are closer than that are level. Where they are for most of a short recording, stretches
-# are left as they are in which they are for most of 1.5 s: two may speak whom the model cannot tell
-# apart.
+# Outputs that are closer than that are level. Where they are for most of a short recording, what is
+# so for most of 1.5 s is left as it is: two may speak whom the model cannot tell apart.
 LEVEL_DB, MOSTLY_LEVEL, LEVEL_SECONDS = 6.0, 0.7, 1.5
 # What is so far below the loudest frames so far is a pause.
 PAUSE_DB = 38.0
