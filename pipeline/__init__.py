@@ -1,1 +1,1 @@
-"""From recordings to sharded TFRecord examples, by an Apache Beam job."""
+"""Converts recordings to sharded TFRecord examples with an Apache Beam job."""

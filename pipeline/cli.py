@@ -1,11 +1,11 @@
-"""What all commands do alike: flags, `--help`, messages and exit codes.
+"""Shared behaviour of all commands: flags, `--help`, messages and exit codes.
 
     0    done
-    1    something that a person can mend, or a fault in a worker of a job: one line on stderr
-    2    flags that are wrong: one line on stderr
+    1    an error that the user can fix, or a bug in a worker of a job: one line on stderr
+    2    wrong flags: one line on stderr
     130  interrupted
 
-Any other exception is a fault of the program and keeps its traceback.
+Any other exception is a bug in the program and keeps its traceback.
 """
 
 import functools
@@ -22,11 +22,11 @@ from absl import flags, logging
 
 from pipeline import errors, version
 
-# What stands for `python -m MODULE` where a command was called by another name.
+# Replaces `python -m MODULE` in messages if a command was called by another name.
 typed_as: str | None = None
 
 _HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
-# What every command that has such a flag reads through `pipeline.io`, stores included.
+# Flags that every command reads through `pipeline.io`, including from stores.
 _READ_ANYWHERE = frozenset(
     ("data_dir", "input_dir", "manifest", "mixture_list", "noise_dir", "room_dir",
      "utterances_manifest")
@@ -45,21 +45,21 @@ def run(
 ) -> None:
     """Parses the flags, runs `main`, and ends the process.
 
-    `~` and `~user` at the start of a flag's value become the home folder, which the shell leaves
-    alone after `--output_dir=`. A value with `://` in it is refused where the command knows only
-    files of this machine: it would make a folder with the name `s3:`.
+    `~` and `~user` at the start of a flag's value are expanded, which the shell does not do after
+    `--output_dir=`. A value with `://` is refused if the command only supports local files: it
+    would create a folder called `s3:`.
 
     Args:
-        main: gets what is left of the command line (positional arguments and, with
-            `pass_unknown`, the flags that absl does not know); returns the exit code or None.
-        description: what `--help` prints first; a command gives its module's `__doc__`.
-        pass_unknown: hand unknown flags to `main`, which then has to refuse those that are
-            nobody's with `flags.Error`. Otherwise they are errors here.
-        remote: flags that may name a place in a store, beside those that do in every command
-            (`--data_dir`, `--input_dir`, …).
-        argv: the command line, by default the process's.
+        main: gets the rest of the command line (positional arguments and, with `pass_unknown`,
+            the flags that absl does not know); returns the exit code or None.
+        description: what `--help` prints first, usually the command's `__doc__`.
+        pass_unknown: pass unknown flags to `main`, which must then reject those that nothing
+            else knows with `flags.Error`. Otherwise, unknown flags are errors here.
+        remote: flags that may name a place in a store, in addition to those that may do so in
+            every command (`--data_dir`, `--input_dir`, …).
+        argv: the command line, by default that of the process.
     """
-    # TensorFlow's native part greets on stderr with ten lines unless told not to, before it loads.
+    # TensorFlow's native part prints ten lines on stderr when it loads, unless this is set.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     arguments = list(sys.argv if argv is None else argv)
     _mend_streams()
@@ -85,7 +85,7 @@ def _run(
             return 0
         rest = flags.FLAGS(argv, known_only=pass_unknown)
         if flags.FLAGS["verbosity"].using_default_value:
-            # absl's own default hides `info`. Not the root's level: Beam and others log there.
+            # absl hides `info` by default. The root level is left alone: Beam and others log there.
             logging.get_absl_logger().setLevel(stdlib_logging.INFO)
         _refuse_no_numbers()
         _expand_home()
@@ -101,7 +101,7 @@ def _run(
         _complain(error, str(error))
         return 1
     except BrokenPipeError:
-        # Whoever read our output has gone; leave without a word, as other filters do.
+        # The reader of our output has exited; exit silently, as other filters do.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
@@ -113,7 +113,7 @@ def _run(
 
 
 def help_text(description: str) -> str:
-    """The description and every flag that a module of this program has defined."""
+    """Returns the description and every flag that a module of this program has defined."""
     by_module = flags.FLAGS.flags_by_module_dict()
     own = [m for m in by_module if m.split(".")[0] != "absl"]
     parts = [description.strip()]
@@ -133,7 +133,7 @@ def _as_typed(description: str) -> str:
 
 
 def _refuse_no_numbers() -> None:
-    """Raises where a flag is NaN or infinite, which no limit keeps out."""
+    """Raises if a flag is NaN or infinite, which bounds do not exclude."""
     for name in flags.FLAGS:
         value = flags.FLAGS[name].value
         if isinstance(value, float) and not math.isfinite(value):
@@ -141,32 +141,32 @@ def _refuse_no_numbers() -> None:
 
 
 def _mend_streams() -> None:
-    """Makes the standard streams such that no message can end the command.
+    """Prepares the standard streams so that printing a message cannot end the command.
 
-    Where one is closed (`2>&-`), the next file to be opened would get its number, and what
-    libraries write to standard error would land in that file. `sys.__stdout__` and `sys.__stdin__`
-    stay None, for commands that need them.
+    If one is closed (`2>&-`), the next file to be opened would get its number, and libraries'
+    messages to standard error would end up in that file. `sys.__stdout__` and `sys.__stdin__` stay
+    None for commands that need them.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            # The lowest number that is free: this one.
+            # This takes the lowest free number, which is that of the closed stream.
             os.open(os.devnull, os.O_RDWR)
-            # Workers, too, would otherwise be started without.
+            # Otherwise, workers would also start without it.
             os.set_inheritable(number, True)
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    # A file's name may have characters that the stream's encoding lacks.
+    # File names may contain characters that the stream's encoding lacks.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _map_text(value: Any, change: Callable[[str], str]) -> Any:
-    """A flag's value, its text changed, or that of each of its parts."""
+    """Applies `change` to a flag's value, or to each of its parts."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, list | tuple):
@@ -175,7 +175,7 @@ def _map_text(value: Any, change: Callable[[str], str]) -> Any:
 
 
 def _expand_home() -> None:
-    """Puts the home folder in place of `~` in all flags."""
+    """Expands `~` in all flags."""
     for name in flags.FLAGS:
         flag = flags.FLAGS[name]
         changed = _map_text(flag.value, os.path.expanduser)
@@ -188,7 +188,7 @@ def _at_home(match: re.Match[str]) -> str:
 
 
 def _refuse_stores(remote: Collection[str], positional: Sequence[str]) -> None:
-    """Raises where a place in a store is named to a command that knows local files only."""
+    """Raises if a command that only supports local files is given a place in a store."""
 
     def refuse(value: str, flag: str = "") -> str:
         if _SCHEME.match(value):
@@ -213,20 +213,20 @@ def require(condition: object, message: str) -> None:
 
 
 def report(error: errors.UserError | OSError) -> None:
-    """Prints one line on stderr, for a command that goes on after an error with what is left."""
+    """Prints one line on stderr, for a command that continues after an error."""
     _complain(error, errors.explain_os_error(error) if isinstance(error, OSError) else str(error))
 
 
 def _complain(error: BaseException, message: str) -> None:
     if flags.FLAGS.is_parsed() and logging.get_verbosity() >= logging.DEBUG:
         traceback.print_exception(error)
-    # A newline, ANSI sequence or other control character in a file's name must not forge a line.
+    # A newline, ANSI sequence or other control character in a file name must not forge a line.
     line = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", message).strip()
     print(f"error: {line}", file=sys.stderr, flush=True)
 
 
 class _PlainFormatter(logging.PythonFormatter):
-    """Our lines as they are; warnings and errors with their name before them."""
+    """Formats our lines unchanged, and warnings and errors with the level's name before them."""
 
     def format(self, record: stdlib_logging.LogRecord) -> str:
         text = record.getMessage()

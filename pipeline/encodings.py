@@ -1,7 +1,7 @@
-"""How the values of an array lie in a byte string, for everyone who writes or reads one.
+"""Encodings of arrays as byte strings, for all writers and readers.
 
-A code `c` stands for the value `c * scale + offset`. NumPy's side is here; readers on another
-library take `dtype`, `packed`, `scale` and `offset`, so that no two of them can disagree.
+A code `c` means the value `c * scale + offset`. The NumPy implementation is here; readers with
+another library use `dtype`, `packed`, `scale` and `offset`, so that all of them agree.
 """
 
 import dataclasses
@@ -15,15 +15,15 @@ _STEPS = 255
 
 @dataclasses.dataclass(frozen=True)
 class Encoding:
-    """One way to store an array: little-endian, in C order.
+    """An encoding of an array: little-endian, in C order.
 
     Attributes:
-        name: part of `schema.fingerprint`: another way needs another name.
-        dtype: of what is stored.
-        range: lowest and highest value, of which uint8 codes are 255 equal steps; None where the
+        name: part of `schema.fingerprint`; a different encoding needs a different name.
+        dtype: of the stored values.
+        range: lowest and highest value, divided into 255 equal steps for uint8 codes; None if the
             values themselves are stored.
-        packed: each value is one bit, the highest of a byte first (`np.packbits`).
-        decoded: dtype of what `decode` gives.
+        packed: each value is one bit, the highest bit of a byte first (`np.packbits`).
+        decoded: dtype of what `decode` returns.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Encoding:
 
     @property
     def scale(self) -> float:
-        """Value of one step."""
+        """Size of one step."""
         return 1.0 if self.range is None else (self.range[1] - self.range[0]) / _STEPS
 
     @property
@@ -44,7 +44,7 @@ class Encoding:
 
     @property
     def description(self) -> str:
-        """For the documentation."""
+        """Text for the documentation."""
         if self.packed:
             return "bits (`np.packbits` over the whole array)"
         if self.range is None:
@@ -55,11 +55,11 @@ class Encoding:
         return f"uint8: value = code · {span:g} / {_STEPS} {'−' if low < 0 else '+'} {abs(low):g}"
 
     def num_bytes(self, count: int) -> int:
-        """Length of the byte string of so many values."""
+        """Returns the length of the byte string of `count` values."""
         return (count + 7) // 8 if self.packed else count * np.dtype(self.dtype).itemsize
 
     def encode(self, array: np.ndarray) -> bytes:
-        """The byte string; what is beyond the range is clipped."""
+        """Returns the byte string; values outside the range are clipped."""
         if self.packed:
             return np.packbits(array.astype(bool, copy=False)).tobytes()
         if self.range is None:
@@ -69,12 +69,12 @@ class Encoding:
         if self.offset:
             values -= np.float32(self.offset)
         values *= np.float32(1 / self.scale)
-        # + 0.5 and truncation: none is negative here, and it is one pass less than rint.
+        # Values are not negative here, so + 0.5 and truncation round, with one pass less than rint.
         values += np.float32(0.5)
         return values.astype(np.uint8).tobytes()
 
     def decode(self, data: bytes, shape: Sequence[int]) -> np.ndarray:
-        """The array; `data` has as many bytes as `num_bytes` says."""
+        """Returns the array; `data` must have the length that `num_bytes` gives."""
         codes = np.frombuffer(data, np.dtype(self.dtype).newbyteorder("<"))
         if self.packed:
             codes = np.unpackbits(codes, count=math.prod(shape))

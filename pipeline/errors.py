@@ -1,29 +1,29 @@
-"""What a person can cause, as one family of exceptions, and in one line."""
+"""Exceptions for errors that a user can cause, with one-line messages."""
 
 import errno
 
 
 class UserError(Exception):
-    """Something that a person can mend; the message is one line that says what and how.
+    """An error that the user can fix; the message is one line with the problem and what to do.
 
-    Commands print the message alone and exit with 1.
+    Commands print only the message and exit with 1.
     """
 
 
 class WorkerLostError(UserError):
-    """A worker process has died; what the job had done by then holds."""
+    """A worker process has died; the work finished by then is kept."""
 
 
 class ProgramFaultError(Exception):
-    """A fault of the program, raised where its traceback would be drowned by a library's.
+    """A bug in the program, raised where a library would bury the traceback in its own.
 
-    Commands print the message alone, unless --verbosity=1 asks for the traceback, and exit with 1.
-    It is no `UserError`: nobody but us can mend it.
+    Commands print only the message, unless --verbosity=1 asks for the traceback, and exit with 1.
+    It is not a `UserError`, because the user cannot fix it.
     """
 
 
 def explain_os_error(error: OSError) -> str:
-    """One line for a person: which file, what is wrong, and what helps where that is known."""
+    """Returns one line for a user: the file, what is wrong, and, if known, what to do."""
     what = error.strerror or str(error)
     name = f"{error.filename}: " if error.filename else ""
     hint = {
@@ -36,6 +36,6 @@ def explain_os_error(error: OSError) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what a library's exception says, or the exception's name; not too long."""
+    """Returns the first line of a library's exception, or the exception's name; not too long."""
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:200]

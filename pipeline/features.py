@@ -1,15 +1,15 @@
 """Spectrogram, voice activity and levels in NumPy, batched over leading axes, in float32.
 
 The spectrogram is that of `scipy.signal.stft(x, window="hann", nperseg=256, noverlap=192)`, without
-its special cases for short signals. `models.spectral` is the same in `keras.ops`; a test holds the
-two against each other and against SciPy.
+its special cases for short signals. `models.spectral` is the same in `keras.ops`; a test compares
+both with each other and with SciPy.
 """
 
 import numpy as np
 
 from pipeline import schema
 
-# Periodic Hann, which the definition takes: the symmetric window of one more point, less the last.
+# Periodic Hann, as the definition requires: the symmetric window of one more point, less the last.
 WINDOW = (
     0.5 - 0.5 * np.cos(2 * np.pi * np.arange(schema.FRAME_LENGTH) / schema.FRAME_LENGTH)
 ).astype(np.float32)
@@ -18,7 +18,7 @@ _ACTIVITY_POWER_RATIO = 10 ** (-schema.ACTIVITY_RANGE_DB / 10)
 
 
 def stft(signals: np.ndarray) -> np.ndarray:
-    """The spectrogram.
+    """Computes the spectrogram.
 
     Args:
         signals: float32 `[..., sample]`.
@@ -26,7 +26,7 @@ def stft(signals: np.ndarray) -> np.ndarray:
     Returns:
         complex64 `[..., frame, bin]` with `ceil(sample / 64) + 1` frames and 129 bins.
     """
-    # Half of what --help of a command would take that imports this module.
+    # Imported here, since it would double the time of --help in commands that use this module.
     import scipy.fft
 
     signals = np.asarray(signals, np.float32)
@@ -43,7 +43,7 @@ def stft(signals: np.ndarray) -> np.ndarray:
 
 
 def inverse_stft(spectrograms: np.ndarray, num_samples: int) -> np.ndarray:
-    """The signals whose spectrograms these are, by least squares (Griffin and Lim 1984).
+    """Returns the signals of given spectrograms, by least squares (Griffin and Lim 1984).
 
     Args:
         spectrograms: complex64 `[..., frame, bin]`.
@@ -53,7 +53,7 @@ def inverse_stft(spectrograms: np.ndarray, num_samples: int) -> np.ndarray:
         float32 `[..., sample]`.
 
     Raises:
-        ValueError: the number of frames is not that of `num_samples` samples.
+        ValueError: the number of frames does not fit `num_samples`.
     """
     import scipy.fft
 
@@ -64,7 +64,7 @@ def inverse_stft(spectrograms: np.ndarray, num_samples: int) -> np.ndarray:
         )
     frames = scipy.fft.irfft(spectrograms, schema.FRAME_LENGTH, axis=-1) * (WINDOW * WINDOW.sum())
     overlap = schema.FRAME_LENGTH // schema.HOP
-    # Overlap-add by blocks of one hop: block j of frame t lies at hop t + j.
+    # Overlap-add in blocks of one hop: block j of frame t starts at hop t + j.
     total = np.zeros((*frames.shape[:-2], num_frames + overlap - 1, schema.HOP), np.float32)
     weight = np.zeros((num_frames + overlap - 1, schema.HOP), np.float32)
     blocks = frames.reshape(*frames.shape[:-1], overlap, schema.HOP)
@@ -72,27 +72,27 @@ def inverse_stft(spectrograms: np.ndarray, num_samples: int) -> np.ndarray:
     for j in range(overlap):
         total[..., j : j + num_frames, :] += blocks[..., j, :]
         weight[j : j + num_frames] += squares[j]
-    # The first and the last half window are padding; within it the weight nears zero.
+    # The first and the last half window are padding, in which the weight approaches zero.
     half = schema.FRAME_LENGTH // 2
     signal = total / np.maximum(weight, 1e-10)
     return signal.reshape(*signal.shape[:-2], -1)[..., half : half + num_samples]
 
 
 def log_magnitude(spectrograms: np.ndarray) -> np.ndarray:
-    """`log10(max(|X|, 1e-7))`, float32, of the same shape."""
-    # NumPy has vector instructions for log and none for log10: this is five times as fast.
+    """Returns `log10(max(|X|, 1e-7))`, float32, of the same shape."""
+    # NumPy has vector instructions for log but not for log10: this is five times as fast.
     magnitudes = np.maximum(np.abs(spectrograms), np.float32(schema.MAGNITUDE_FLOOR))
     return np.log(magnitudes) * np.float32(1 / np.log(10))
 
 
 def voice_activity(spectrograms: np.ndarray) -> np.ndarray:
-    """Which frames hold speech: power within 40 dB of the voice's loudest frame.
+    """Returns which frames contain speech: power within 40 dB of the voice's loudest frame.
 
     Args:
         spectrograms: complex64 `[..., frame, bin]`.
 
     Returns:
-        bool `[..., frame]`; all false where the voice is zero throughout.
+        bool `[..., frame]`; all false if the voice is zero throughout.
     """
     power = (spectrograms.real**2 + spectrograms.imag**2).sum(axis=-1)
     loudest = power.max(axis=-1, keepdims=True)
@@ -100,22 +100,22 @@ def voice_activity(spectrograms: np.ndarray) -> np.ndarray:
 
 
 def active_level_db(signal: np.ndarray) -> float:
-    """The level of the parts that hold speech.
+    """Returns the level of the parts that contain speech.
 
-    Mean power of those frames (256 samples, rectangular, without overlap, over the whole recording;
-    what is left at the end is a frame of its own length) that are within 40 dB of the loudest.
+    It is the mean power of the frames (256 samples, rectangular, without overlap, over the whole
+    recording; the rest at the end is a shorter frame) that are within 40 dB of the loudest.
 
     Args:
         signal: `[sample]`, full scale 1.
 
     Returns:
-        Level in dB, 0 dB being a mean square of 1; minus infinity for silence.
+        Level in dB, where 0 dB is a mean square of 1; minus infinity for silence.
     """
     signal = np.asarray(signal)
     starts = np.arange(0, signal.size, schema.FRAME_LENGTH)
     if not starts.size:
         return -np.inf
-    # By blocks of whole frames: of an hour, two arrays of float64 would be half a gigabyte.
+    # In blocks of whole frames: for an hour, two arrays of float64 would take half a gigabyte.
     blocks = (signal[n : n + _LEVEL_BLOCK] for n in range(0, signal.size, _LEVEL_BLOCK))
     energy = np.concatenate([_frame_energy(block.astype(np.float64)) for block in blocks])
     lengths = np.diff(np.append(starts, signal.size))
@@ -128,12 +128,12 @@ def active_level_db(signal: np.ndarray) -> float:
 
 
 def _frame_energy(signal: np.ndarray) -> np.ndarray:
-    """The energy of each frame of `[sample]`, the last one shorter: `[frame]`."""
+    """Returns the energy of each frame of `[sample]`, the last one shorter: `[frame]`."""
     return np.add.reduceat(signal**2, np.arange(0, signal.size, schema.FRAME_LENGTH))
 
 
 def counted_bins(mixture: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:
-    """The bins that mask accuracy counts.
+    """Returns the bins on which mask accuracy is computed.
 
     Args:
         mixture: float32 `[frame, bin]`, magnitude of the mixture.

@@ -1,19 +1,20 @@
-"""The names of the files that more than one module reads or writes, each defined here alone.
+"""The names of files that more than one module reads or writes.
 
-The dataset's are in `pipeline.schema`, beside what they hold.
+Those of the dataset are in `pipeline.schema`, beside a description of their content.
 """
 
-# While a dataset or a run is being made: a lock, or in an object store how each job's begins.
+# Marks an unfinished dataset or run: a lock, or in an object store the prefix of each job's lock.
 LOCK = "_LOCK"
 
-# A run's folder: `trainer.run.run_folder` says what each is.
+# Files in a run's folder, described in `trainer.run.run_folder`.
 RUN_CONFIG = "config.json"
 RUN_STATE = "state.json"
 BEST_MODEL = "best.keras"
 TRAINING_LOG = "log.csv"
 CURVES = "curves.png"
 
-# An exported model: `export.saved_model` writes the folder, `export.outlets.model_info` the info.
+# Files of an exported model: `export.saved_model` writes the folder, `export.outlets.model_info`
+# the info.
 MODEL_INFO = "voices_apart.json"
 SAVED_MODEL = "saved_model.pb"
 SAVED_VARIABLES = "variables"

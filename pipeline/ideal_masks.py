@@ -1,8 +1,8 @@
-"""The ideal masks: what each is called, its range, how it is stored, and its formula in NumPy.
+"""The ideal masks: names, ranges, encodings, and formulas in NumPy.
 
-A new mask is a row of `MASKS` and, for mixtures that are made on the device, one of
-`models.masks.IDEAL`; a test holds the two against each other. The record, `--masks`, `--target`
-and the documentation follow. Axes are `[source, frame, bin]`; each kind adds up to one over the
+To add a mask, add a row to `MASKS` and, for mixtures that are made on the device, one to
+`models.masks.IDEAL`; a test compares the two. The record, `--masks`, `--target` and the
+documentation follow. Axes are `[source, frame, bin]`; masks of each kind add up to one over the
 voices.
 """
 
@@ -17,7 +17,7 @@ from pipeline import encodings
 
 @dataclasses.dataclass(frozen=True)
 class Spectrograms:
-    """What masks are made of.
+    """The spectrograms from which masks are computed.
 
     Attributes:
         voices: complex64 `[source, frame, bin]`.
@@ -29,7 +29,7 @@ class Spectrograms:
 
     @functools.cached_property
     def magnitudes(self) -> np.ndarray:
-        """Of the voices, float32 `[source, frame, bin]`."""
+        """Magnitudes of the voices, float32 `[source, frame, bin]`."""
         return np.abs(self.voices)
 
 
@@ -41,7 +41,7 @@ class Mask:
         name: in the record and in flags.
         meaning: one line for the documentation.
         encoding: how it is stored.
-        ideal: the masks of all voices.
+        ideal: computes the masks of all voices.
     """
 
     name: str
@@ -51,12 +51,12 @@ class Mask:
 
     @property
     def range(self) -> tuple[float, float]:
-        """Lowest and highest value that is stored."""
+        """Lowest and highest stored value."""
         return self.encoding.range or (0.0, 1.0)
 
 
 def binary(magnitudes: np.ndarray) -> np.ndarray:
-    """Which voice is the loudest in each bin; a tie goes to the first.
+    """Marks the loudest voice in each bin; a tie goes to the first.
 
     Args:
         magnitudes: float32 `[source, frame, bin]` of the voices.
@@ -72,7 +72,7 @@ def binary(magnitudes: np.ndarray) -> np.ndarray:
 
 
 def ratio(magnitudes: np.ndarray) -> np.ndarray:
-    """`|S_s| / sum_k |S_k|`, and 1 / S where all are zero.
+    """Returns `|S_s| / sum_k |S_k|`, or 1 / S if all voices are zero.
 
     Args:
         magnitudes: float32 `[source, frame, bin]` of the voices.
@@ -88,7 +88,7 @@ def ratio(magnitudes: np.ndarray) -> np.ndarray:
 
 
 def phase_sensitive(spectrograms: np.ndarray, mixture: np.ndarray) -> np.ndarray:
-    """`Re(S_s / X)` (Erdogan et al. 2015), and 1 / S where the mixture is zero.
+    """Returns `Re(S_s / X)` (Erdogan et al. 2015), or 1 / S where the mixture is zero.
 
     Args:
         spectrograms: complex64 `[source, frame, bin]` of the voices.

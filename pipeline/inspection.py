@@ -1,4 +1,4 @@
-"""One recording to its facts, or to the reason why it is rejected."""
+"""Inspects a recording: returns its facts, or the reason why it is rejected."""
 
 import dataclasses
 import hashlib
@@ -10,23 +10,23 @@ from pipeline.audio import decoding, limits
 from pipeline.corpora import corpus
 from pipeline.io import storage
 
-# Below this active level (a mean square under that of 16 bits' rounding) there is nothing to hear.
+# Below this active level (a mean square below the rounding noise of 16 bits), nothing is audible.
 SILENCE_DB = -100.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What the plan needs to know of a recording.
+    """What the plan needs to know about a recording.
 
     Attributes:
-        utterance: which.
+        utterance: the utterance in the corpus.
         num_samples: at the dataset's rate.
         peak: largest absolute sample at the dataset's rate; full scale 1.
-        active_level_db: in dB, 0 dB being a mean square of 1.
+        active_level_db: in dB, where 0 dB is a mean square of 1.
         sha256: of the file, hexadecimal.
         file_bytes: size of the file.
         file_rate: of the file, Hz.
-        notes: what a person has to know of how it was read.
+        notes: what a user should know about how it was read.
     """
 
     utterance: corpus.Utterance
@@ -42,19 +42,19 @@ class Facts:
 def inspect(utterance: corpus.Utterance, rate: int) -> Facts | corpus.Rejection:
     """Reads a recording once, checks and measures it.
 
-    Too short a recording is not a bad one: the plan leaves it out by `num_samples`.
+    Short recordings are not rejected here: the plan leaves them out by `num_samples`.
 
     Args:
         utterance: whose file is read.
         rate: of the dataset, Hz.
 
     Returns:
-        Its facts; or why it is rejected: it is not there, empty, not audio, cut short or damaged,
-        has a header that lies, NaN, silence, or one value throughout.
+        Its facts, or why it is rejected: it does not exist, is empty, not audio, cut short or
+        damaged, has a wrong header, or holds NaN, only silence, or one value throughout.
 
     Raises:
-        UserError: it may be good, but cannot be read for a reason outside of it: a disk or a store
-            that fails, permissions, a decoder that is not installed.
+        UserError: it may be good, but cannot be read for another reason: a failing disk or store,
+            permissions, or a decoder that is not installed.
     """
     notes: list[str] = []
     try:
@@ -79,25 +79,25 @@ def inspect(utterance: corpus.Utterance, rate: int) -> Facts | corpus.Rejection:
 
 
 def rejection(path: str, error: storage.ReadError) -> corpus.Rejection:
-    """The rejection of a file that is at fault itself; raises the error of one that is not."""
+    """Returns the rejection of a bad file; raises the error if the file is not the cause."""
     if error.cause is not storage.Cause.FILE:
         raise error
     return corpus.Rejection(path, error.reason)
 
 
 def decode(data: bytes, rate: int, notes: list[str] | None = None) -> tuple[np.ndarray, float, int]:
-    """The content of a recording, if there is something to hear.
+    """Decodes a recording and checks that it is not silent.
 
     Args:
-        data: the file's.
-        rate: wanted, Hz.
-        notes: gets what a person has to know of how it was read.
+        data: the file's bytes.
+        rate: desired rate, Hz.
+        notes: a list to which notes on how the file was read are appended.
 
     Returns:
         float32 `[sample]` at `rate`, its active level in dB, and the file's own rate in Hz.
 
     Raises:
-        AudioError: says why it cannot be used.
+        AudioError: it cannot be used; the message says why.
     """
     samples, file_rate = decoding.decode(data, notes=notes)
     _check(samples)

@@ -1,4 +1,4 @@
-"""What a job is told, and that part of it which decides what is in the dataset."""
+"""The settings of a job, and the subset of them that determines the dataset's content."""
 
 import dataclasses
 import hashlib
@@ -15,7 +15,7 @@ from pipeline.io import storage
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the command's flags say; their help has more.
+    """The settings from the command's flags, whose help says more.
 
     Attributes:
         input_dir: folders of recordings.
@@ -23,15 +23,16 @@ class Settings:
         output_dir: the dataset's folder; may be empty with `dry_run`.
         include_sa: keep TIMIT's SA1 and SA2.
         sample_rate: of the dataset, Hz.
-        masks: that are stored.
-        num_shards: of each split.
-        valid_fraction: of the train speakers, where no split is declared valid.
+        masks: names of the masks to store.
+        num_shards: number of shards of each split.
+        valid_fraction: fraction of the train speakers that become valid if none is declared so.
         min_seconds: shorter utterances are left out.
-        max_seconds: of longer recordings only the beginning is taken.
+        max_seconds: longer recordings are cut to this at their end.
         mixing: how mixtures are drawn (its `min_samples` and `max_samples` follow from these two).
-        mixture_list: a `mixtures.csv` that takes the place of drawing.
+        mixture_list: a `mixtures.csv` whose mixtures are used instead of drawing.
         utterances: also store the clean utterances of train.
-        max_bad_fraction: more unusable recordings, and more than ten, are a failure.
+        max_bad_fraction: the job fails if the fraction of unusable recordings is larger, and there
+            are more than ten.
         dry_run: stop after the plan.
         overwrite: replace a finished dataset.
     """
@@ -55,14 +56,14 @@ class Settings:
 
     @property
     def min_samples(self) -> int:
-        """Utterances of fewer are left out; with a list of mixtures none is."""
+        """Minimum length of utterances; with a list of mixtures, all are kept."""
         if self.mixture_list is not None:
             return 1
         return max(1, math.ceil(self.min_seconds * self.sample_rate))
 
     @property
     def max_samples(self) -> int:
-        """Of longer recordings only so many are taken."""
+        """Length to which longer recordings are cut."""
         return math.floor(self.max_seconds * self.sample_rate)
 
 
@@ -71,15 +72,15 @@ def config(
     utterances: Iterable[corpus.Utterance],
     listed: tuple[str, int] | None = None,
 ) -> dict[str, Any]:
-    """The settings that decide what is in the dataset.
+    """Returns the settings that determine the dataset's content.
 
     Args:
-        settings: all of them.
+        settings: all settings.
         utterances: of the corpus.
-        listed: SHA-256 of the list of mixtures and how many voices they have, where there is one.
+        listed: SHA-256 of the list of mixtures and its number of voices, if there is one.
 
     Returns:
-        Names and values, as `dataset_info.json` keeps them.
+        Names and values, as in `dataset_info.json`.
     """
     table = [[u.id, u.speaker, u.sex, u.split] for u in utterances]
     content: dict[str, Any] = {
@@ -95,7 +96,7 @@ def config(
         "seed": settings.mixing.seed,
     }
     if settings.utterances:
-        # Not where they are not wanted: datasets from before there were any say nothing of them.
+        # Left out if false, since older datasets without utterances do not have this setting.
         content["utterances"] = True
     if listed is not None:
         digest, num_sources = listed
@@ -111,7 +112,7 @@ def config(
 
 
 def absolute(settings: Settings) -> Settings:
-    """The same, for workers that were started in another folder."""
+    """Makes paths absolute, for workers that were started in another folder."""
     return dataclasses.replace(
         settings,
         input_dir=tuple(map(_absolute, settings.input_dir)),

@@ -1,16 +1,16 @@
-"""Recordings to a dataset of mixtures: sharded TFRecords, made by an Apache Beam job.
+"""Makes a dataset of mixtures from recordings: sharded TFRecords, by an Apache Beam job.
 
   python -m pipeline.preprocess --input_dir=/data/TIMIT --output_dir=/data/timit-2mix
   python -m pipeline.preprocess --manifest=/data/mine/manifest.csv --output_dir=/data/mine-2mix
 
-A folder is TIMIT's, or has speakers' folders (SPEAKER/**/*.wav); a manifest is a CSV with columns
-path and speaker, and if known sex and split. What died goes on where it was when the same command
-is given again.
+A folder is TIMIT's, or has speakers' folders (SPEAKER/**/*.wav). A manifest is a CSV with the
+columns path and speaker, and optionally sex and split. To continue an interrupted job, run the same
+command again.
 
-Flags that are not listed go to Beam, such as --runner, --direct_num_workers, --flink_master or
---s3_endpoint_url (https://beam.apache.org/documentation/runners/capability-matrix/ leads to the
-runners' own). Without --runner the job uses all cores of this machine and looks for nothing in the
-network.
+Flags that are not listed are passed to Beam, such as --runner, --direct_num_workers, --flink_master
+or --s3_endpoint_url. The flags of each runner are in its documentation, linked from
+https://beam.apache.org/documentation/runners/capability-matrix/. Without --runner, the job uses
+all cores of this machine and looks for nothing on the network.
 """
 
 import logging as stdlib_logging
@@ -88,7 +88,7 @@ _DRY_RUN = flags.DEFINE_bool(
 )
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a finished dataset.")
 
-# What --mixture_list already decides.
+# Settings that --mixture_list already determines.
 _DRAWING = (
     _NUM_SOURCES, _MIXTURES_PER_UTTERANCE, _LENGTH, _LEVEL, _MAX_SNR_DB, _MIN_SECONDS,
     _VALID_FRACTION,
@@ -96,10 +96,10 @@ _DRAWING = (
 
 
 def main(beam_flags: list[str]) -> None:
-    """Runs the command; `beam_flags` are those that it does not know."""
+    """Runs the command; `beam_flags` are the flags that it does not know."""
     _check_flags()
-    # From here on Beam is needed; --help and wrong flags have been answered. On import it warns of
-    # packages that it could use and that are not there.
+    # Beam is imported only after --help and wrong flags have been handled. On import, it warns
+    # about optional packages that are not installed.
     stdlib_logging.disable(stdlib_logging.WARNING)
     from pipeline import job, plan
     from pipeline.beam import runners

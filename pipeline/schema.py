@@ -1,14 +1,14 @@
 """The record: names, dtypes, shapes and units of what is stored, and the names of the files.
 
-Writer (`pipeline.dataset.shards`), reader (`trainer.data.stored_windows`) and the page
-`docs/record.md` all take their facts from here, so that they cannot disagree. Neither
-Beam nor TensorFlow is imported.
+The writer (`pipeline.dataset.shards`), the reader (`trainer.data.stored_windows`) and the page
+`docs/record.md` all use these definitions, so they cannot disagree. Neither Beam nor TensorFlow is
+imported.
 
 A record is one `tf.train.Example`. Its arrays are little-endian bytes in C order; `Feature.encode`
-and `Feature.decode` turn them into those bytes and back. The letters of the axes are
+and `Feature.decode` convert them to those bytes and back. The letters of the axes are
 
-    S sources, N samples, T frames, F bins, K masks stored (S - 1 for two voices: the last one's
-    mask is what is left; S for more).
+    S sources, N samples, T frames, F bins, K stored masks (S - 1 for two voices, where the last
+    mask is one minus the first; S for more).
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from pipeline import encodings, ideal_masks
 
 SCHEMA_VERSION = 1
 
-# The spectrogram (`pipeline.features` and `models.spectral` compute it).
+# The spectrogram, computed by `pipeline.features` and `models.spectral`.
 DEFAULT_SAMPLE_RATE = 8000
 FRAME_LENGTH = 256
 HOP = 64
@@ -39,15 +39,15 @@ ACTIVITY_RANGE_DB = 40.0
 SPLITS = ("train", "valid", "test")
 MASKS = tuple(ideal_masks.MASKS)
 
-# Files of a dataset's folder, beside the shards.
+# Files in a dataset's folder, beside the shards.
 INFO_FILE = "dataset_info.json"
 REJECTED_FILE = "rejected.csv"
 MIXTURES_FILE = "mixtures.csv"
 MARKER_FILE = "_SUCCESS"
 
-# Clean utterances of the train split lie in a folder of their own within the dataset's. Its index
-# says where each one's samples are: `shard` is a file in that folder, `offset` the byte in that
-# file at which `num_samples` int16 begin. It is sorted by shard and offset.
+# The clean utterances of the train split have their own folder in the dataset's folder. Its index
+# says where the samples of each are: `shard` is a file in that folder, `offset` the byte in it at
+# which `num_samples` int16 begin. The index is sorted by shard and offset.
 UTTERANCES_FOLDER = "utterances"
 UTTERANCES_INDEX_FILE = "index.csv"
 UTTERANCES_INDEX_COLUMNS = (
@@ -56,18 +56,18 @@ UTTERANCES_INDEX_COLUMNS = (
 
 
 def num_frames(num_samples: int) -> int:
-    """Frames of the spectrogram of `num_samples` samples: ceil(samples / hop) + 1."""
+    """Returns the number of frames of `num_samples` samples: ceil(samples / hop) + 1."""
     return math.ceil(num_samples / HOP) + 1
 
 
 def num_stored_masks(num_sources: int) -> int:
-    """K: one mask less than voices where there are two, since all masks add up to one."""
+    """Returns K: one mask fewer than voices if there are two, since all masks add up to one."""
     return 1 if num_sources == 2 else num_sources
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardName:
-    """`train-00003-of-00008.tfrecord`, as a value."""
+    """A shard's name, such as `train-00003-of-00008.tfrecord`, as a value."""
 
     split: str
     index: int
@@ -85,7 +85,7 @@ class ShardName:
 
     @classmethod
     def parse(cls, name: str) -> "ShardName":
-        """The shard that `name` names.
+        """Parses the name of a shard.
 
         Raises:
             ValueError: `name` is not the name of a shard.
@@ -97,7 +97,7 @@ class ShardName:
 
     @classmethod
     def of_split(cls, split: str, count: int) -> list["ShardName"]:
-        """All shards of a split."""
+        """Returns all shards of a split."""
         return [cls(split, index, count) for index in range(count)]
 
 
@@ -109,11 +109,11 @@ class Feature:
         name: key in the `tf.train.Example`.
         kind: which list of the Example holds it: `bytes`, `float` or `int64`.
         axes: letters of the axes, `()` for a single value.
-        encoding: how an array lies in one byte string, or None where the list holds the values
+        encoding: how an array is encoded in one byte string; None if the list holds the values
             themselves.
         unit: what the decoded values count or measure.
         meaning: one line for the documentation.
-        mask: whether `--masks` decides that it is stored.
+        mask: whether it is only stored if `--masks` says so.
     """
 
     name: str
@@ -125,11 +125,11 @@ class Feature:
     mask: bool = False
 
     def encode(self, value: Any) -> list[Any]:
-        """The list that goes into the Example.
+        """Returns the list for the Example.
 
         Args:
             value: array with `axes`, of real values (masks in [0, 1] or [-1, 2]; bits as bool or
-                0/1); for a feature without an encoding the sequence of values, or the value.
+                0/1); for a feature without an encoding, the sequence of values or the value.
         """
         if self.encoding is None:
             values = value if self.axes else [value]
@@ -142,7 +142,7 @@ class Feature:
         return [self.encoding.encode(array)]
 
     def decode(self, values: Sequence[Any], sizes: Mapping[str, int]) -> Any:
-        """What `encode` was given, from the Example's list.
+        """Returns the value that `encode` was given, from the Example's list.
 
         Args:
             values: the list.
@@ -172,7 +172,7 @@ class Feature:
         return self.encoding.decode(values[0], shape)
 
     def num_bytes(self, sizes: Mapping[str, int]) -> int:
-        """Length of the byte string of an encoded array."""
+        """Returns the length of the byte string of an encoded array."""
         if self.encoding is None:
             raise ValueError(f"{self.name} is no array")
         return self.encoding.num_bytes(math.prod(sizes[axis] for axis in self.axes))
@@ -228,10 +228,10 @@ UTTERANCE_FEATURES = (
 
 
 def mixture_features(masks: Iterable[str] = MASKS) -> tuple[Feature, ...]:
-    """The features of a dataset that stores `masks`.
+    """Returns the features of a dataset that stores `masks`.
 
     Raises:
-        ValueError: a mask that the schema does not know.
+        ValueError: a mask is unknown.
     """
     chosen = set(masks)
     unknown = chosen - set(MASKS)
@@ -241,22 +241,22 @@ def mixture_features(masks: Iterable[str] = MASKS) -> tuple[Feature, ...]:
 
 
 def fingerprint(features: Iterable[Feature]) -> str:
-    """What decides how a record is written: SHA-256, of names, lists, axes and encodings.
+    """Returns a SHA-256 of everything that determines how a record is written.
 
-    It is part of a shard's plan, so that records with and without a new feature never meet in a
-    dataset, whether or not `SCHEMA_VERSION` was raised.
+    This is names, lists, axes and encodings. It is part of a shard's plan, so records with and
+    without a new feature are never mixed in a dataset, even if `SCHEMA_VERSION` was not raised.
     """
     rows = [[f.name, f.kind, f.axes, f.encoding and f.encoding.name] for f in features]
     return hashlib.sha256(json.dumps([SCHEMA_VERSION, rows]).encode()).hexdigest()
 
 
 def encode(features: Sequence[Feature], values: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Each feature's list, by name, ready for a `tf.train.Example`."""
+    """Returns each feature's list by name, ready for a `tf.train.Example`."""
     return {feature.name: feature.encode(values[feature.name]) for feature in features}
 
 
 def sizes(values: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """The sizes of a mixture's axes, by letter, from its int64 features' lists."""
+    """Returns the sizes of a mixture's axes by letter, from the lists of its int64 features."""
     num_sources = int(values["num_sources"][0])
     return {
         "S": num_sources,
@@ -268,7 +268,7 @@ def sizes(values: Mapping[str, Sequence[int]]) -> dict[str, int]:
 
 
 def decode(features: Sequence[Feature], values: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """A mixture's record as arrays, from the Example's lists: the inverse of `encode`.
+    """Decodes a mixture's record to arrays: the inverse of `encode`.
 
     Raises:
         ValueError: a feature is missing or does not fit the record's sizes.
@@ -286,19 +286,19 @@ def decode(features: Sequence[Feature], values: Mapping[str, Sequence[Any]]) -> 
 
 
 def markdown_table(features: Sequence[Feature]) -> str:
-    """The features as a table, for the documentation."""
+    """Returns the features as a table for the documentation."""
     rows = ["| feature | list | shape | stored as | unit | meaning |", "|---|---|---|---|---|---|"]
     for f in features:
         shape = "[" + ", ".join(f.axes) + "]" if f.axes else "1"
         stored = f.encoding.description if f.encoding else "the values"
         cells = (f"`{f.name}`", f.kind, shape, stored, f.unit, f.meaning)
-        # A bar within a cell, as in |X|, would end it.
+        # A bar within a cell, as in |X|, would end the cell.
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"
 
 
 if __name__ == "__main__":
-    # What docs/record.md holds between its markers; a test compares the two.
+    # The text between the markers in docs/record.md; a test compares the two.
     print("### A mixture\n")
     print(markdown_table(MIXTURE_FEATURES))
     print("### A clean utterance\n")

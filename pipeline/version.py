@@ -1,4 +1,4 @@
-"""The one place of the version, and the versions of all that decides a dataset's bytes.
+"""The version of this package, and the versions of everything that determines a dataset's bytes.
 
 `setup.py`, the dataset's info and the exported models read them.
 """
@@ -7,8 +7,8 @@ VERSION = "0.1.0"
 
 
 def versions() -> dict[str, str]:
-    """What decides bytes, beside the plan: this package, Python, and the libraries, by name."""
-    # setup.py runs this file where none of them is there.
+    """Returns the versions, by name, of what determines a dataset's bytes besides the plan."""
+    # setup.py runs this file before the packages are installed.
     import importlib.metadata
     import platform
 

@@ -1,9 +1,9 @@
-"""Writes the embedded corpus: synthetic speakers who read real sentences, as TIMIT's disc has them.
+"""Writes the embedded corpus: synthetic speakers who read real sentences, in TIMIT's layout.
 
   python -m pipeline.voices --output_dir=voices --num_speakers=120
 
-eSpeak NG speaks (pip install 'voices-apart[demo]'). Train and test have other speakers and other
-sentences. The same flags give the same files, on any number of processes.
+It uses eSpeak NG (pip install 'voices-apart[demo]'). Train and test have different speakers and
+sentences. The same flags give the same files, with any number of processes.
 """
 
 import concurrent.futures
@@ -20,21 +20,21 @@ from pipeline.audio import sphere
 from pipeline.io import atomic, cores, stored_json
 
 SETTINGS_FILE = "voices.json"
-# What a corpus consists of.
+# The files and folders of a corpus.
 _OURS = frozenset({"TRAIN", "TEST", "DOC", SETTINGS_FILE})
 _DATABASE = "VOICES"
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What decides the corpus, byte for byte; `voices.json` holds it.
+    """Everything that determines the corpus, byte for byte; stored in `voices.json`.
 
     Attributes:
         num_speakers: of the train split.
         num_test_speakers: of the test split.
-        utterances_per_speaker: recordings of each.
-        seed: of all that is drawn.
-        espeak_version: of the library that speaks.
+        utterances_per_speaker: recordings of each speaker.
+        seed: for everything that is drawn.
+        espeak_version: version of eSpeak NG.
         version: of this package.
     """
 
@@ -47,9 +47,9 @@ class Settings:
 
 
 def speaker_name(split: str, index: int) -> str:
-    """The name in TIMIT's manner: sex, three letters, a digit; `FAAA0` for the first.
+    """Returns a name like TIMIT's: sex, three letters, a digit; `FAAA0` for the first.
 
-    Names of train count from `AAA`, names of test down from `ZZZ`.
+    Names of train count up from `AAA`, names of test down from `ZZZ`.
     """
     number = index if split == "train" else 26**3 - 1 - index
     letters = "".join(chr(ord("A") + number // 26**place % 26) for place in (2, 1, 0))
@@ -64,16 +64,16 @@ def write(
 ) -> bool:
     """Writes the corpus: `TRAIN|TEST/DR?/SPEAKER/SX*.WAV` with `.TXT`, `DOC/SPKRINFO.TXT`.
 
-    It is written beside `output_dir` under a temporary name, which is renamed when all is there.
+    It is written beside `output_dir` under a temporary name and renamed when it is complete.
 
     Args:
-        output_dir: the folder; its parent is created too.
+        output_dir: the folder; its parent is created, too.
         settings: what to write.
         num_workers: processes, by default one for each core.
         overwrite: replace a corpus of other settings.
 
     Returns:
-        Whether anything was written: false where the same corpus is there already.
+        Whether anything was written: False if the same corpus already exists.
 
     Raises:
         errors.UserError: the folder holds something else, or eSpeak NG is missing or failed.
@@ -94,7 +94,7 @@ def _text(settings: Settings) -> str:
 
 
 def _is_there(output: pathlib.Path, settings: Settings, overwrite: bool) -> bool:
-    """Whether the wanted corpus is in the folder; raises where something else is."""
+    """Returns whether the corpus already exists; raises if the folder holds something else."""
     if not os.path.lexists(output):
         return False
     if not output.is_dir():
@@ -148,12 +148,12 @@ def _write_speakers(folder: pathlib.Path, settings: Settings, num_workers: int |
 
 
 def _ignore_interrupt() -> None:
-    # Ctrl-C reaches the whole group: the main process alone answers.
+    # Ctrl-C reaches the whole process group; only the main process reacts.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _write_speaker(folder: pathlib.Path, settings: Settings, split: str, index: int) -> str:
-    """Writes one speaker's recordings; returns the line of the speaker for SPKRINFO.TXT."""
+    """Writes one speaker's recordings; returns the speaker's line for SPKRINFO.TXT."""
     from pipeline.corpora import harvard, synthetic_speakers
 
     speaker = synthetic_speakers.draw(settings.seed, split, index)
@@ -188,7 +188,7 @@ def _write_speaker_table(path: pathlib.Path, lines: list[str]) -> None:
 
 
 def _define_flags() -> None:
-    # Not on import: two commands used from one program would both define --output_dir.
+    # Not on import: two commands in one program would both define --output_dir.
     flags.DEFINE_string("output_dir", None, "Folder of the corpus; it is created.")
     flags.DEFINE_integer(
         "num_speakers", 120, "Speakers of the train split.", lower_bound=0, upper_bound=10000
@@ -208,7 +208,7 @@ def _define_flags() -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """The command."""
+    """Runs the command."""
     if arguments:
         raise flags.Error(f"unexpected argument {arguments[0]!r}")
     if not flags.FLAGS.output_dir:
@@ -216,7 +216,7 @@ def main(arguments: list[str]) -> None:
     num_speakers = flags.FLAGS.num_speakers + flags.FLAGS.num_test_speakers
     if not num_speakers:
         raise flags.Error("--num_speakers and --num_test_speakers are both 0")
-    # Heavier than the flags: --help is not to wait for it.
+    # This import is slow, and --help should not wait for it.
     from pipeline.corpora import espeak
 
     settings = Settings(
