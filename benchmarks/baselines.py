@@ -1,6 +1,6 @@
-"""What the Beam job is compared with: the same work in a bare loop, and the original's generator.
+"""Baselines for the Beam job: the same work in a bare loop, and the original's generator.
 
-Both take pairs of recordings and give `Output`; neither knows of Beam or of a plan.
+Both take pairs of recordings and return `Output`; neither uses Beam or a plan.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ Pair = tuple[corpus.Utterance, corpus.Utterance]
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """What was made: seconds of mixture read and kept, bytes written, and seconds that it took."""
+    """The result of a run: seconds of mixture read and kept, bytes written, and seconds taken."""
 
     read: float
     kept: float
@@ -32,12 +32,12 @@ class Output:
 
     @property
     def speed(self) -> float:
-        """Times real time."""
+        """Speed as a multiple of real time."""
         return self.read / self.took
 
 
 def pair(utterances: Sequence[corpus.Utterance]) -> list[Pair]:
-    """Each utterance with one of another speaker; which, a fixed seed says."""
+    """Pairs each utterance with one of another speaker, chosen with a fixed seed."""
     draw = random.Random(0)
     pairs = []
     for first in utterances:
@@ -49,7 +49,7 @@ def pair(utterances: Sequence[corpus.Utterance]) -> list[Pair]:
 
 
 def bare_loop(pairs: Sequence[Pair], folder: pathlib.Path, processes: int) -> Output:
-    """A pool of processes, one shard each; `took` is with their start and imports."""
+    """Writes one shard per process of a pool; `took` includes their start and imports."""
     start = time.perf_counter()
     parts = [(pairs[n::processes], folder / f"{n}.tfrecord") for n in range(processes)]
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
@@ -63,14 +63,14 @@ def bare_loop(pairs: Sequence[Pair], folder: pathlib.Path, processes: int) -> Ou
 
 
 def bare_shard(pairs: Sequence[Pair], path: pathlib.Path) -> Output:
-    """One shard of our records: two decodes, levels, spectrograms, all masks, checksums, framing.
+    """Writes a shard of our records: two decodes, levels, spectrograms, masks, checksums, framing.
 
-    What the Beam job does besides: it decodes each recording once more beforehand, to inspect it
-    (`bare_shard_inspected`), and counts the histogram that mean and deviation come from. What it
-    does not: its workers keep decoded recordings, so that the two mixtures in which one is, on
-    average, cost one decode where they come soon after each other; here each costs two.
+    The Beam job does more in two respects: it first decodes each recording once to inspect it
+    (`bare_shard_inspected`), and it counts the histogram for the mean and the deviation. It does
+    less in one: its workers cache decoded recordings. A recording is in two mixtures on average;
+    if these are close together, the job decodes it only once. Here it is decoded twice.
     """
-    # Heavier than the rest; the spawned processes pay for it, as Beam's workers do.
+    # A heavy import: the spawned processes pay for it, as Beam's workers do.
     from pipeline.dataset import mixture_shards, tfrecord
 
     start = time.perf_counter()
@@ -114,9 +114,9 @@ def bare_shard(pairs: Sequence[Pair], path: pathlib.Path) -> Output:
 
 
 def bare_shard_inspected(pairs: Sequence[Pair], path: pathlib.Path) -> Output:
-    """The same after each recording was inspected once, as the Beam job does.
+    """Does the same as `bare_shard` after inspecting each recording once, as the Beam job does.
 
-    Those that are the first of a pair are taken: each is, once for each time that it is mixed.
+    It inspects the first recordings of the pairs, since every recording is the first of a pair.
     """
     from pipeline import inspection
 
@@ -129,17 +129,18 @@ def bare_shard_inspected(pairs: Sequence[Pair], path: pathlib.Path) -> Output:
 
 
 def original(pairs: Sequence[Pair], path: pathlib.Path) -> Output:
-    """The generator that this project replaces, at its own settings, on one core.
+    """Runs the generator that this project replaces, with its own settings, on one core.
 
-    librosa reads and resamples, SciPy transforms; chunks of 100 frames hold the mixture's log
-    spectrum twice (as it is and normalised), voice activity, both binary and both ratio masks, and
-    no waveform; what is left after the last whole chunk is thrown away; the list is pickled.
+    It reads and resamples with librosa and computes spectrograms with SciPy. Chunks of 100 frames
+    hold the mixture's log spectrum twice (raw and normalised), voice activity, both binary and both
+    ratio masks, and no waveform. The remainder after the last whole chunk is discarded. The list is
+    pickled.
     """
     import librosa
     import scipy.signal
 
     rate, chunk = 8000, 100
-    librosa.load(pairs[0][0].path, sr=rate)  # Compiles and imports what librosa does lazily.
+    librosa.load(pairs[0][0].path, sr=rate)  # Triggers librosa's lazy imports and compilation.
     start = time.perf_counter()
     chunks, read = [], 0.0
     for utterances in pairs:

@@ -1,8 +1,8 @@
-"""Programs that are measured side by side: each in a process of its own, asked one after the other.
+"""Runs programs to be compared in processes of their own, one at a time.
 
-The one that asks has a `Child` for each; a child calls `serve`. What passes between them is a line
-of JSON each way, so that a child may run in another environment: this module needs nothing but the
-standard library and NumPy. Who is not asked waits for a line, and takes nothing of the processor.
+The parent has a `Child` for each program; a child calls `serve`. They exchange lines of JSON, so a
+child may run in another environment: this module needs only the standard library and NumPy. An idle
+child waits for a line and uses no processor time.
 """
 
 import contextlib
@@ -19,23 +19,23 @@ from typing import Any
 from pipeline import errors
 
 ALTERNATIVES = pathlib.Path(".venv-alternatives/bin/python")
-# The environment variable with the number of the pipe.
+# The environment variable with the pipe's file descriptor.
 _ANSWERS = "BENCHMARK_ANSWERS"
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 class ChildError(errors.UserError):
-    """A child has failed; the message is what it said last."""
+    """A child has failed; the message includes its last line of output."""
 
 
 class Child:
-    """A running program that does jobs when asked.
+    """A running program that does jobs on request.
 
     Args:
-        module: what `python -m` runs.
-        *arguments: of its command line.
-        python: of which environment; by default this one's.
-        threads: it is kept on so many cores and told to use as many threads; by default all.
+        module: the module for `python -m`.
+        *arguments: its command-line arguments.
+        python: the Python to run, by default this environment's.
+        threads: number of cores it is restricted to and of threads it uses; by default all.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Child:
         threads: int | None = None,
     ) -> None:
         self._said = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115
-        # Not stdout, where libraries have a word to say.
+        # Not stdout, where libraries may print.
         answers, theirs = os.pipe()
         self._answers = os.fdopen(answers, encoding="utf-8")
         self._process = subprocess.Popen(
@@ -63,10 +63,10 @@ class Child:
         os.close(theirs)
 
     def ask(self, job: str, *arguments: Any) -> Any:
-        """What a job of the child gives.
+        """Runs a job in the child and returns its result.
 
         Raises:
-            ChildError: it failed, or its process has ended.
+            ChildError: the job failed, or the child's process has ended.
         """
         assert self._process.stdin is not None
         answer = ""
@@ -97,19 +97,19 @@ class Child:
 
 
 def environment(threads: int | None = None) -> dict[str, str]:
-    """This process's environment, without GPUs, for a program that uses so many threads."""
+    """Returns this process's environment without GPUs, and with the given number of threads."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
     given = {} if threads is None else {name: str(threads) for name in names}
     return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", **given}
 
 
 def keep_on_cores(count: int) -> None:
-    """Keeps this process on the first `count` of the cores that it may use."""
+    """Restricts this process to the first `count` of the cores that it may use."""
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:count]))
 
 
 def serve(jobs: Mapping[str, Callable[..., Any]]) -> None:
-    """Does what is asked on stdin until it ends; `jobs` by name, each gives what JSON can hold."""
+    """Runs the jobs requested on stdin until it ends; `jobs` by name, with JSON results."""
     answers = os.fdopen(int(os.environ[_ANSWERS]), "w", encoding="utf-8")
     for line in _lines():
         name, *arguments = json.loads(line)
@@ -117,7 +117,7 @@ def serve(jobs: Mapping[str, Callable[..., Any]]) -> None:
 
 
 def alternatives() -> str:
-    """The Python of the environment with the alternatives.
+    """Returns the path of the Python in the environment with the alternatives.
 
     Raises:
         UserError: there is none.
@@ -134,7 +134,7 @@ def _lines() -> Iterator[str]:
 
 
 def babble(seconds: float, rate: int = 8000) -> Any:
-    """Noise whose level changes as syllables do: silence would be too easy on the processor.
+    """Generates noise with a syllabic level: silence would be unrealistically fast to process.
 
     Returns:
         float32 `[sample]`.
@@ -148,9 +148,9 @@ def babble(seconds: float, rate: int = 8000) -> Any:
 
 
 def peak_megabytes() -> int:
-    """The most memory that this program has held, in MB of 1e6 bytes.
+    """Returns the peak memory of this program, in MB of 1e6 bytes.
 
-    Of it alone: `getrusage` counts what the process was before it became this program, too.
+    `getrusage` would also count what the process was before it executed this program.
     """
     status = pathlib.Path("/proc/self/status").read_text(encoding="ascii")
     (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
@@ -158,9 +158,9 @@ def peak_megabytes() -> int:
 
 
 def fastest(work: Callable[[], object], seconds: float) -> float:
-    """Seconds of the fastest call among as many as fit into `seconds`, five at least.
+    """Returns the time of the fastest call among those that fit into `seconds`, at least five.
 
-    The fastest, and not the median: it is for floors, which say what the machine can do.
+    The fastest rather than the median, because floors describe what the machine can do.
     """
     best, end = float("inf"), time.perf_counter() + seconds
     calls = 0

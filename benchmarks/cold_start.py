@@ -1,12 +1,12 @@
-"""How long commands take until they have done something, in fresh processes.
+"""Measures the total run time of commands in fresh processes.
 
     python -m benchmarks.cold_start --save
 
-`export.separate` on a recording of three seconds, from the shell's prompt to written voices, by the
-shipped model, by one's own as `export.saved_model` writes it, with a LiteRT file within, and by one
-without that; the same by asteroid's Conv-TasNet in its own environment, and what the imports alone
-take; `--help` of every command.
-`make alternatives` first, or --noalternatives.
+It times `export.separate` on a recording of three seconds, from the start of the command to written
+voices: with the shipped model, with a model from `export.saved_model` that includes a LiteRT file,
+and with one that does not. It also times the same task with asteroid's Conv-TasNet in its own
+environment, the imports alone, and `--help` of every command.
+Run `make alternatives` first, or pass --noalternatives.
 """
 
 import pathlib

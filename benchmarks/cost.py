@@ -1,9 +1,9 @@
-"""What each step of the Beam job costs one core, from which docs/scale.md reckons large corpora.
+"""Measures the CPU cost of each step of the Beam job, for the estimates in docs/scale.md.
 
     python -m benchmarks.cost --input_dir=timit_sample --save
 
-Beam is left out: a step's functions are called in this process, and its time on the processor is
-taken, so that figures are of use on a machine that has other things to do.
+Beam is left out: each step's functions are called in this process and measured in CPU time, so the
+figures are useful even on a busy machine.
 """
 
 import pathlib
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _speeds(utterances: list[corpus.Utterance], about: dict[str, Any]) -> dict[str, float]:
-    """Seconds of audio read, or of audio written, for each second of the processor."""
+    """Measures seconds of audio read or written per second of CPU time."""
     found, inspect_seconds = _timed(lambda: [inspection.inspect(u, _RATE) for u in utterances])
     facts = [fact for fact in found if isinstance(fact, inspection.Facts)]
     audio = sum(fact.num_samples for fact in facts) / _RATE
@@ -55,7 +55,7 @@ def _speeds(utterances: list[corpus.Utterance], about: dict[str, Any]) -> dict[s
     clean_plans = utterance_shards.make_plans(facts, sample_rate=_RATE, num_shards=4, seed=0)
     with tempfile.TemporaryDirectory() as folder:
         pathlib.Path(folder, schema.UTTERANCES_FOLDER).mkdir()
-        # What a step keeps of recordings must not serve the next, which may run elsewhere.
+        # Recordings cached by one step must not speed up the next, which may run elsewhere.
         recordings.forget()
         sidecars, write_seconds = _timed(lambda: [shards.write(p, folder) for p in shard_plans])
         recordings.forget()

@@ -1,9 +1,9 @@
-"""FLAC decoded in tf.data's graph beside soundfile in a plain loop: files a second.
+"""Compares FLAC decoding in tf.data's graph with soundfile in a plain loop, in files per second.
 
     python -m benchmarks.flac --input_dir=/data/LibriSpeech/dev-clean --save
 
-In the graph files are decoded on all cores and no Python runs; soundfile is what the Beam job uses
-on each of its workers. The samples are compared first, bit by bit.
+The graph decodes files on all cores without running Python; soundfile is what each worker of the
+Beam job uses. The samples are first checked to be bit-identical.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""FLAC decoded in TensorFlow's graph, by tensorflow-io."""
+"""FLAC decoding in TensorFlow's graph, by tensorflow-io."""
 
 import functools
 from typing import Any
@@ -10,9 +10,10 @@ from trainer.data import tfio
 def decode(data: Any) -> Any:
     """Decodes FLAC in a TensorFlow graph, such as in `tf.data.Dataset.map`.
 
-    The samples are those that are stored, bit by bit (16 bits a sample). It serves input pipelines
-    that read files which no Beam job has seen. No command of this package does: where Python can
-    run, soundfile is several times as fast (`benchmarks/flac.py`), and shards are not compressed.
+    The samples equal the stored ones bit for bit (16 bits per sample). This is for input pipelines
+    that read files directly, without a Beam job. No command of this package needs it: shards are
+    not compressed, and where Python can run, soundfile is several times as fast
+    (`benchmarks/flac.py`).
 
     Args:
         data: the file's bytes, a string tensor.
@@ -21,7 +22,7 @@ def decode(data: Any) -> Any:
         int16 `[sample, channel]`.
 
     Raises:
-        UserError: tensorflow-io is not there, or does not fit this TensorFlow.
+        UserError: tensorflow-io is not installed, or is incompatible with this TensorFlow.
     """
     import tensorflow as tf
 
@@ -31,14 +32,14 @@ def decode(data: Any) -> Any:
 
 @functools.cache
 def _audio() -> Any:
-    """The package's functions for audio, once they have been seen to work."""
+    """Returns the package's audio functions after checking that they work."""
     import tensorflow as tf
 
     audio = tfio.load("decoding FLAC in the graph").audio
     try:
         audio.decode_flac(b"", dtype=tf.int16)
     except tf.errors.OpError:
-        # It has looked, and nothing is no FLAC.
+        # Empty input is rejected as expected: decoding works.
         return audio
     except (NotImplementedError, AttributeError) as error:
         raise errors.UserError(f"{tfio.versions()} cannot decode FLAC; {tfio.REMEDY}") from error

@@ -1,8 +1,8 @@
-"""The least time that a training step can take: its operations over the machine's rates.
+"""A lower bound for the time of a training step: its operations divided by the machine's rates.
 
-Counted are the products of matrices forward and backward, by shape, and the activations of the
-gates. Sums, Adam (seven numbers moved for each weight) and copies are left out: a floor may be too
-low, never too high.
+It counts the matrix products of the forward and backward pass, by shape, and the activations of the
+gates. It leaves out sums, Adam (seven numbers moved per weight) and copies: a floor may be too low,
+but never too high.
 """
 
 import collections
@@ -14,11 +14,11 @@ Shape = tuple[int, int, int]
 def products(
     *, batch: int, frames: int, bins: int, units: int, layers: int, directions: int
 ) -> dict[Shape, int]:
-    """The products of matrices in a step, `[m, k] · [k, n]`, and how often each is done.
+    """Counts the matrix products in a step, `[m, k] · [k, n]`, by shape.
 
-    What can be done for all frames at once is: what the input gives to the gates, the gradients of
-    both weights and of the input. In the recurrence there is a product for each frame forward and
-    one backward. The gradient of the first layer's input is not needed.
+    Some products cover all frames at once: the input's contribution to the gates, and the gradients
+    of both weights and of the input. The recurrence has one product per frame in each direction,
+    forward and backward. The gradient of the first layer's input is not needed.
     """
     rows, gates = batch * frames, 4 * units
     found: dict[Shape, int] = collections.Counter()
@@ -42,7 +42,7 @@ def products(
 def products_of_blocks(
     *, rows: int, bins: int, width: int, units: int, blocks: int
 ) -> dict[Shape, int]:
-    """Those of a `tcn` of two outputs over `rows` steps of `bins` values, likewise.
+    """Counts the matrix products of a `tcn` with two outputs over `rows` steps of `bins` values.
 
     Each layer has one product forward, one for its weights' gradient and one for its input's.
     """
@@ -62,10 +62,10 @@ def products_of_blocks(
 
 
 def operations(shapes: Mapping[Shape, int]) -> int:
-    """Multiplications and additions in all of them."""
+    """Returns the number of multiplications and additions in all of them."""
     return sum(2 * m * k * n * count for (m, k, n), count in shapes.items())
 
 
 def activations(*, batch: int, frames: int, units: int, layers: int, directions: int) -> int:
-    """Sigmoids and hyperbolic tangents in a step: three gates, the cell's input, its output."""
+    """Counts the sigmoids and tanhs in a step: three gates, the cell's input, its output."""
     return 5 * units * batch * frames * layers * directions

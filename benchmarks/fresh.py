@@ -1,4 +1,4 @@
-"""Exported networks with random weights: speed does not depend on what they are."""
+"""Exports networks with random weights, since speed does not depend on their values."""
 
 import concurrent.futures
 import multiprocessing
@@ -10,13 +10,13 @@ from typing import Any
 def export(
     name: str, folder: str, settings: Mapping[str, Any] | None = None, lite: bool = False
 ) -> dict[str, Any]:
-    """Writes the SavedModel of a network with random weights; nothing to tell.
+    """Writes the SavedModel of a network with random weights; returns an empty dict.
 
     Args:
-        name: of the network.
-        folder: to make.
-        settings: of the network.
-        lite: write the LiteRT file beside it, too.
+        name: the network's name.
+        folder: the folder to create.
+        settings: the network's settings.
+        lite: also write the LiteRT file.
     """
     from export import saved_model
     from export.outlets import keras_model
@@ -34,7 +34,7 @@ def export(
 
 
 def in_a_process(function: Any, *arguments: Any) -> dict[str, Any]:
-    """What a function gives that runs in a process of its own."""
+    """Runs a function in a process of its own and returns its result."""
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
         return dict(pool.submit(function, *arguments).result())

@@ -1,17 +1,16 @@
-"""Windows a second that tf.data delivers, beside a PyTorch DataLoader, training, and the floor.
+"""Compares windows per second from tf.data, a PyTorch DataLoader, training and the floor.
 
     python -m benchmarks.input --data_dir=/data/mix --save
 
-With the trainer's defaults: shuffled windows of 100 frames, batches of 64, the network `lstm`. The
-DataLoader reads the same windows from .npy files that are mapped into memory, which is the fastest
-that it has; `make alternatives` first, or --noalternatives. The training figure is for one batch
-that lies in memory, so that no input is waited for. All but the disk's figure are with files that
-the system holds in memory.
+It uses the trainer's defaults: shuffled windows of 100 frames, batches of 64, the network `lstm`.
+The DataLoader reads the same windows from memory-mapped .npy files, its fastest option; run
+`make alternatives` first, or pass --noalternatives. Training uses a single batch in memory, so it
+never waits for input. All figures except the disk's are with files in the page cache.
 
-The floor is one window's share of the dataset's bytes over the bandwidth of reading them (disk: the
-cache is dropped first, as far as the system lets itself be told; memory: read again), and the bytes
-of a window over the bandwidth of copying them. What a GPU needs is reckoned from the operations of
-a training step of `lstm` and the rate that its maker publishes: it cannot train on more.
+The floor is one window's share of the dataset's bytes divided by the read bandwidth (disk: after
+asking the system to drop the cache; memory: read again), and the bytes of a window divided by the
+copy bandwidth. The windows that a GPU needs are computed from the operations of a training step of
+`lstm` and the rate published by its manufacturer: it cannot train on more.
 """
 
 import contextlib
@@ -39,7 +38,7 @@ _ROUNDS = flags.DEFINE_integer("rounds", 3, "Rounds.", lower_bound=1)
 _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/input.json.")
 
 _BATCH = 64
-# NVIDIA's data sheet of the H200 (SXM), dense: bfloat16 and TF32, operations a second.
+# NVIDIA's data sheet of the H200 (SXM), dense: bfloat16 and TF32, operations per second.
 _H200 = {"bfloat16": 989e12, "TF32": 494e12}
 _BUFFER = 4 << 20
 
@@ -92,7 +91,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _needed() -> dict[str, Any]:
-    """Windows a second that a GPU could train on if all of its rate were used."""
+    """Computes windows per second for a GPU that trains at its full rate."""
     sizes = {"batch": _BATCH, "frames": 100, "bins": 129, "units": 300, "layers": 2}
     step = floor.operations(floor.products(**sizes, directions=1))
     facts: dict[str, Any] = {"G operations of training lstm on a window": step / _BATCH / 1e9}
@@ -104,7 +103,7 @@ def _needed() -> dict[str, Any]:
 
 
 def _read(paths: Sequence[str], forget: bool) -> float:
-    """Bytes a second of reading files one after the other."""
+    """Measures bytes per second when reading files one after the other."""
     for path in paths:
         with open(path, "rb") as file:
             if forget:
@@ -119,7 +118,7 @@ def _read(paths: Sequence[str], forget: bool) -> float:
 
 
 def _copy() -> float:
-    """Bytes a second of copying what no cache holds."""
+    """Measures bytes per second when copying more than the caches hold."""
     source = np.ones(256 << 20, np.uint8)
     target = np.zeros_like(source)
     return source.size / children.fastest(lambda: np.copyto(target, source), 0.5)

@@ -1,4 +1,4 @@
-"""The input and the training that `benchmarks.input` measures; it starts this program by itself."""
+"""The child process of `benchmarks.input` for this project's input pipeline and training."""
 
 import itertools
 import json
@@ -18,7 +18,7 @@ from trainer.data import stored_windows as input_lib
 
 
 def main(data_dir: str, network: str) -> None:
-    """Serves with the trainer's defaults: windows of 100 frames in batches of 64."""
+    """Serves jobs with the trainer's defaults: windows of 100 frames in batches of 64."""
     info = dataset.read(data_dir)
     config = training.resolve(
         config_lib.Config(data_dir=data_dir, model=network, loss="mask"), info
@@ -38,13 +38,13 @@ def main(data_dir: str, network: str) -> None:
         )
 
     def deliver(seconds: float) -> float:
-        """Examples a second once the shuffle buffer is full and the reader warm."""
+        """Measures examples per second once the shuffle buffer is full and the reader is warm."""
         return _rate(iter(batches(config.shuffle_buffer)), seconds)
 
     cached: list[Any] = []
 
     def deliver_cached(seconds: float) -> float:
-        """The same from memory, after the first pass."""
+        """Measures the same from memory, after the first pass."""
         if not cached:
             cached.append(iter(batches(config.shuffle_buffer, cache=True)))
             for _ in range(split.num_windows(config.frames) // config.batch_size + 1):
@@ -62,7 +62,7 @@ def main(data_dir: str, network: str) -> None:
         raise AssertionError
 
     def write_npy(folder: str, limit: int) -> int:
-        """The same windows as one .npy a feature; says how many there are."""
+        """Writes the same windows as one .npy file per feature; returns their number."""
         total = min(limit, split.num_windows(config.frames))
         arrays: dict[str, Any] = {}
         for number, batch in enumerate(batches(1)):
@@ -82,7 +82,7 @@ def main(data_dir: str, network: str) -> None:
     learning: list[Any] = []
 
     def train(steps: int) -> float:
-        """Examples a second of one batch that lies in memory: no input is waited for."""
+        """Measures examples per second on one batch in memory, without waiting for input."""
         import tensorflow as tf
 
         if not learning:

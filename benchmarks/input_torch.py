@@ -1,6 +1,6 @@
-"""A PyTorch DataLoader that `benchmarks.input` measures; it starts this program by itself.
+"""The child process of `benchmarks.input` for a PyTorch DataLoader.
 
-It runs in the environment of the alternatives, over windows in .npy files.
+It runs in the environment of the alternatives and reads windows from .npy files.
 """
 
 import itertools
@@ -17,7 +17,7 @@ Example = dict[str, torch.Tensor]
 
 
 class Windows(torch.utils.data.Dataset[Example]):
-    """Windows of a folder with one .npy a feature, mapped into memory."""
+    """Windows from a folder with one memory-mapped .npy file per feature."""
 
     def __init__(self, folder: str) -> None:
         self.paths = {path.stem: path for path in sorted(pathlib.Path(folder).glob("*.npy"))}
@@ -34,11 +34,11 @@ class Windows(torch.utils.data.Dataset[Example]):
 
 
 def main(folder: str) -> None:
-    """`folder` holds the windows."""
+    """Serves jobs for the windows in `folder`."""
     windows = Windows(folder)
 
     def deliver(seconds: float, workers: int, batch_size: int) -> float:
-        """Examples a second, shuffled, once the workers run."""
+        """Measures shuffled examples per second once the workers are running."""
         loader = torch.utils.data.DataLoader(
             windows, batch_size, shuffle=True, drop_last=True, num_workers=workers,
             persistent_workers=workers > 0,

@@ -1,6 +1,6 @@
-"""What all benchmarks share: the machine they run on, interleaved runs, medians, a results file.
+"""Shared by all benchmarks: a description of the machine, interleaved runs, medians, results files.
 
-Whoever measures again is told which ratios have moved since the results that are committed.
+Repeated runs report the ratios that have changed since the committed results.
 """
 
 import datetime
@@ -20,13 +20,13 @@ from pipeline.io.cores import available_cores
 RESULTS = pathlib.Path(__file__).resolve().parent / "results"
 _PACKAGES = ("numpy", "scipy", "soundfile", "soxr", "apache-beam", "tensorflow", "keras", "librosa")
 
-# Ratios that change by more are worth a look.
+# Ratios that change by more are reported.
 _MOVED = 0.2
 _LOAD = [round(load, 2) for load in os.getloadavg()]
 
 
 def machine() -> dict[str, Any]:
-    """Processor, usable cores, memory, versions, and what else the machine had to do."""
+    """Describes the machine: processor, usable cores, memory, versions, and other load."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -38,25 +38,25 @@ def machine() -> dict[str, Any]:
         "cores": available_cores(),
         "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
         "system": platform.platform(terse=True),
-        # Of the minutes before the benchmark: near 0 where nothing else ran.
+        # Load averages before the benchmark: near 0 if nothing else ran.
         "load_before": _LOAD,
         "versions": versions,
     }
 
 
 def use_one_core() -> None:
-    """Keeps this process, and what it starts, on one core; call it before the heavy imports."""
+    """Restricts this process and its children to one core; call it before the heavy imports."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
         os.environ[name] = "1"
 
 
 def interleave(jobs: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Runs every job in turn, `repeats` times over: what disturbs one disturbs all.
+    """Runs all jobs in turn, `repeats` times, so that disturbances affect all of them alike.
 
     Args:
-        jobs: by name, each returns its figure.
-        repeats: rounds.
+        jobs: the jobs by name; each returns its figure.
+        repeats: number of rounds.
 
     Returns:
         The figures of each job.
@@ -77,14 +77,14 @@ def report(
     facts: Mapping[str, Any],
     save: bool,
 ) -> None:
-    """Prints the medians and the ratios of medians; writes them to `results/` where asked.
+    """Prints the medians and the ratios of medians, and optionally writes them to `results/`.
 
     Args:
-        name: of the benchmark, and of the file.
-        unit: of the figures, of all or by job.
-        figures: by job, one a round.
-        ratios: by name, which job's median is divided by which.
-        facts: what else is worth knowing of this run.
+        name: the name of the benchmark and of the file.
+        unit: the figures' unit, for all or by job.
+        figures: one figure per round, by job.
+        ratios: by name, the jobs whose medians are the numerator and the denominator.
+        facts: further information about this run.
         save: whether to write the file.
     """
     medians = {job: statistics.median(values) for job, values in figures.items()}
@@ -121,7 +121,7 @@ def report(
 
 
 def write(name: str, result: Mapping[str, Any]) -> None:
-    """Writes `results/NAME.json`: date, command and machine, and what was found."""
+    """Writes `results/NAME.json`: date, command, machine and results."""
     about = {
         "date": datetime.date.today().isoformat(),
         "command": " ".join(["python -m", f"benchmarks.{name}", *map(_short, sys.argv[1:])]),
@@ -133,15 +133,15 @@ def write(name: str, result: Mapping[str, Any]) -> None:
 
 
 def busy(about: Mapping[str, Any]) -> bool:
-    """Whether a machine, as `machine` tells of it, had other things to do.
+    """Returns whether a machine, as described by `machine`, was running other programs.
 
-    Not whether it had just had: an average over the last minute holds the benchmark before, too.
+    A low load does not count: the average over the last minute may include the previous benchmark.
     """
     return bool(about.get("load_before", [0.0])[0] > 0.75 * about["cores"])
 
 
 def moved(before: Mapping[str, float], now: Mapping[str, float]) -> list[str]:
-    """A line for each ratio that has changed by more than a fifth."""
+    """Returns a line for each ratio that has changed by more than a fifth."""
     return [
         f"moved: {title} was {before[title]:.3g}, is {value:.3g}"
         for title, value in now.items()
@@ -150,7 +150,7 @@ def moved(before: Mapping[str, float], now: Mapping[str, float]) -> list[str]:
 
 
 def _short(argument: str) -> str:
-    """Without folders, which are this machine's own."""
+    """Removes folders, which are specific to this machine."""
     name, equals, value = argument.partition("=")
     return f"{name}{equals}{os.path.basename(value.rstrip('/'))}" if equals else argument
 

@@ -1,10 +1,10 @@
-"""The share of a training step that waits for dynamic mixing, and what mixing takes by itself.
+"""Measures the share of a training step spent waiting for dynamic mixing, and mixing on its own.
 
     python -m benchmarks.mixing --data_dir=/data/mix --model=tcn --loss=sisdr --sparse=0.3
 
-takes the trainer's flags, and trains as it does. Beside it stand the same steps on one batch that
-lies in memory, for which nothing is mixed. The share holds what mixing takes from the step's cores,
-too. Mixing alone is on one thread, without a step beside it.
+takes the trainer's flags and trains in the same way. For comparison it runs the same steps on one
+batch in memory, without mixing. The share includes the processor time that mixing takes away from
+the step. Mixing on its own runs on one thread, without training.
 """
 
 import itertools
@@ -27,7 +27,7 @@ _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/mixing.json."
 
 
 class _Same(keras.utils.PyDataset):
-    """One batch again and again, the way of `dynamic_mixing.Batches`."""
+    """Repeats one batch, with the interface of `dynamic_mixing.Batches`."""
 
     def __init__(self, batch: dict[str, Any], steps: int) -> None:
         super().__init__(workers=1)
@@ -101,7 +101,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _share(figures: dict[str, list[float]]) -> float:
-    """By the quickest of each: what disturbs a run only makes it slower."""
+    """Computes the share from the fastest run of each, as disturbances only slow runs down."""
     return max(0.0, 1 - min(figures["step, batch in memory"]) / min(figures["step"]))
 
 

@@ -1,13 +1,13 @@
-"""Every network side by side: size, cost, speed on one core, and what it reaches in a small budget.
+"""Compares all networks: size, cost, speed on one core, and quality within a small training budget.
 
     python -m benchmarks.networks --data_dir=demo/dataset --minutes=10 --save
 
-Size and cost are counted (`benchmarks.operations`). Speed is that of the exported model with random
-weights, which do not matter to it. With --minutes each network is trained for so long with its own
-default loss and mixing, and evaluated on the test split of the dataset, or of those of --test_dir;
-a second call goes on where the first was stopped. Minutes are those of two cores, counted in the
-processor's time, which other programs on the machine hardly change. The table is Markdown;
-docs/networks.md holds the one of this repository.
+Size and cost are counted (`benchmarks.operations`). Speed is measured on the exported model with
+random weights, which do not affect it. With --minutes, each network is trained for that long with
+its default loss and mixing, and evaluated on the test split of the dataset, or of the datasets in
+--test_dir; a second call resumes where the first one stopped. Minutes are those of two cores,
+measured in CPU time, on which other programs have little effect. The table is printed as Markdown;
+docs/networks.md has the one of this repository.
 """
 
 import csv
@@ -34,14 +34,14 @@ _MIXTURES = flags.DEFINE_integer("mixtures", 100, "To test on, of each dataset."
 _SECONDS = flags.DEFINE_float("seconds", 10, "Audio to time the exported model on.", lower_bound=1)
 _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/networks.json.")
 
-# The trainer, to whose clock a second is two seconds of the processor's.
+# The trainer with a clock in which a second is two seconds of CPU time.
 _TRAINER = (
     "import runpy, time; time.monotonic = lambda: time.process_time() / 2; "
     "runpy.run_module('trainer.task', run_name='__main__')"
 )
-# Validation comes after so many steps, and after fewer where they take long.
+# Number of steps between validations; fewer if steps are slow.
 _STEPS = 50
-_LONG = 0.6  # G multiply-adds for a second of audio
+_LONG = 0.6  # G multiply-adds per second of audio
 
 
 def main(arguments: list[str]) -> None:
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
     rows = []
     for name in names:
         print(name, file=sys.stderr, flush=True)
-        # A process each: no network's graph or memory is in another's way.
+        # One process each, so that no network's graph or memory affects another.
         row = {"network": name, **fresh.in_a_process(_cost, name)}
         row |= fresh.in_a_process(_speed, name, _SECONDS.value)
         if _MINUTES.value:
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> None:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """The rows as a table."""
+    """Formats the rows as a table."""
     titles = list(dict.fromkeys(title for row in rows for title in row))
     lines = ["| " + " | ".join(titles) + " |", "|:--" + "|--:" * (len(titles) - 1) + "|"]
     for row in rows:
@@ -89,7 +89,7 @@ def _cost(name: str) -> dict[str, Any]:
 
 
 def _speed(name: str, seconds: float) -> dict[str, Any]:
-    """Times real time of the exported model on one core, the median of three."""
+    """Measures the exported model on one core, in multiples of real time, median of three."""
     measure.use_one_core()
     from export.separation import loading
 
@@ -107,7 +107,7 @@ def _speed(name: str, seconds: float) -> dict[str, Any]:
 
 
 def _trained(name: str, cost: float) -> dict[str, Any]:
-    """SI-SDR improvement on the test splits after the budget."""
+    """Trains within the budget and returns the SI-SDR improvement on the test splits."""
     run = pathlib.Path(_RUNS_DIR.value) / name
     report = run / "report"
     steps = max(2, round(_STEPS * min(1.0, _LONG / cost)))

@@ -1,9 +1,9 @@
-"""What a network costs: its parameters, and its multiply-adds for a second of audio.
+"""Computes a network's cost: its parameters, and its multiply-adds per second of audio.
 
-Counted are the products of matrices and the convolutions in the graph that TensorFlow makes of a
-call, so that one rule holds for every network: each number that comes out counts as often as
-products were added up for it, in loops as often as they run. As in the literature, what works on
-numbers one by one (activations, norms, gates, sums) is not counted, nor is the Fourier transform.
+It counts the matrix products and convolutions in the graph that TensorFlow traces for a call, so
+one rule holds for every network: each output value counts once for every product summed for it, and
+loops count as often as they run. As in the literature, element-wise operations (activations, norms,
+gates, sums) and the Fourier transform are not counted.
 """
 
 import dataclasses
@@ -17,21 +17,21 @@ import keras
 from models import separator
 from pipeline import schema
 
-# The tables of the literature are for 16,000 samples. It matters to networks with attention over
-# time, whose cost grows with the square of the length.
+# Tables in the literature are for 16,000 samples. The length matters for networks with attention
+# over time, whose cost is quadratic in it.
 SECONDS = 2.0
 
-# What must not go uncounted.
+# Operations that must not be missed.
 _HEAVY = re.compile(r"MatMul|Matmul|Conv|Einsum|RNN|LSTM|GRU|XlaDot")
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a network costs.
+    """The cost of a network.
 
     Attributes:
-        parameters: numbers that it holds.
-        multiply_adds: for one second of audio.
+        parameters: number of parameters.
+        multiply_adds: multiply-adds per second of audio.
     """
 
     parameters: int
@@ -42,9 +42,9 @@ def cost(network: keras.Model, *, sample_rate: int = 8000, seconds: float = SECO
     """Counts a network of the registry.
 
     Args:
-        network: its class says what it `takes`.
-        sample_rate: of the audio, in Hz.
-        seconds: of audio that are counted, then divided by their number.
+        network: the network; its class declares what it `takes`.
+        sample_rate: the audio's rate in Hz.
+        seconds: duration of the audio that is counted; the result is per second.
 
     Raises:
         ValueError: see `multiply_adds`.
@@ -53,7 +53,7 @@ def cost(network: keras.Model, *, sample_rate: int = 8000, seconds: float = SECO
     shape: tuple[int, ...] = (1, samples)
     if network.takes == separator.LOG_MAGNITUDE:
         shape = (1, math.ceil(samples / schema.HOP) + 1, schema.NUM_BINS)
-    # Clustering is left out: how often its loop runs is not known before, and it is a small part.
+    # Clustering is left out: its number of iterations is not known in advance, and it is cheap.
     clusters = hasattr(network, "embeddings") and not hasattr(network, "both")
     function = network.embeddings if clusters else network
     if not network.built:
@@ -63,11 +63,11 @@ def cost(network: keras.Model, *, sample_rate: int = 8000, seconds: float = SECO
 
 
 def multiply_adds(function: Callable[[Any], Any], shape: Sequence[int]) -> int:
-    """Counts what a function of one float32 tensor does, on TensorFlow.
+    """Counts the multiply-adds of a function of one float32 tensor, on TensorFlow.
 
     Args:
-        function: of `keras.ops` or TensorFlow.
-        shape: of its input, the batch included.
+        function: a function that uses `keras.ops` or TensorFlow.
+        shape: the shape of its input, including the batch.
 
     Raises:
         ValueError: the graph holds an operation or a loop that cannot be counted, or Keras runs on
@@ -79,13 +79,13 @@ def multiply_adds(function: Callable[[Any], Any], shape: Sequence[int]) -> int:
 
     signature = [tf.TensorSpec(tuple(shape), tf.float32)]
     traced = tf.function(function, input_signature=signature, autograph=False)
-    # On a GPU a whole LSTM may be one operation.
+    # On a GPU a whole LSTM may be a single operation.
     with tf.device("CPU"):
         return _of_graph(traced.get_concrete_function().graph)
 
 
 def _of_graph(graph: Any) -> int:
-    """What leads to the outputs: TensorFlow runs nothing else that is counted."""
+    """Counts the operations that lead to the outputs; TensorFlow runs no other counted ones."""
     waiting = [output.op for output in graph.outputs]
     reached = set()
     while waiting:
@@ -113,21 +113,21 @@ def _of_operation(operation: Any) -> int:
 
 
 def _function(operation: Any, attribute: str) -> Any:
-    """The graph of a function that an operation calls."""
-    # No public way leads from an operation to the traced graph, with its shapes, of what it calls.
+    """Returns the graph of a function that an operation calls."""
+    # There is no public API to get the traced graph, with shapes, that an operation calls.
     return operation.graph._get_function(operation.get_attr(attribute).name).graph
 
 
 def _repetitions(loop: Any) -> int:
-    """How often a `tf.while_loop` with `maximum_iterations` runs, as Keras' recurrent layers do."""
+    """Returns the iterations of a `tf.while_loop` with `maximum_iterations`, as Keras' RNNs use."""
     import tensorflow as tf
 
-    # The first two loop variables are TensorFlow's own: its counter, and that maximum or -1.
+    # The first two loop variables are TensorFlow's own: the counter, and the maximum or -1.
     maximum = loop.inputs[1]
     try:
         with tf.compat.v1.Session(graph=loop.graph) as session:
             found = int(session.run(maximum))
-    except tf.errors.InvalidArgumentError:  # It depends on what is handed in.
+    except tf.errors.InvalidArgumentError:  # It depends on the function's input.
         found = -1
     if found < 0:
         raise ValueError(f"cannot count the loop {loop.name}: how often it runs is not fixed")
@@ -155,7 +155,7 @@ def _batch_matmul(operation: Any) -> int:
 
 
 def _einsum(operation: Any) -> int:
-    """The product of all axes' sizes: two factors for each combination of indices."""
+    """Multiplies the sizes of all axes: one product per combination of indices."""
     terms = operation.get_attr("equation").decode().split("->")[0].split(",")
     if len(terms) == 1:
         return 0
@@ -163,7 +163,7 @@ def _einsum(operation: Any) -> int:
     for term, tensor in zip(terms, operation.inputs, strict=True):
         shape = _shape(tensor)
         before, dots, after = term.partition("...")
-        # Axes under the dots get names by their places, counted from the last as they broadcast.
+        # Axes of the ellipsis are named by position, counted from the last, as in broadcasting.
         unnamed = len(shape) - len(before) - len(after) if dots else 0
         names = [*before, *(f"dots {i}" for i in range(unnamed, 0, -1)), *after]
         for name, size in zip(names, shape, strict=True):
@@ -172,7 +172,7 @@ def _einsum(operation: Any) -> int:
 
 
 def _convolution(operation: Any) -> int:
-    """Filters are `[height, width, input channel of a group, output channel]`."""
+    """Counts a convolution; filters are `[height, width, input channel per group, output]`."""
     return _size(operation.outputs[0]) * math.prod(_shape(operation.inputs[1])[:3])
 
 
@@ -181,7 +181,7 @@ def _depthwise_convolution(operation: Any) -> int:
 
 
 def _transposed_convolution(operation: Any) -> int:
-    """Each number that goes in is multiplied with a whole filter."""
+    """Counts a transposed convolution: each input value is multiplied by a whole filter."""
     return _size(operation.inputs[2]) * math.prod(_shape(operation.inputs[1])[:3])
 
 

@@ -1,11 +1,11 @@
-"""One model in every place that it can go to: difference, size, speed and memory.
+"""Compares the export formats of one model: difference, size, speed and memory.
 
     python -m benchmarks.outlets --networks=lstm,tcn,conv_tasnet --save
     python -m benchmarks.outlets --model=runs/lstm --model=runs/conv_tasnet
 
-Each outlet is loaded in a process of its own, on one core, and separates the same mixture; its
-voices are held to those of the SavedModel. Without --model and --networks it is the model that
-comes with the package; networks have their default size and random weights.
+Each format is loaded in its own process, on one core, and separates the same mixture; its voices
+are compared with those of the SavedModel. Without --model and --networks, the shipped model is
+used; networks have their default size and random weights.
 """
 
 import json
@@ -55,14 +55,14 @@ def main(arguments: list[str]) -> None:
 
 
 def _fresh(name: str, folder: str) -> str:
-    """A network of random weights."""
+    """Exports a network with random weights."""
     exported = str(pathlib.Path(folder) / name)
     fresh.in_a_process(fresh.export, name, exported)
     return exported
 
 
 def _outlets(path: str, folder: pathlib.Path, facts: dict) -> dict[str, str]:
-    """The files of each outlet, by name, the SavedModel first."""
+    """Returns the file of each format by name, the SavedModel first."""
     folder.mkdir(parents=True)
     separator = conversion.separator_of(path)
     saved_model.write(separator, folder / "exported", lite=False)
@@ -82,7 +82,7 @@ def _outlets(path: str, folder: pathlib.Path, facts: dict) -> dict[str, str]:
 
 
 def _measure(name: str, file: str, facts: dict, references: dict[str, np.ndarray]) -> float:
-    """Times real time of one outlet, in a new process."""
+    """Measures the speed of one format in a new process, as a multiple of real time."""
     with tempfile.TemporaryDirectory() as folder:
         output = pathlib.Path(folder) / "voices.npy"
         done = subprocess.run(
@@ -96,7 +96,7 @@ def _measure(name: str, file: str, facts: dict, references: dict[str, np.ndarray
         )  # fmt: skip
         said = json.loads(done.stdout.splitlines()[-1])
         voices = np.load(output)
-    # SavedModels stand first.
+    # SavedModels come first.
     reference = references.setdefault(name.partition(",")[0], voices)
     facts[f"{name}: dB, MB, MB of memory"] = [
         round(conversion.difference_db(voices, reference)),
@@ -113,7 +113,7 @@ def _size(path: pathlib.Path) -> int:
 
 
 def _run(what: str) -> None:
-    """Separates once to warm up and once to be timed; writes the voices."""
+    """Separates once for warm-up and once for timing; writes the voices."""
     file, _, output = what.rpartition(":")
     model = loading.load(file)
     mixture = children.babble(_SECONDS.value, model.sample_rate)[np.newaxis]

@@ -1,13 +1,13 @@
-"""Beam job against a bare loop that does the same work, and against the original's generator.
+"""Compares the Beam job with a bare loop that does the same work, and the original's generator.
 
     python -m benchmarks.preprocess --manifest=speech/manifest.csv --save
 
-All are over the same recordings. The job inspects each recording before it plans, so there is a
-bare loop with and one without that; it writes mixtures and nothing else (`--noutterances`) but
-where the name says so. Its figures are of its steps, as it prints them; what the command takes
-besides, for imports, plans and worker processes that end, is told apart as its start. Processes of
-one machine share its memory and its turbo: what a bare loop gains from more of them is beside what
-the job gains.
+All use the same recordings. The job inspects each recording before planning, so there is a bare
+loop with inspection and one without. The job writes only mixtures (`--noutterances`) unless the
+name says otherwise. Its figures are for its steps, as it prints them; the remaining time of the
+command, for imports, planning and ending workers, is reported separately as its start. Processes on
+one machine share its memory bandwidth and turbo frequency, so the speed-up of the bare loop is
+given beside that of the job.
 """
 
 import json
@@ -98,7 +98,7 @@ def _beam(processes: int) -> str:
 def _beam_job(
     folder: pathlib.Path, facts: dict[str, Any], title: str, processes: int, *more: str
 ) -> float:
-    """The speed of its steps, on as many cores as processes; the rest goes into `facts`."""
+    """Measures the speed of the steps, with one core per process; the rest goes into `facts`."""
     output = folder / "dataset"
     arguments = [
         f"--output_dir={output}", "--overwrite", f"--direct_num_workers={processes}",
@@ -146,7 +146,7 @@ def _on_one_core(
     pairs: list[baselines.Pair],
     folder: pathlib.Path,
 ) -> baselines.Output:
-    """Runs in a process of its own, whose threads stay on one core."""
+    """Runs a job in a process of its own, restricted to one core."""
     with multiprocessing.get_context("spawn").Pool(1, measure.use_one_core) as pool:
         return pool.apply(job, (pairs, folder / "one_core"))
 

@@ -1,10 +1,10 @@
-"""Time to quality: minutes until the LSTM passes 3 dB on voices that it has not heard.
+"""Measures time to quality: minutes until the LSTM exceeds 3 dB on unseen voices.
 
     python -m benchmarks.quality --data_dir=demo/dataset --save
 
-on what `make demo` made, with all cores: once as `trainer.task` trains, and once with Keras' own
-LSTM layers. Both runs see the same mixtures in the same order, and are ended when the SI-SDR
-improvement of validation passes the goal. The curves are kept with the result.
+trains on the dataset of `make demo` with all cores: once like `trainer.task`, and once with Keras'
+own LSTM layers. Both runs see the same mixtures in the same order, and stop when the validation
+SI-SDR improvement exceeds the goal. The curves are stored with the result.
 """
 
 import csv
@@ -27,7 +27,7 @@ _MINUTES = flags.DEFINE_float("max_minutes", 15.0, "When a run is given up.", lo
 _STEPS = flags.DEFINE_integer("steps", 100, "Between two validations.", lower_bound=1)
 _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/quality.json.")
 
-# What runs instead of `python -m trainer.task`.
+# Programs that run instead of `python -m trainer.task`.
 _PROGRAMS = {
     "fused": "import runpy; runpy.run_module('trainer.task', run_name='__main__')",
     "Keras' layers": (
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _train(program: str, folder: pathlib.Path) -> list[tuple[float, float]]:
-    """Minutes and dB after each validation, until the goal is passed or the time is up."""
+    """Trains until the goal or the time limit; returns minutes and dB of each validation."""
     run = subprocess.Popen(
         [
             sys.executable, "-c", program, f"--data_dir={_DATA.value}", "--model=lstm",
@@ -77,7 +77,7 @@ def _train(program: str, folder: pathlib.Path) -> list[tuple[float, float]]:
         while run.poll() is None and not (curve and curve[-1][1] >= _GOAL.value):
             time.sleep(0.5)
             curve = _curve(folder / file_names.TRAINING_LOG)
-        # 0 is also the exit code of a run whose time is up.
+        # The exit code is also 0 if the time is up.
         cli.require(not run.poll(), "the trainer failed; its last lines are above")
     finally:
         run.send_signal(signal.SIGTERM)

@@ -1,10 +1,10 @@
-"""The Beam job on its runners, local and Flink, with one worker and with many; and a bare loop.
+"""Compares the Beam job's runners, local and Flink, with one worker and with many, and a bare loop.
 
     python -m benchmarks.runners --manifest=speech/manifest.csv --save
 
-Each makes the same mixtures, and nothing else (`--noutterances`). Times are of the whole command;
-the cluster is started before, and how long that takes is told apart. Flink is left out where it is
-not installed.
+Each produces only the same mixtures (`--noutterances`). Times are for the whole command; the
+cluster is started beforehand, and its start-up time is reported separately. Flink is skipped if it
+is not installed.
 """
 
 import contextlib

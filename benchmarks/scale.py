@@ -1,11 +1,11 @@
-"""Whether the Beam job's memory and speed stay the same as the corpus grows.
+"""Tests whether the Beam job's memory and speed stay constant as the corpus grows.
 
     python -m benchmarks.scale --utterances=10000,30000,100000 --save
 
-Each size is a corpus of short made recordings in a temporary folder (13 KB an utterance, 60 KB of
-dataset) that the command turns into a dataset on as many processes as there are cores. Peaks of
-memory are the kernel's (VmHWM), of the main process and of its largest worker. Speed is by seconds
-of processor time of all processes, which other programs on the machine hardly change.
+For each size it generates a corpus of short recordings in a temporary folder (13 KB per utterance,
+and 60 KB of dataset) and runs the job on it with one process per core. Peak memory is the kernel's
+VmHWM, for the main process and its largest worker. Speed is relative to the CPU time of all
+processes, on which other programs have little effect.
 """
 
 import json
@@ -34,7 +34,7 @@ _REPEATS = flags.DEFINE_integer("repeats", 1, "Rounds.", lower_bound=1)
 _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/scale.json.")
 
 _RATE = 8000
-# The shortest that leave half a second of activity in every mixture.
+# The shortest duration that leaves half a second of activity in every mixture.
 _SECONDS = 0.8
 _PER_SPEAKER = 100
 _PER_SHARD = 500
@@ -91,7 +91,7 @@ def _job(size: int, folder: pathlib.Path, facts: dict[str, Any]) -> float:
 
 
 def _write_corpus(folder: pathlib.Path, size: int) -> None:
-    """Noise; another stretch of it in each file."""
+    """Writes files with different sections of noise."""
     random = np.random.default_rng(0)
     noise = (1000 * random.standard_normal(2**20)).astype("<i2").tobytes()
     num_bytes = 2 * round(_SECONDS * _RATE)
@@ -106,7 +106,7 @@ def _write_corpus(folder: pathlib.Path, size: int) -> None:
 
 
 def _watch(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> dict[str, float]:
-    """Peak memory in MB of the process and of the largest that it started, and time of all."""
+    """Returns the peak memory, in MB, of a process and its largest child, and the time of all."""
     peaks = {"main": 0.0, "worker": 0.0}
     seconds: dict[int, float] = {}
     while process.poll() is None:

@@ -1,14 +1,14 @@
-"""Separation with every exported network, beside models of asteroid, speechbrain and PyTorch.
+"""Compares all exported networks with models of asteroid, speechbrain and PyTorch.
 
     python -m benchmarks.separation --save
     python -m benchmarks.separation --networks=lstm,conv_tasnet --rounds=3
     python -m benchmarks.separation --model=exported/lstm
 
-`make alternatives` first, or --noalternatives. All have random weights: speed does not depend on
-them. For each network and number of cores: times real time on --seconds of audio, how long it takes
-to separate one second of it, and peak memory, in a process of its own that has been warmed up. An
-alternative is measured in turn with the network that it is an alternative to. `as command` is what
-`export.separate` does besides: chunks, seams, order.
+Run `make alternatives` first, or pass --noalternatives. All models have random weights, which do
+not affect speed. For each network and number of cores it measures, in a warmed-up process of its
+own: the speed on --seconds of audio as a multiple of real time, the time to separate one second of
+audio, and peak memory. Runs of an alternative are interleaved with those of its counterpart.
+`as command` includes the further work of `export.separate`: chunks, seams, order.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds.", lower_bound=1)
 _SECONDS = flags.DEFINE_float("seconds", 10, "Length of the recording.", lower_bound=1)
 _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/separation.json.")
 
-# What each network is an alternative to; sizes are the same, but for SepFormer's.
+# The alternatives to each network; sizes are the same, except for SepFormer.
 RIVALS = {
     "lstm": ["PyTorch LSTM"],
     "blstm": ["PyTorch BLSTM"],
@@ -106,7 +106,7 @@ def _measure(
 
 @contextlib.contextmanager
 def _folder(name: str) -> Iterator[str]:
-    """The folder that the flag names, or one with a fresh network while the context lasts."""
+    """Yields the folder given by the flag, or a temporary one with a fresh network."""
     if not name:
         yield _MODEL.value
         return

@@ -1,4 +1,4 @@
-"""An exported model that `benchmarks.separation` measures; it starts this program by itself."""
+"""The child process of `benchmarks.separation` for an exported model."""
 
 import os
 import sys
@@ -10,8 +10,8 @@ from benchmarks import children
 
 
 def main(folder: str) -> None:
-    """`folder` is a SavedModel's."""
-    # As in the command: then TensorFlow does not import Keras.
+    """Serves jobs for the SavedModel in `folder`."""
+    # As in the command, so that TensorFlow does not import Keras.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     start = time.perf_counter()
     from export import separate

@@ -1,8 +1,8 @@
-"""Models on PyTorch that `benchmarks.separation` measures; it starts this program by itself.
+"""The child process of `benchmarks.separation` for PyTorch models.
 
-It runs in the environment of the alternatives. All have random weights, take `[batch, sample]` at
-8 kHz and give two voices. Sizes are those of this project's network of the same kind, where there
-is one of just that kind; SepFormer has its own.
+It runs in the environment of the alternatives. All models have random weights, take
+`[batch, sample]` at 8 kHz and return two voices. Sizes are those of this project's network of
+exactly the same kind, if there is one; SepFormer has its own.
 """
 
 import sys
@@ -18,7 +18,7 @@ from benchmarks import children  # noqa: E402
 
 
 class Masks(torch.nn.Module):
-    """LSTM layers of 300 units over the log-magnitudes of the 256/64 spectrogram, masks, back."""
+    """Masks from LSTM layers of 300 units over log-magnitudes of the 256/64 spectrogram."""
 
     def __init__(self, both: bool) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Masks(torch.nn.Module):
 
 
 class SpeechBrain(torch.nn.Module):
-    """speechbrain's parts, put together as its `SepformerSeparation` does."""
+    """speechbrain's parts, combined as in its `SepformerSeparation`."""
 
     def __init__(self, mask_net: torch.nn.Module, filters: int, kernel: int) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ MODELS: dict[str, Callable[[], torch.nn.Module]] = {
 
 
 def main(name: str) -> None:
-    """`name` is one of `MODELS`."""
+    """Serves jobs for the model `name`, one of `MODELS`."""
     start = time.perf_counter()
     model = MODELS[name]().eval()
     loaded = time.perf_counter() - start

@@ -1,19 +1,19 @@
-"""A training step on the processor: this project's networks, Keras' layers, PyTorch, and the floor.
+"""Compares a training step on the CPU: this project's networks, Keras' layers, PyTorch, the floor.
 
     python -m benchmarks.step --save
     python -m benchmarks.step --networks=lstm --precisions=float32 --rounds=3
 
-`make alternatives` first. Two layers of 300 units, batch 64, 100 frames, 129 bins to two masks,
-Adam. `network` is ours and `Keras` the same of Keras' layers, both with PyTorch's loss, the mean
-squared error; `trainer` is the whole step of `trainer.task`. Each is a process of its own on the
-same cores, and they take turns. bfloat16 is mixed precision in all of them.
+Run `make alternatives` first. The networks have two layers of 300 units, batch 64, 100 frames, 129
+bins to two masks, and Adam. `network` is ours and `Keras` the same with Keras' layers, both with
+PyTorch's loss, the mean squared error; `trainer` is the whole step of `trainer.task`. Each runs in
+a process of its own on the same cores, in turn. bfloat16 is mixed precision in all of them.
 
 `tcn` has the network's default size, `tcn_deep` a third repetition of blocks; their batch is 8
-windows of 375 frames. Their `Keras` is the same network layer by layer, and their `trainer` takes
-the SI-SDR of voices that it mixes and analyses in the step.
+windows of 375 frames. Their `Keras` is the same network layer by layer, and their `trainer` uses
+the SI-SDR of voices that are mixed and analysed within the step.
 
-The floor is what the step's products of matrices take at the rate of a large one, and at the rates
-that the fastest of the libraries reaches in just these shapes, activations of the gates included.
+The floor is the time of the step's matrix products at the rate of a large product, and at the rates
+that the fastest library reaches for exactly these shapes, including the activations of the gates.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ _LARGE = (2048, 2048, 2048)
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What is trained; the children are handed it as JSON."""
+    """What is trained; passed to the children as JSON."""
 
     network: str
     precision: str
@@ -75,7 +75,7 @@ class Case:
         return self.repeats > 0
 
     def sizes(self) -> dict[str, int]:
-        """Those that the activations hang on."""
+        """The sizes that determine the number of activations."""
         return {
             "batch": self.batch, "frames": self.frames, "units": self.units, "layers": self.layers,
             "directions": 2 if self.network == "blstm" else 1,
@@ -118,7 +118,7 @@ def _measure(
                 child.ask("steps", 1)  # Traces, allocates, warms up.
                 facts[f"{label}, {_TITLES[name]}"] = child.ask("about")
             except children.ChildError as error:
-                # Such as PyTorch's LSTM in bfloat16 on a processor that has no instructions for it.
+                # Such as PyTorch's bfloat16 LSTM on a processor without instructions for it.
                 facts[f"{label}, {_TITLES[name]}"] = str(error).partition("}: ")[2]
                 del running[name]
         jobs = {
@@ -143,8 +143,8 @@ def _start(name: str, case: Case, threads: int) -> children.Child:
 def _floor(
     case: Case, running: Mapping[str, children.Child], facts: dict[str, Any]
 ) -> dict[str, list[float]]:
-    """Two floors in seconds, and into `facts` what they come from."""
-    # TensorFlow's products are those of every variant on it.
+    """Computes two floors in seconds, and adds what they are based on to `facts`."""
+    # All variants on TensorFlow use the same matrix products.
     libraries = {("torch" if name == "torch" else "tensorflow"): c for name, c in running.items()}
 
     def fastest(job: str, *arguments: int) -> tuple[float, str]:
@@ -168,7 +168,7 @@ def _floor(
         seconds, library = fastest("matmul", m, k, n)
         by_shape += count * seconds
         rate = floor.operations({(m, k, n): 1}) / seconds
-        peak = max(peak, rate)  # On a busy machine it is the small ones that get through.
+        peak = max(peak, rate)  # On a busy machine small products may be faster.
         rates[f"[{m}, {k}] · [{k}, {n}], {count} times"] = f"{rate / 1e9:.0f} ({library})"
     rows = 5 * case.units
     seconds, _ = fastest("tanh", case.batch, rows)

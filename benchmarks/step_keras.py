@@ -1,9 +1,9 @@
-"""The training steps on Keras that `benchmarks.step` measures; it starts this program by itself.
+"""The child process of `benchmarks.step` for training steps on Keras.
 
-`network` is a network of `models` and `keras` the same of Keras' own layers, both learning the
-masks by mean squared error (of a `tcn`, it is the network whose blocks run layer by layer);
-`trainer` is what `trainer.task` runs: the network with the separator
-around it, stored masks decoded, the best permutation, norms of gradients limited, and metrics.
+`network` is a network of `models` and `keras` the same with Keras' own layers (for a `tcn`, the
+network with its blocks run layer by layer); both learn the masks with the mean squared error.
+`trainer` is what `trainer.task` runs: the network within the separator, decoding of stored masks,
+the best permutation, gradient clipping and metrics.
 """
 
 import json
@@ -25,7 +25,7 @@ from trainer import training
 
 
 def main(case: dict[str, Any]) -> None:
-    """`case` is a `benchmarks.step.Case` and `variant`: `network`, `keras` or `trainer`."""
+    """Serves a `benchmarks.step.Case` plus `variant`: `network`, `keras` or `trainer`."""
     model, batch = {"network": _network, "keras": _keras, "trainer": _trainer}[case["variant"]](
         case
     )
@@ -53,7 +53,7 @@ def _network(case: dict[str, Any]) -> tuple[keras.Model, Any]:
 
 
 def _name(case: dict[str, Any]) -> str:
-    """In the registry."""
+    """Returns the network's name in the registry."""
     return "tcn" if case["repeats"] else case["network"]
 
 
@@ -117,7 +117,7 @@ def _uniform(shape: tuple[int, ...]) -> np.ndarray:
 
 
 class _Clock(keras.callbacks.Callback):
-    """When each step had ended."""
+    """Records when each step ends."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class _Clock(keras.callbacks.Callback):
 
 
 def _seconds_a_step(model: keras.Model, batch: Any, count: int) -> float:
-    """Of `fit`; the step before the first is left out, for what `fit` does when it begins."""
+    """Measures seconds per step of `fit`, after one extra step that covers the start of `fit`."""
     same = tf.data.Dataset.from_tensors(batch).repeat(count + 1)
     clock = _Clock()
     model.fit(same, epochs=1, verbose=0, callbacks=[clock])

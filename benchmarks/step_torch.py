@@ -1,6 +1,6 @@
-"""The training step on PyTorch that `benchmarks.step` measures; it starts this program by itself.
+"""The child process of `benchmarks.step` for the training step on PyTorch.
 
-It runs in the environment of the alternatives, and so imports nothing of this project that needs
+It runs in the environment of the alternatives, so it imports nothing from this project that needs
 more than the standard library.
 """
 
@@ -15,7 +15,7 @@ from benchmarks import children
 
 
 class Network(torch.nn.Module):
-    """`torch.nn.LSTM`, which runs oneDNN's or its own fused cells, and a dense layer."""
+    """`torch.nn.LSTM`, which uses oneDNN's or its own fused cells, and a dense layer."""
 
     def __init__(self, case: dict[str, Any]) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Network(torch.nn.Module):
 
 
 class Block(torch.nn.Module):
-    """A block of `models.tcn`; the convolution as a sum of shifted products is the faster way."""
+    """A block of `models.tcn`; a sum of shifted products is faster than a convolution here."""
 
     def __init__(self, width: int, units: int, dilation: int) -> None:
         super().__init__()
@@ -79,10 +79,10 @@ class Convolutions(torch.nn.Module):
 
 
 def main(case: dict[str, Any]) -> None:
-    """`case` is a `benchmarks.step.Case`."""
+    """Serves the training step of `case`, a `benchmarks.step.Case`."""
     torch.manual_seed(0)
     model = Convolutions(case) if case["repeats"] else Network(case)
-    # Fused is the fastest that it has for processors.
+    # The fused version is PyTorch's fastest on CPUs.
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     x = torch.randn(case["batch"], case["frames"], case["bins"])
     y = torch.rand(case["batch"], case["frames"], 2 * case["bins"])

@@ -1,13 +1,13 @@
-"""How long a causal model takes for a frame of a stream, on one core, against the frame's length.
+"""Measures a causal model's time per block of a stream, relative to the block, on one core.
 
     python -m benchmarks.stream --save
     python -m benchmarks.stream --model=exported/lstm --hops=1 --hops=2
 
-Without --model the three networks that can follow a stream are exported first, in their default
-size (the TCN and Conv-TasNet causal) and with random weights: speed does not depend on what the
-weights are. `export.separation.stream.Stream` is fed what one call of the model takes, call after
-call; a figure above 1 would fall behind what comes. The percentiles are of all calls of a run;
-memory is the process's peak, and what it has grown by since a tenth of the run.
+Without --model, the three networks that can process a stream are exported first, in their default
+size (the TCN and Conv-TasNet causal) and with random weights, which do not affect speed.
+`export.separation.stream.Stream` is given the samples for one call of the model at a time; above 1,
+it would fall behind the input. Percentiles are over all calls of a run; memory is the process's
+peak, and its growth since the first tenth of the run.
 """
 
 import os
@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _export(place: str) -> list[str]:
-    """Fresh models, by processes of their own: TensorFlow stays out of this one."""
+    """Exports fresh models in separate processes, so that TensorFlow is not loaded in this one."""
     folders = []
     for name, settings in _NETWORKS.items():
         folders.append(os.path.join(place, name))
@@ -77,7 +77,7 @@ def _export(place: str) -> list[str]:
 
 
 def _cases(folder: str) -> list[tuple[str, int, str]]:
-    """Name, hops in a call, and a few words, of each run of a model."""
+    """Returns the name, hops per call, and a short description of each run of a model."""
     from export.outlets import model_info
     from pipeline import file_names
 
@@ -99,7 +99,7 @@ def _cases(folder: str) -> list[tuple[str, int, str]]:
 
 
 def _child(job: str) -> list[float]:
-    """One run in a process of its own, so that none begins warm, or with another's memory."""
+    """Runs one case in its own process, so that none starts warm or with another's memory."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.stream", f"--one={job}", f"--seconds={_SECONDS.value}"],
         check=True, stdout=subprocess.PIPE, text=True,
@@ -108,7 +108,7 @@ def _child(job: str) -> list[float]:
 
 
 def _run(folder: str, hops: int) -> tuple[float, ...]:
-    """Times of a call by the block's length; seconds to begin; growth and peak of memory in MB."""
+    """Returns call times relative to the block; seconds to start; memory growth and peak in MB."""
     from export.separation import loading, stream
 
     model = loading.load(folder)

@@ -1,9 +1,9 @@
-"""Writes the tables of docs/speed.md anew from benchmarks/results.
+"""Updates the tables of docs/speed.md from benchmarks/results.
 
     python -m benchmarks.tables
 
-On the page a table stands between `<!-- NAME -->` and `<!-- end of NAME -->`, which takes all of
-NAME.json, or between `<!-- NAME: TEXT -->` and its end, which takes the rows that begin with TEXT.
+On the page, a table of all of NAME.json is between `<!-- NAME -->` and `<!-- end of NAME -->`; a
+table of the rows that begin with TEXT is between `<!-- NAME: TEXT -->` and its end.
 """
 
 import json
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> None:
 
 
 def fill(text: str, results: Mapping[str, Mapping[str, Any]]) -> str:
-    """The page's text with its tables written anew."""
+    """Returns the page's text with updated tables."""
 
     def table(place: re.Match[str]) -> str:
         name, beginning = place[1], place[2] or ""
@@ -45,7 +45,7 @@ def fill(text: str, results: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def markdown(result: Mapping[str, Any], beginning: str = "") -> str:
-    """What `measure.report` saved, as two tables: medians and ratios."""
+    """Formats the results saved by `measure.report` as two tables: medians and ratios."""
     machine = result["machine"]
     when = [f"{result['date']}, {machine['processor']}, {machine['cores']} cores"]
     load = machine.get("load_before", [0.0])[0]
