@@ -1,4 +1,4 @@
-"""From a recording to its voices: models, runtimes, chunks, streams.
+"""Separates recordings into voices: model loading, chunks, streams and outputs.
 
 Imports `pipeline`, `models`, `export.outlets` and `export.pretrained`.
 """

@@ -1,7 +1,7 @@
-"""Who speaks when: the turns of voices that come block by block, in memory of a few bytes a second.
+"""Finds who speaks when, from voices given block by block, using little memory.
 
 A turn is a stretch in which a voice's power over 0.1 s is within 40 dB of its own loudest 0.1 s;
-gaps of less than 0.3 s are closed. Kept are the powers alone, ten a second of each voice.
+gaps of less than 0.3 s are closed. Only the powers are kept, ten per second for each voice.
 """
 
 import dataclasses
@@ -10,12 +10,12 @@ from collections.abc import Iterable
 import numpy as np
 
 FRAMES_PER_SECOND = 10
-# Of a voice's own loudest frame.
+# Below a voice's own loudest frame.
 RANGE_DB = 40.0
 # Gaps of fewer frames are closed: 0.3 s.
 MIN_GAP_FRAMES = 3
-# A voice whose loudest frame is so far below that of the loudest voice says nothing: it is what
-# rounding left in a file that is silent.
+# A voice whose loudest frame is this far below that of the loudest voice is taken as silent: it is
+# only rounding noise.
 SILENT_DB = 60.0
 
 
@@ -25,9 +25,9 @@ class Turn:
 
     Attributes:
         speaker: index of the voice, from 0.
-        start: in seconds from the recording's beginning.
-        end: in seconds; greater than `start`, at most the recording's length.
-        level_db: mean power of the voice in the turn (mean of the channels); 0 dB is a mean square
+        start: seconds from the beginning of the recording.
+        end: in seconds; greater than `start`, at most the recording's duration.
+        level_db: mean power of the voice in the turn, averaged over channels; 0 dB is a mean square
             of 1.
     """
 
@@ -42,11 +42,11 @@ class Activity:
     """Who speaks when in a recording.
 
     Attributes:
-        turns: by start, then by speaker.
-        seconds: of the recording.
+        turns: sorted by start, then by speaker.
+        seconds: duration of the recording.
         speech: seconds in which each voice speaks.
         overlap: seconds in which two or more voices speak.
-        silence: seconds in which none does.
+        silence: seconds in which nobody speaks.
     """
 
     turns: tuple[Turn, ...]
@@ -57,34 +57,34 @@ class Activity:
 
     @property
     def share(self) -> tuple[float, ...]:
-        """The share of the recording's time in which each voice speaks, 0 to 1."""
+        """The fraction of the recording in which each voice speaks, 0 to 1."""
         return tuple(spoken / self.seconds if self.seconds else 0.0 for spoken in self.speech)
 
     @property
     def num_voices(self) -> int:
-        """Voices that speak at all."""
+        """Number of voices that speak at all."""
         return sum(spoken > 0 for spoken in self.speech)
 
 
 class Meter:
-    """Measures voices as they come; `activity` then says who speaks when."""
+    """Measures voices block by block; `activity` then returns who speaks when."""
 
     def __init__(self, num_sources: int, rate: int) -> None:
-        """Starts with nothing heard of `num_sources` voices at `rate` Hz."""
+        """Creates a meter for `num_sources` voices at `rate` Hz."""
         self._rate = rate
         self._taken = 0
         self._powers = np.zeros((num_sources, 64))
         self._num_frames = 0
-        self._energy = np.zeros(num_sources)  # Of the frame that is not yet full.
+        self._energy = np.zeros(num_sources)  # Of the incomplete frame.
 
     def add(self, voices: np.ndarray) -> None:
-        """Hears the next samples, float `[source, sample]` or `[source, sample, channel]`."""
+        """Adds the next samples, float `[source, sample]` or `[source, sample, channel]`."""
         squares = np.square(voices, dtype=np.float64)
         if squares.ndim == 3:
             squares = squares.mean(axis=2)
         place, length = 0, squares.shape[1]
         while place < length:
-            # Frame k begins at the first sample that is not before k / 10 s.
+            # Frame k begins at the first sample at or after k / 10 s.
             end = self._edge(self._num_frames + 1)
             step = min(length - place, end - self._taken)
             self._energy += squares[:, place : place + step].sum(axis=1)
@@ -95,11 +95,11 @@ class Meter:
 
     @property
     def powers(self) -> np.ndarray:
-        """Mean square of each whole frame so far, float64 `[source, frame]`."""
+        """Mean square of each complete frame so far, float64 `[source, frame]`."""
         return self._powers[:, : self._num_frames]
 
     def activity(self) -> Activity:
-        """Who spoke when, of all that was heard."""
+        """Returns who spoke when in all samples so far."""
         powers, taken = self.powers, self._taken
         first = self._edge(self._num_frames)
         if taken > first:
@@ -138,7 +138,7 @@ class Meter:
 
 
 def active_frames(powers: np.ndarray) -> np.ndarray:
-    """In which frames of 0.1 s each voice speaks, by the definition of a turn.
+    """Returns in which frames of 0.1 s each voice speaks, by the definition of a turn.
 
     Args:
         powers: mean squares, `[source, frame]`.
@@ -161,14 +161,14 @@ def active_frames(powers: np.ndarray) -> np.ndarray:
 
 
 def find_turns(blocks: Iterable[np.ndarray], rate: int) -> Activity:
-    """Who speaks when in voices that come block by block.
+    """Finds who speaks when in voices given block by block.
 
     Args:
         blocks: float `[source, sample]` or `[source, sample, channel]`, in order.
         rate: in Hz.
 
     Raises:
-        ValueError: there are no blocks, so that nothing is known of how many voices there are.
+        ValueError: there are no blocks, so the number of voices is unknown.
     """
     meter = None
     for block in blocks:

@@ -1,10 +1,10 @@
-"""Long recordings in bounded memory: overlapping chunks whose voices keep their order.
+"""Separates long recordings in bounded memory, in overlapping chunks with consistent voice order.
 
-A network puts its voices out in an order of its own, which may be another one in the next chunk.
-Where two chunks overlap, both have estimated the same speech: the order of the later one is that
-which fits the earlier one's estimates best; where nothing is said there, that which fits the
-long-term spectra of the voices so far. Between the two the estimates are cross-faded with
-weights that add up to one, so that the voices still add up to the mixture.
+A network outputs voices in an arbitrary order, which may differ from chunk to chunk. Where two
+chunks overlap, both estimate the same speech: the later chunk is given the order that best matches
+the earlier one's estimates. If there is no speech in the overlap, it is given the order that best
+matches the long-term spectra of the voices so far. The estimates are cross-faded with weights that
+add up to one, so the voices still add up to the mixture.
 """
 
 import dataclasses
@@ -15,14 +15,14 @@ import numpy as np
 
 from pipeline import features, schema
 
-# Chunks are compared where they hold blocks that are at most so far below the loudest.
+# Chunks are compared in blocks that are at most this far below the loudest.
 _LOUD_RANGE_DB = 30.0
-# Against the correlation of what two chunks share: it decides between voices that are silent there.
+# Relative to the correlation in the overlap: it only matters for voices that are silent there.
 _COLOUR_WEIGHT = 0.02
-# A fade in a pause is this part of the overlap: 0.1 s of 5.
+# The overlap is this many times longer than a fade in a pause: 5 s and 0.1 s.
 _PAUSE_FADES = 50
 
-# From the mixtures [sample, channel] of some chunks of one length to the voices of each,
+# Maps the mixtures [sample, channel] of some chunks of equal length to the voices of each,
 # [source, sample, channel].
 Separate = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
 
@@ -35,24 +35,24 @@ def separate_blocks(
     at_once: int = 1,
     in_pauses: bool = False,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Separates a recording that comes in blocks.
+    """Separates a recording given in blocks.
 
     A recording of at most `chunk` samples is separated in one piece. All chunks of a longer one
-    have that length; the last ends where the recording does. Two chunks share `overlap` samples, or
-    more, up to half a chunk, where these hold too little speech to tell the voices apart.
+    have that length; the last chunk ends with the recording. Two chunks overlap by `overlap`
+    samples, or by up to half a chunk if these contain too little speech to distinguish the voices.
 
     Args:
         blocks: float32 `[sample, channel]`, in order, of any lengths.
         separate: separates chunks.
         chunk: samples in a chunk.
-        overlap: samples that two chunks share at least, at most half a chunk.
-        at_once: most chunks that `separate` is given in one call.
-        in_pauses: chunks meet where the mixture is quietest within what they share, and not in its
+        overlap: minimum overlap of two chunks in samples, at most half a chunk.
+        at_once: maximum number of chunks passed to `separate` in one call.
+        in_pauses: join chunks where the mixture is quietest within the overlap, instead of in its
             middle.
 
     Yields:
-        Pieces of the mixture, float32 `[sample, channel]`, and of its voices,
-        `[source, sample, channel]`, which follow each other without gaps.
+        Contiguous pieces of the mixture, float32 `[sample, channel]`, and of its voices,
+        `[source, sample, channel]`.
 
     Raises:
         ValueError: the chunk is shorter than a frame of the spectrogram, or the overlap is
@@ -72,7 +72,7 @@ def separate_blocks(
             if not len(mixture):
                 mixture, voices = cut.mixture, later
             else:
-                # All positions are counted from the first sample of the chunk that is being left.
+                # All positions are relative to the first sample of the earlier chunk.
                 memory = memory or _Spectra(voices)
                 similarity = _COLOUR_WEIGHT * memory.likeness(later)
                 if cut.heard:
@@ -87,20 +87,20 @@ def separate_blocks(
                 voices = _join(voices, later, start, middle, fade)
             until = len(mixture) if cut.last else len(mixture) - overlap
             yield mixture[done:until], voices[:, done:until]
-            # What the next chunk may share is kept, and counted from this chunk's first sample.
+            # Keep what the next chunk may overlap, relative to this chunk's first sample.
             done = until - start
             mixture, voices = mixture[start:], voices[:, start:]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Cut:
-    """A chunk: its mixture, and how it lies to the one before.
+    """A chunk: its mixture, and its position relative to the previous one.
 
     Attributes:
         mixture: float32 `[sample, channel]`.
-        start: its first sample, counted from the first of the chunk before.
-        heard: whether there is speech in what the two share.
-        last: whether the recording ends with it.
+        start: its first sample, relative to the first sample of the previous chunk.
+        heard: whether there is speech in the overlap.
+        last: whether it is the last chunk.
     """
 
     mixture: np.ndarray
@@ -122,7 +122,7 @@ def _cut(blocks: Iterable[np.ndarray], chunk: int, overlap: int) -> Iterator[_Cu
         source.fill(start + chunk + 1)
         last = len(source.samples) <= start + chunk
         if last:
-            # It is a whole chunk too: what it hears twice helps to tell the voices apart.
+            # The last chunk is full-length too: a longer overlap helps to match the voices.
             start = len(source.samples) - chunk
         heard = loud[(chunk - start) // schema.FRAME_LENGTH] >= _enough(overlap) / 4
         source.drop(start)
@@ -130,13 +130,13 @@ def _cut(blocks: Iterable[np.ndarray], chunk: int, overlap: int) -> Iterator[_Cu
 
 
 def best_order(similarity: np.ndarray) -> np.ndarray:
-    """Which of the later voices continues each of the earlier ones.
+    """Finds the later voice that continues each of the earlier ones.
 
     Args:
-        similarity: `[earlier, later]`, the greater the more alike.
+        similarity: `[earlier, later]`; larger means more similar.
 
     Returns:
-        Indices into the later ones, `[earlier]`, whose similarities have the greatest sum.
+        Indices of the later voices, `[earlier]`, that maximise the sum of similarities.
     """
     if len(similarity) == 2:
         straight, crossed = np.trace(similarity), similarity[0, 1] + similarity[1, 0]
@@ -147,14 +147,14 @@ def best_order(similarity: np.ndarray) -> np.ndarray:
 
 
 class _Source:
-    """What is held of the recording: from the first sample that is still needed."""
+    """The part of the recording in memory, from the first sample that is still needed."""
 
     def __init__(self, blocks: Iterable[np.ndarray]) -> None:
         self._blocks = iter(blocks)
         self.samples = np.zeros((0, 1), np.float32)
 
     def fill(self, length: int) -> None:
-        """Reads on until there are `length` samples, or no more."""
+        """Reads until there are `length` samples, or the recording ends."""
         parts = [self.samples] if len(self.samples) else []
         held = len(self.samples)
         while held < length:
@@ -171,7 +171,7 @@ class _Source:
 
 
 class _Spectra:
-    """The long-term spectrum of each voice so far, for seams at which it is silent."""
+    """The long-term spectrum of each voice so far, for overlaps in which it is silent."""
 
     def __init__(self, voices: np.ndarray) -> None:
         self._power = self._measure(voices)
@@ -180,7 +180,7 @@ class _Spectra:
         self._power = self._power + self._measure(voices)
 
     def likeness(self, voices: np.ndarray) -> np.ndarray:
-        """Correlation of the spectra in dB, `[earlier, later]`."""
+        """Computes the correlation of the spectra in dB, `[earlier, later]`."""
         return self._colour(self._power) @ self._colour(self._measure(voices)).T
 
     @staticmethod
@@ -196,9 +196,9 @@ class _Spectra:
 
 
 def _correlations(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
-    """Scalar products of all pairs, `[earlier, later]`: the greatest sum is the least distance.
+    """Computes inner products of all pairs, `[earlier, later]`; a larger sum is a smaller distance.
 
-    They are divided by the energy of all voices together, so that a loud one counts for more.
+    They are divided by the total energy of all voices, so louder voices count for more.
     """
     products = np.einsum("isc,jsc->ij", earlier, later, optimize=True).astype(np.float64)
     energy = np.linalg.norm(earlier.ravel()) * np.linalg.norm(later.ravel())
@@ -206,7 +206,7 @@ def _correlations(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
 
 
 def _loud_from_end(mixture: np.ndarray) -> np.ndarray:
-    """How many of the last 0, 1, 2, … blocks of 256 samples are loud."""
+    """Counts how many of the last 0, 1, 2, … blocks of 256 samples are loud."""
     length = schema.FRAME_LENGTH
     blocks = mixture[len(mixture) % length :].reshape(-1, length * mixture.shape[1])
     power = np.square(blocks, dtype=np.float64).mean(axis=1)
@@ -215,24 +215,24 @@ def _loud_from_end(mixture: np.ndarray) -> np.ndarray:
 
 
 def _shared(loud: np.ndarray, chunk: int, overlap: int) -> int:
-    """Samples that the next chunk shares with this one: enough loud blocks, if half of it will do.
+    """Returns the overlap with the next chunk: enough loud blocks, but at most half a chunk.
 
     Args:
-        loud: of `_loud_from_end`.
+        loud: the result of `_loud_from_end`.
         chunk: samples in a chunk.
-        overlap: the least that is shared.
+        overlap: the minimum overlap.
     """
     wanted = schema.FRAME_LENGTH * int(np.searchsorted(loud, _enough(overlap)))
     return min(max(overlap, wanted), chunk // 2)
 
 
 def _enough(overlap: int) -> int:
-    """Loud blocks that tell voices apart: they fill half of `overlap`."""
+    """Returns the number of loud blocks needed to match voices: half of `overlap`."""
     return max(1, overlap // (2 * schema.FRAME_LENGTH))
 
 
 def _quietest(mixture: np.ndarray, first: int, last: int, fade: int) -> int:
-    """The middle of the quietest `fade` samples in the middle half of `first` to `last`."""
+    """Finds the centre of the quietest `fade` samples in the middle half of `first` to `last`."""
     quarter = (last - first) // 4
     power = np.square(mixture[first + quarter : last - quarter], dtype=np.float64).sum(axis=1)
     if len(power) <= fade or fade == 0:
@@ -242,9 +242,9 @@ def _quietest(mixture: np.ndarray, first: int, last: int, fade: int) -> int:
 
 
 def _join(earlier: np.ndarray, later: np.ndarray, start: int, middle: int, fade: int) -> np.ndarray:
-    """One after the other, cross-faded over `fade` samples about `middle`.
+    """Joins two chunks with a cross-fade over `fade` samples around `middle`.
 
-    Near its ends a chunk has heard little of what surrounds it, so the fade keeps clear of them.
+    The fade stays away from the ends of the chunks, where the network has little context.
     """
     first = middle - fade // 2
     weight = ((np.arange(fade, dtype=np.float32) + 0.5) / max(fade, 1))[:, np.newaxis]

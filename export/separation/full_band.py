@@ -1,7 +1,7 @@
-"""Voices at a recording's own band: what the model does not hear is shared between its outputs.
+"""Full-band voices: divides frequencies above the model's band between its outputs.
 
-`models.upper_band` says who gets how much, frame by frame, from what the outputs do below. The
-outputs then add up to all of the recording.
+`models.upper_band` estimates each voice's share, frame by frame, from the outputs within the
+model's band. The outputs then add up to the whole recording.
 """
 
 import numpy as np
@@ -14,11 +14,11 @@ _BLOCK = 2**16
 
 
 def shares_of(kept: spool.Spool, shape: tuple[int, int]) -> np.ndarray:
-    """Each voice's share of what lies above the model's band, in frames of 64 samples.
+    """Estimates each voice's share of the band above the model's, in frames of 64 samples.
 
     Args:
         kept: the model's outputs, `[sample, source · channel]`.
-        shape: sources and channels.
+        shape: numbers of sources and channels.
 
     Returns:
         float32 `[source, channel, frame]`; frame k is at sample 64·k.
@@ -39,17 +39,17 @@ def shares_of(kept: spool.Spool, shape: tuple[int, int]) -> np.ndarray:
 def add(
     outputs: np.ndarray, mixture: np.ndarray, shares: np.ndarray, times: np.ndarray, rate: int
 ) -> np.ndarray:
-    """The outputs and what they lack of the mixture, divided between them.
+    """Adds the part of the mixture that the outputs lack, divided between them.
 
     Args:
         outputs: float32 `[source, sample, channel]` at the recording's rate.
         mixture: float32 `[sample, channel]`.
-        shares: of `shares_of`.
-        times: of each sample, in seconds.
-        rate: the model's, whose frames the shares are for.
+        shares: the result of `shares_of`.
+        times: time of each sample in seconds.
+        rate: the model's rate, to which the frames of the shares refer.
 
     Returns:
-        float32 `[source, sample, channel]`; they add up to the mixture, to rounding.
+        float32 `[source, sample, channel]`, which add up to the mixture, up to rounding.
     """
     if not len(times):
         return outputs
@@ -70,28 +70,28 @@ def add(
 
 
 class Follower:
-    """Shares of a stream, as it comes: from what the outputs did up to then.
+    """Estimates shares for a stream, from past outputs only.
 
-    The share at a time is known as soon as the outputs are known up to it, and does not depend on
-    the blocks in which they come.
+    A share is available as soon as the outputs up to its time are, and does not depend on how they
+    are split into blocks.
     """
 
     def __init__(self, num_sources: int, rate: int) -> None:
-        """Starts with nothing heard.
+        """Starts a stream.
 
         Args:
-            num_sources: outputs of the model.
-            rate: the model's, in Hz.
+            num_sources: number of outputs of the model.
+            rate: the model's rate in Hz.
         """
         self._rate = rate
-        # Frame k ends at sample 64·k; before the first sample was silence.
+        # Frame k ends at sample 64·k; there is silence before the first sample.
         self._held = np.zeros((num_sources, schema.FRAME_LENGTH - schema.HOP), np.float32)
         self._powers = np.zeros((num_sources, 0, upper_band.NUM_BANDS))
         self._shares = np.full((num_sources, 2), 1 / num_sources)
         self._first = 0  # Number of the first frame in `_shares`.
 
     def hear(self, outputs: np.ndarray) -> None:
-        """Takes the model's next outputs, float32 `[source, sample]`."""
+        """Adds the model's next outputs, float32 `[source, sample]`."""
         self._held = np.concatenate([self._held, outputs], axis=1)
         count = (self._held.shape[1] - schema.FRAME_LENGTH) // schema.HOP + 1
         if count < 1:
@@ -108,20 +108,20 @@ class Follower:
         self._powers = self._powers[:, 1 - max(upper_band.SPANS) :]
 
     def add(self, outputs: np.ndarray, mixture: np.ndarray, first: int, rate: int) -> np.ndarray:
-        """The outputs and their shares of what they lack of the mixture.
+        """Adds the part of the mixture that the outputs lack, divided between them.
 
         Args:
             outputs: float32 `[source, sample]` at the recording's rate.
-            mixture: float32 `[sample]`, as many.
-            first: number of the first of them.
-            rate: the recording's.
+            mixture: float32 `[sample]`, of the same length.
+            first: index of the first sample in the recording.
+            rate: the recording's rate.
 
         Returns:
-            float32 `[source, sample]`; they add up to the mixture, to rounding.
+            float32 `[source, sample]`, which add up to the mixture, up to rounding.
         """
         if not len(mixture):
             return outputs
-        # One frame late: the ramp to a frame's share begins when the frame has ended.
+        # One frame late: the ramp to a frame's share begins when the frame ends.
         times = np.arange(first, first + len(mixture)) / rate - schema.HOP / self._rate
         shares = self._shares[:, np.newaxis]
         late = times - self._first * schema.HOP / self._rate

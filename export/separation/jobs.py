@@ -1,4 +1,4 @@
-"""Which recordings are separated, and what their outputs are called."""
+"""Determines which recordings are separated, and the names of their outputs."""
 
 import collections
 import dataclasses
@@ -10,18 +10,18 @@ from pipeline import errors
 from pipeline.audio import folders
 from pipeline.io import storage
 
-# Stands for a recording on standard input.
+# Denotes a recording on standard input.
 STDIN = "-"
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A recording and the name, without an ending, that its outputs begin with.
+    """A recording and the path stem of its outputs.
 
     Attributes:
         source: the file.
-        stem: of the outputs.
-        title: what people are told it is, where that is not the file.
+        stem: the outputs' path without suffix.
+        title: the recording's name in messages, if it is not that of the file.
     """
 
     source: pathlib.Path
@@ -30,26 +30,26 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What the recording is called."""
+        """The recording's name in messages."""
         return self.title or str(self.source)
 
     def voice(self, index: int) -> pathlib.Path:
-        """Where the voice goes that is counted from 0: `mixture_voice1.wav` for the first."""
+        """Returns the path of a voice, counted from 0: `mixture_voice1.wav` for the first."""
         return self.stem.with_name(f"{self.stem.name}_voice{index + 1}.wav")
 
     @property
     def picture(self) -> pathlib.Path:
-        """Where the picture goes."""
+        """Path of the picture."""
         return self.stem.with_name(f"{self.stem.name}_voices.png")
 
     @property
     def rttm(self) -> pathlib.Path:
-        """Where the turns go."""
+        """Path of the turns as RTTM."""
         return self.stem.with_name(f"{self.stem.name}_voices.rttm")
 
     @property
     def summary(self) -> pathlib.Path:
-        """Where the turns go with all else that is known of the recording."""
+        """Path of the JSON summary with the turns."""
         return self.stem.with_name(f"{self.stem.name}_voices.json")
 
 
@@ -59,20 +59,20 @@ def plan(
     num_sources: int,
     stdin: pathlib.Path | None = None,
 ) -> tuple[list[Job], list[errors.UserError], list[str]]:
-    """What to separate, and under which names.
+    """Plans what to separate and how to name the outputs.
 
-    Of recordings that would give outputs of one name (`a.mp3` and `a.opus`), each keeps its ending
-    in them.
+    If recordings would have outputs of the same name (`a.mp3` and `a.opus`), their suffixes are
+    kept in the names.
 
     Args:
-        inputs: files, and folders whose recordings are taken, with those of folders below them.
-        output_dir: where outputs go; what lies below it is never taken from a folder.
-        num_sources: voices of the model.
-        stdin: holds what came on standard input, which the input `-` then is.
+        inputs: files and folders; folders are searched recursively.
+        output_dir: folder for the outputs; files in it are never taken as inputs from a folder.
+        num_sources: number of voices of the model.
+        stdin: file with the content of standard input, used for the input `-`.
 
     Returns:
-        The jobs; what among the inputs cannot be separated, and why; and a line for each folder
-        that has files which are no audio.
+        The jobs; an error for each input that cannot be separated; and a line for each folder that
+        contains files that are not audio.
     """
     target = pathlib.Path(output_dir)
     jobs: dict[pathlib.Path, Job] = {}
@@ -86,7 +86,7 @@ def plan(
         try:
             if not name.is_dir():
                 name.stat()
-                # The stem of "..wav" would be the folder itself.
+                # The stem of "..wav" would denote the folder itself.
                 stem = name.stem if name.stem.strip(".") else "recording"
                 jobs.setdefault(name.resolve(), Job(name, target / stem))
                 continue
@@ -126,7 +126,7 @@ def _sounds(path: str) -> bool:
 def _with_names(
     jobs: dict[pathlib.Path, Job], num_sources: int
 ) -> tuple[list[Job], list[errors.UserError]]:
-    """The jobs whose outputs have names of their own, and why the others have none."""
+    """Returns the jobs whose outputs have unique names, and an error for each of the others."""
     count = collections.Counter(job.stem for job in jobs.values())
     makers: dict[pathlib.Path, Job] = {}
     named: list[Job] = []

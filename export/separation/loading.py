@@ -1,4 +1,4 @@
-"""One way to load a model, whatever it was saved as."""
+"""Loads a model of any format."""
 
 import os
 import pathlib
@@ -13,11 +13,11 @@ def load(path: str | os.PathLike[str]) -> LoadedModel:
     """Loads a model.
 
     Args:
-        path: folder of a SavedModel that `export.saved_model` wrote, a trainer's `model_dir` (its
-            best weights are taken), a `.keras` file, or a file of `export.lite` or `export.onnx`.
+        path: a SavedModel folder from `export.saved_model`, a training run's `model_dir` (its best
+            weights are used), a `.keras` file, or a file from `export.lite` or `export.onnx`.
 
     Raises:
-        UserError: no such model, or it is damaged.
+        UserError: there is no such model, or it is damaged.
     """
     row = formats.of(path)
     if row is not None:

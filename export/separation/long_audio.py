@@ -1,4 +1,4 @@
-"""One recording to its voices: any rate, any number of channels, any length, block by block."""
+"""Separates a recording of any rate, number of channels and length, block by block."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,23 +12,23 @@ from pipeline.audio import decoding
 CHUNK_SECONDS = 60.0
 OVERLAP_SECONDS = 5.0
 
-# A voice this far below the loudest is none.
+# A voice this far below the loudest is not counted as one.
 _NOTHING_DB = -30.0
-# An estimate is the mixture where what else is in it is this far below.
+# An estimate is a copy of the mixture if the difference is this far below.
 _COPY_DB = -20.0
-# More model samples than the resamplers' rounding loses.
+# Exceeds the model samples lost by the resamplers' rounding.
 _SPARE_SAMPLES = 8
 _BLOCK = 2**16
-# Signals that the model is given in one call: a recurrent network takes as long for four as for
-# one, and each needs some 100 MB at a minute's length. Of so many chunks all channels are held.
+# Signals per call of the model: a recurrent network takes as long for four as for one, and each
+# minute-long signal needs some 100 MB. All channels of that many chunks are held in memory.
 _AT_ONCE = 4
 
-# A constant is looked for in so many seconds, and one below this share of the deviation is none: it
-# would change the level that the model hears by 0.04 dB.
+# A constant offset is estimated over this many seconds, and ignored below this fraction of the
+# deviation: it would change the model's input level by 0.04 dB.
 _OFFSET_SECONDS = 10.0
 OFFSET_SHARE = 0.1
 
-# Gets the pieces of the mixture [sample, channel] and its voices [source, sample, channel].
+# Called with pieces of the mixture [sample, channel] and its voices [source, sample, channel].
 Listener = Callable[[np.ndarray, np.ndarray], None]
 
 
@@ -42,26 +42,26 @@ def voices_of(
     overlap_seconds: float = OVERLAP_SECONDS,
     listeners: Iterable[Listener] = (),
 ) -> Iterator[np.ndarray]:
-    """Separates a recording that comes in blocks, in memory that does not grow with its length.
+    """Separates a recording given in blocks, in memory that does not grow with its length.
 
-    It is brought to the model's rate, separated there, and its voices are brought back.
+    It is resampled to the model's rate and separated, and the voices are resampled back.
 
     Args:
         blocks: float32 `[sample, channel]`, in order.
         rate: in Hz.
-        model: separates.
-        offset: float32 `[channel]` that the model is not to hear (`find_offset`); each voice gets
-            an equal share of it back.
-        chunk_seconds: what is longer is separated in pieces of this length.
-        overlap_seconds: that two pieces share at least.
-        listeners: are handed what the model heard and gave, at its rate.
+        model: the model that separates.
+        offset: float32 `[channel]`, removed before the model (`find_offset`); each voice gets an
+            equal share of it back.
+        chunk_seconds: longer recordings are separated in pieces of this length.
+        overlap_seconds: minimum overlap of two pieces.
+        listeners: called with the model's input and output, at its rate.
 
     Yields:
-        float32 `[source, sample, channel]` at `rate`; together as many samples as went in. Their
-        sum over the voices is the recording, as far as the model's rate can hold it.
+        float32 `[source, sample, channel]` at `rate`, with as many samples in total as the input.
+        The voices add up to the recording, within the band of the model's rate.
 
     Raises:
-        UserError: the model gives values that are no numbers.
+        UserError: the model's output has values that are not finite.
     """
     counted = Counted(without(offset, blocks))
     pieces = model_voices(
@@ -97,23 +97,23 @@ def model_voices(
     overlap_seconds: float = OVERLAP_SECONDS,
     in_pauses: bool = False,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """What the model makes of a recording that comes in blocks, at the model's rate.
+    """Separates a recording given in blocks and yields the result at the model's rate.
 
     Args:
-        blocks: as for `voices_of`, and so are the next four, without an offset.
+        blocks: float32 `[sample, channel]`, in order, without an offset.
         rate: in Hz.
-        model: separates.
-        chunk_seconds: what is longer is separated in pieces of this length.
-        overlap_seconds: that two pieces share at least.
+        model: the model that separates.
+        chunk_seconds: longer recordings are separated in pieces of this length.
+        overlap_seconds: minimum overlap of two pieces.
         in_pauses: see `chunks.separate_blocks`.
 
     Yields:
         Pieces of the mixture, float32 `[sample, channel]`, and of its voices,
-        `[source, sample, channel]`: together some samples more than the recording has, so that
-        rounding of lengths, there and back, does not cost the last ones.
+        `[source, sample, channel]`. In total they have a few samples more than the recording, so
+        that rounding of lengths when resampling back does not lose the last ones.
 
     Raises:
-        UserError: the model gives values that are no numbers.
+        UserError: the model's output has values that are not finite.
     """
     model_rate = model.sample_rate
     blocks = iter(blocks)
@@ -139,14 +139,14 @@ def model_voices(
 
 
 class Counted:
-    """Blocks, and how many samples they had so far.
+    """Iterates over blocks and counts their samples.
 
     Attributes:
-        num_samples: of those that were taken.
+        num_samples: number of samples so far.
     """
 
     def __init__(self, blocks: Iterable[np.ndarray]) -> None:
-        """Counts from 0."""
+        """Starts at 0."""
         self._blocks = blocks
         self.num_samples = 0
 
@@ -159,17 +159,18 @@ class Counted:
 def find_offset(
     blocks: Iterable[np.ndarray], rate: int
 ) -> tuple[np.ndarray | None, Iterator[np.ndarray]]:
-    """A constant that a recording's samples lie around, as of a badly adjusted converter.
+    """Estimates a recording's constant (DC) offset, such as from a badly adjusted converter.
 
-    No model has learnt from such recordings: an offset of 0.4 costs 7 dB.
+    Models are not trained on such recordings: an offset of 0.4 costs 7 dB.
 
     Args:
-        blocks: float32 `[sample, channel]`, in order; as many are read as the search needs.
+        blocks: float32 `[sample, channel]`, in order; only as many as needed are read.
         rate: in Hz.
 
     Returns:
-        Float32 `[channel]`, the mean of the first ten seconds where that is above a tenth of their
-        deviation, else 0; None where no channel has one, or under one second. And all blocks.
+        The offset and all blocks. The offset is float32 `[channel]`: the mean of the first ten
+        seconds if it exceeds a tenth of their deviation, else 0; None if no channel has an offset,
+        or under one second.
     """
     blocks = iter(blocks)
     first: list[np.ndarray] = []
@@ -188,7 +189,7 @@ def find_offset(
 
 
 def offset_notes(offset: np.ndarray | None) -> tuple[str, ...]:
-    """What a person is told of what `find_offset` has found."""
+    """Returns the notes to the user about the result of `find_offset`."""
     if offset is None:
         return ()
     values = ", ".join(f"{value:.3g}" for value in offset)
@@ -196,16 +197,16 @@ def offset_notes(offset: np.ndarray | None) -> tuple[str, ...]:
 
 
 def without(offset: np.ndarray | None, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """The blocks less a constant."""
+    """Subtracts a constant from the blocks."""
     for block in blocks:
         yield block if offset is None else block - offset
 
 
 class Tally:
-    """What the voices amount to, so that no copy of the input is passed off as a separation."""
+    """Measures the voices, to detect outputs that are silent or copies of the input."""
 
     def __init__(self, num_sources: int) -> None:
-        """Starts with nothing heard."""
+        """Starts without any samples."""
         self._mixture = 0.0
         self._voices = np.zeros(num_sources)
         self._products = np.zeros(num_sources)
@@ -218,7 +219,7 @@ class Tally:
         self._products += np.einsum("snc,nc->s", parts, sound)
 
     def note(self) -> str:
-        """What a person has to know of the outcome; empty where voices were separated."""
+        """What the user has to know about the result; empty if voices were separated."""
         if self._mixture == 0:
             return "is silent within the model's band, and so are its voices"
         nothing = 10 ** (_NOTHING_DB / 10)
@@ -242,11 +243,11 @@ class Tally:
 def _separate_chunks(
     model: loading.LoadedModel, mixtures: Sequence[np.ndarray]
 ) -> list[np.ndarray]:
-    """The voices `[source, sample, channel]` of each of some mixtures `[sample, channel]`.
+    """Separates mixtures `[sample, channel]` into voices `[source, sample, channel]`.
 
-    Each channel is separated by itself, so that its voices add up to it whatever the network is.
-    Who is who is decided by the mean of the channels, in which all speakers are heard also where
-    each channel has its own (two sides of a telephone call).
+    Each channel is separated on its own, so its voices add up to it with any network. The order of
+    the voices is decided by the mean of the channels, which contains all speakers even if each
+    channel has its own (two sides of a telephone call).
     """
     signals = [_signals(mixture) for mixture in mixtures]
     rows = np.concatenate(signals)
@@ -259,10 +260,10 @@ def _separate_chunks(
 
 
 def _signals(mixture: np.ndarray) -> np.ndarray:
-    """What the model is to separate, `[row, sample]`: the channels, and before them a reference.
+    """Returns the signals to separate, `[row, sample]`: a reference, followed by the channels.
 
-    The reference is the mean of the channels, or the loudest where they cancel out in it. Channels
-    that are all the same are one row.
+    The reference is the mean of the channels, or the loudest channel if they cancel out in the
+    mean. Identical channels are reduced to one row.
     """
     channels = np.ascontiguousarray(mixture.T)
     if (channels == channels[0]).all():
@@ -275,10 +276,10 @@ def _signals(mixture: np.ndarray) -> np.ndarray:
 
 
 def _ordered(voices: np.ndarray, num_channels: int) -> np.ndarray:
-    """Voices `[row, source, sample]` of `_signals` as `[source, sample, channel]`."""
+    """Orders the voices `[row, source, sample]` of `_signals`, `[source, sample, channel]`."""
     if len(voices) == 1:
         return np.repeat(voices[0][..., np.newaxis], num_channels, axis=2)
-    # Magnitudes: microphones that stand apart hear the same voice with different delays.
+    # Magnitudes, because distant microphones receive the same voice with different delays.
     guide = _magnitudes(voices[0])
     channels = []
     for channel in voices[1:]:

@@ -1,6 +1,6 @@
-"""Pictures of the pages as PNG, and sound as FLAC; for the evaluator's page as `data:` addresses.
+"""Pictures as PNG and sound as FLAC for the HTML pages; as `data:` URLs for the evaluation report.
 
-Spectrograms have a dark ground of their own, so that they are the same in a light and a dark page.
+Spectrograms have their own dark background, so they look the same on light and dark pages.
 """
 
 import base64
@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline import features, ideal_masks
 
-# Teal, orange, and for more voices blue and rose: told apart by people who see few colours, too.
+# Teal, orange, and for more voices blue and rose: distinguishable with colour blindness.
 VOICE_COLOURS = ((45, 212, 191), (251, 146, 60), (96, 165, 250), (244, 114, 182))
 COLOUR_NAMES = ("teal", "orange", "blue", "rose")
 _RANGE_DB = 60.0
@@ -18,7 +18,7 @@ _MAX_WIDTH = 900
 
 
 def shares(voices: np.ndarray) -> np.ndarray:
-    """How much of each bin a voice got: `|S_s| / sum_k |S_k|`, for networks of any kind.
+    """Computes each voice's share of each bin, `|S_s| / sum_k |S_k|`, for any kind of network.
 
     Args:
         voices: float32 `[source, sample]`.
@@ -30,22 +30,22 @@ def shares(voices: np.ndarray) -> np.ndarray:
 
 
 def peak(signal: np.ndarray) -> float:
-    """The largest magnitude of the spectrogram of float32 `[sample]`."""
+    """Computes the largest magnitude of the spectrogram of float32 `[sample]`."""
     return float(np.abs(features.stft(signal)).max())
 
 
 def spectrogram(signal: np.ndarray, peak: float) -> str:
-    """`spectrogram_png` as `data:image/png;base64,…`."""
+    """Returns `spectrogram_png` as `data:image/png;base64,…`."""
     return _address(spectrogram_png(signal, peak))
 
 
 def spectrogram_png(signal: np.ndarray, peak: float) -> bytes:
-    """A spectrogram, low frequencies at the bottom.
+    """Draws a spectrogram, with low frequencies at the bottom.
 
     Args:
         signal: float32 `[sample]`.
-        peak: the magnitude that is brightest; what lies 60 dB below it is black. Signals with one
-            peak can be compared.
+        peak: the brightest magnitude; 60 dB below it is black. Use the same peak for signals that
+            are to be compared.
 
     Returns:
         The bytes of a PNG file.
@@ -55,10 +55,10 @@ def spectrogram_png(signal: np.ndarray, peak: float) -> bytes:
 
 
 def share_png(share: np.ndarray) -> bytes:
-    """One voice's mask, dark where the voice gets nothing of a bin.
+    """Draws one voice's mask, dark where the voice gets nothing of a bin.
 
     Args:
-        share: `[frame, bin]`, 0 to 1; what lies outside is clipped.
+        share: `[frame, bin]`, 0 to 1; values outside are clipped.
 
     Returns:
         The bytes of a PNG file.
@@ -67,12 +67,12 @@ def share_png(share: np.ndarray) -> bytes:
 
 
 def assignment(masks: np.ndarray, mixture: np.ndarray, peak: float) -> str:
-    """`assignment_png` as `data:image/png;base64,…`."""
+    """Returns `assignment_png` as `data:image/png;base64,…`."""
     return _address(assignment_png(masks, mixture, peak))
 
 
 def assignment_png(masks: np.ndarray, mixture: np.ndarray, peak: float) -> bytes:
-    """Which voice is given each bin: the hue is the voice's, the brightness the mixture's.
+    """Draws which voice gets each bin: hue shows the voice, brightness the mixture's magnitude.
 
     Args:
         masks: `[source, frame, bin]`.
@@ -92,10 +92,10 @@ def assignment_png(masks: np.ndarray, mixture: np.ndarray, peak: float) -> bytes
 
 
 def sound(samples: np.ndarray, rate: int) -> str:
-    """A signal as 16-bit FLAC, which every browser plays and which loses nothing.
+    """Encodes a signal as 16-bit FLAC, which is lossless and plays in every browser.
 
     Args:
-        samples: float32 `[sample]`, full scale 1; what exceeds it is clipped.
+        samples: float32 `[sample]`, full scale 1; values beyond it are clipped.
         rate: in Hz.
 
     Returns:
@@ -109,21 +109,21 @@ def sound(samples: np.ndarray, rate: int) -> str:
 
 
 def _brightness(magnitudes: np.ndarray, peak: float) -> np.ndarray:
-    """0 to 1, from 60 dB below the peak up to it; `[frame, bin]`."""
+    """Maps magnitudes from 60 dB below the peak up to it to 0 to 1, `[frame, bin]`."""
     with np.errstate(divide="ignore"):
         level = 20 * np.log10(magnitudes / max(peak, 1e-7))
     return np.clip(level / _RANGE_DB + 1, 0, 1)
 
 
 def _palette(name: str) -> np.ndarray:
-    """Matplotlib's colours of that name, uint8 `[256, 3]`."""
+    """Returns Matplotlib's colour map of that name, uint8 `[256, 3]`."""
     import matplotlib
 
     return (matplotlib.colormaps[name](np.arange(256))[:, :3] * 255).astype(np.uint8)
 
 
 def _png(pixels: np.ndarray, palette: np.ndarray | None = None) -> bytes:
-    """`[frame, bin(, 3)]` to a picture with time to the right and frequency upwards."""
+    """Encodes `[frame, bin(, 3)]` as a picture with time to the right and frequency upwards."""
     from PIL import Image
 
     picture = Image.fromarray(np.ascontiguousarray(np.swapaxes(pixels, 0, 1)[::-1]))

@@ -1,4 +1,4 @@
-"""The picture of a separation: waveforms, spectrograms, and the share of each bin by voice."""
+"""Draws a separation: waveforms, spectrograms, and each voice's share of each bin."""
 
 import os
 import pathlib
@@ -12,11 +12,11 @@ from export.separation import activity, pictures
 from pipeline import features, schema
 from pipeline.io import atomic
 
-# What a spectrogram shows, below its loudest bin.
+# Range of a spectrogram below its loudest bin.
 RANGE_DB = 70.0
-# The most of a recording that one picture shows: more is not legible.
+# Maximum duration shown in one picture: more would not be legible.
 SECONDS = 20.0
-# Okabe and Ito's, which colour-blind readers can tell apart.
+# Okabe and Ito's colours, distinguishable with colour blindness.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 
 
@@ -30,18 +30,18 @@ def draw_separation(
 ) -> None:
     """Writes a PNG: a column for the mixture and one for each voice.
 
-    Rows are the waveform, the spectrogram and, for the voices, the share that they got; for the
-    mixture, who speaks when.
+    The rows are the waveform, the spectrogram, and the voices' shares of each bin; in the mixture's
+    column, the last row shows who speaks when.
 
     Args:
-        path: the file to write; it gets its name when it is whole.
+        path: the file to write; it gets its name once it is complete.
         mixture: float32 `[sample]`.
         voices: float32 `[source, sample]`.
         rate: in Hz.
-        title: above all.
+        title: the figure's title.
         turns: who speaks when.
     """
-    # Not pyplot: no display, no state that stays behind in the caller's process.
+    # Not pyplot, which may need a display and leaves state behind in the caller's process.
     from matplotlib.figure import Figure
 
     signals = [mixture, *voices]
@@ -78,7 +78,7 @@ def draw_separation(
     figure.colorbar(share, ax=grid[2, :], label="share")
 
     with atomic.replacing(path) as temporary, warnings.catch_warnings():
-        # Letters that no font here has are drawn as boxes.
+        # Characters missing from all installed fonts are drawn as boxes.
         warnings.simplefilter("ignore")
         figure.savefig(temporary, format="png")
 
@@ -102,7 +102,7 @@ def _draw_turns(
 def _draw_bins(
     axes: Any, values: np.ndarray, rate: int, colours: str, low: float, high: float
 ) -> Any:
-    """Draws `[frame, bin]` over seconds and kHz; returns the image, for a colour bar."""
+    """Draws `[frame, bin]` over seconds and kHz; returns the image for a colour bar."""
     half = schema.HOP / rate / 2
     last = (len(values) - 1) * schema.HOP / rate
     return axes.imshow(
@@ -112,10 +112,10 @@ def _draw_bins(
 
 
 class Beginning:
-    """Keeps what a picture shows of a recording that comes in pieces: the first seconds."""
+    """Keeps the first seconds of a recording given in pieces, for the picture."""
 
     def __init__(self, rate: int) -> None:
-        """Starts with nothing kept, of a recording at `rate` Hz."""
+        """Starts empty, for a recording at `rate` Hz."""
         self._rate = rate
         self._left = round(SECONDS * rate)
         self._mixture: list[np.ndarray] = []
@@ -131,7 +131,7 @@ class Beginning:
     def draw(
         self, path: pathlib.Path, name: str, seconds: float, turns: Sequence[activity.Turn] = ()
     ) -> None:
-        """Writes the picture, of a recording `name` that has so many seconds in all."""
+        """Writes the picture of the recording `name`, whose duration is `seconds`."""
         shown = f"first {SECONDS:.0f} of {seconds:.0f} s" if not self._left else ""
         draw_separation(
             path,

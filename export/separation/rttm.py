@@ -1,7 +1,7 @@
-"""Who speaks when as RTTM, which programs for diarisation read.
+"""Writes who speaks when as RTTM, the file format of diarisation programs.
 
 Reference: NIST, "The 2009 (RT-09) Rich Transcription Meeting Recognition Evaluation Plan",
-appendix A: one line a turn, `SPEAKER file channel start duration <NA> <NA> name <NA> <NA>`.
+appendix A: one line per turn, `SPEAKER file channel start duration <NA> <NA> name <NA> <NA>`.
 """
 
 import re
@@ -12,29 +12,29 @@ _SPACE = re.compile(r"[\s\x00-\x1f\x7f]+")
 
 
 def speaker_name(voice: int) -> str:
-    """The name of the voice that is counted from 0."""
+    """Returns the name of a voice, counted from 0."""
     return f"voice{voice + 1}"
 
 
 def recording_name(name: str) -> str:
-    """A recording's name as one field: white space becomes `_`."""
+    """Returns a recording's name as one field: white space becomes `_`."""
     return _SPACE.sub("_", name.strip()) or "recording"
 
 
 def text(found: activity.Activity, name: str) -> str:
-    """The file.
+    """Formats the file.
 
     Args:
         found: who speaks when.
-        name: of the recording, without folder and ending.
+        name: the recording's name, without folder and suffix.
 
     Returns:
-        A line for each turn, in the order of their beginnings; times in seconds, to a millisecond.
+        One line per turn, sorted by start; times in seconds, rounded to milliseconds.
     """
     recording = recording_name(name)
     lines = []
     for turn in found.turns:
-        # The rounded end less the rounded start, so that turns that touch still do.
+        # The rounded end minus the rounded start, so that adjacent turns stay adjacent.
         start, end = round(turn.start, 3), round(turn.end, 3)
         lines.append(
             f"SPEAKER {recording} 1 {start:.3f} {end - start:.3f} <NA> <NA> "

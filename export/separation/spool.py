@@ -1,4 +1,4 @@
-"""A file without a name that holds samples while a recording is gone through more than once."""
+"""A temporary, unnamed file of samples, for processing a recording in several passes."""
 
 import tempfile
 from types import TracebackType
@@ -7,15 +7,15 @@ import numpy as np
 
 
 class Spool:
-    """Appends float32 `[sample, column]`, and reads any stretch of it; gone when it is closed.
+    """Appends float32 `[sample, column]` and reads any range of it; deleted when it is closed.
 
     Attributes:
-        num_samples: appended so far.
-        num_columns: of the samples; 0 before the first.
+        num_samples: number of samples so far.
+        num_columns: number of columns; 0 before the first samples.
     """
 
     def __init__(self) -> None:
-        """Opens the file, in the folder for temporary files (`TMPDIR`)."""
+        """Opens the file in the folder for temporary files (`TMPDIR`)."""
         self._file = tempfile.TemporaryFile(prefix="voices-apart-")  # noqa: SIM115 (close)
         self.num_samples = self.num_columns = 0
 
@@ -31,7 +31,7 @@ class Spool:
         self._file.write(np.ascontiguousarray(samples, np.float32).data)
 
     def read(self, first: int, last: int) -> np.ndarray:
-        """Samples `first` to `last`, `[sample, column]`; zeros where there are none."""
+        """Reads samples `first` to `last`, `[sample, column]`; zeros where there are none."""
         begin, end = max(first, 0), min(last, self.num_samples)
         width = 4 * self.num_columns
         self._file.seek(begin * width)
