@@ -1,4 +1,4 @@
-"""What all commands do alike: homes, stores, and standard streams that are closed or narrow."""
+"""Shared behaviour of commands: home folders, stores, closed or limited standard streams."""
 
 import pathlib
 import subprocess
@@ -49,7 +49,7 @@ def test_the_home_folder_is_expanded_in_every_flag(run):
         "/home/ann/voices", ["/home/ann", "a~b"], ["/home/ann/x", "y", "/home/ann/z"], [],
     ]  # fmt: skip
     assert eval(run().stdout)[0] == "/home/ann/default"
-    # Positional arguments are the shell's: a file may be called so.
+    # Positional arguments are expanded by the shell: a file may have such a name.
     assert eval(run("~/a.wav").stdout)[3] == ["~/a.wav"]
     done = run("--temp_location=~/x", "--other=a~", options="pass_unknown=True")
     assert eval(done.stdout)[3] == ["--temp_location=/home/ann/x", "--other=a~"]
@@ -89,7 +89,7 @@ def test_names_that_the_output_cannot_encode_end_nothing(run, encoding):
 
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_a_closed_stream_ends_nothing(run, tmp_path, closed):
-    # Neither does what a library writes there land in a file of ours.
+    # Messages of libraries must not end up in one of our files, either.
     body = (
         f"file = open({str(tmp_path / 'out')!r}, 'w'); print('x', file=file); file.close(); "
         "import os; os.write(1, b'1'); os.write(2, b'2'); print('done')"

@@ -1,4 +1,4 @@
-"""Small corpora of made voices, for tests of the job and of what it stands on."""
+"""Small synthetic corpora for tests of the job and its parts."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import soundfile
 
 
 def make_voice(seed, seconds, rate=16000):
-    """Noise in syllables of 0.2 s and pauses of 0.1 s: float32 `[sample]`, its peak below 0.5."""
+    """Returns noise: syllables of 0.2 s, pauses of 0.1 s; float32 `[sample]`, peak below 0.5."""
     random = np.random.default_rng(seed)
     samples = random.standard_normal(round(seconds * rate))
     time = np.arange(samples.size) / rate
@@ -14,10 +14,10 @@ def make_voice(seed, seconds, rate=16000):
 
 
 def measure_pitch(samples, rate):
-    """Median fundamental frequency in Hz of the voiced frames, by autocorrelation.
+    """Returns the median fundamental frequency in Hz of the voiced frames, by autocorrelation.
 
-    The first lag whose correlation is nearly the best, so that a multiple of the period is not
-    taken for the period (Rabiner 1977).
+    It uses the first lag whose correlation is nearly the maximum, so that a multiple of the period
+    is not mistaken for the period (Rabiner 1977).
     """
     length, hop = round(0.04 * rate), round(0.01 * rate)
     frames = np.lib.stride_tricks.sliding_window_view(samples.astype(np.float64), length)[::hop]
@@ -29,12 +29,12 @@ def measure_pitch(samples, rate):
         spectrum = np.abs(np.fft.rfft(x, 2 * length)) ** 2
         return np.fft.irfft(spectrum)[..., :length]
 
-    # The window's own correlation falls with the lag; divided by it a period is worth 1.
+    # The window's own correlation falls with the lag; dividing by it makes that of a period 1.
     correlation = correlate(frames[loud]) / correlate(np.hanning(length))
     correlation = correlation[:, lags] / correlation[:, :1]
     best = correlation.max(axis=1, keepdims=True)
     first = np.argmax(correlation > 0.9 * best, axis=1)
-    # From where it first is nearly the best on to the top of that peak.
+    # From the first lag that is nearly the maximum to the top of that peak.
     near = np.clip(first[:, None] + np.arange(round(rate / 2000)), 0, lags.size - 1)
     top = near[np.arange(first.size), np.take_along_axis(correlation, near, axis=1).argmax(axis=1)]
     return float(np.median(rate / lags[top][best[:, 0] > 0.6]))

@@ -1,4 +1,4 @@
-"""Some hundreds of damaged recordings among good ones: each is named, with a reason."""
+"""Hundreds of damaged recordings among good ones: each is reported with a reason."""
 
 import csv
 import dataclasses
@@ -25,7 +25,7 @@ ODD_NAMES = (
     "naïve", "日本語", "ünï\u0308", "emoji 🎙", "right\u202eleft", "line\u2028separator", "%s %d",
     "star * [x] ?", "back\\slash", "-rf", "$HOME `id`", "#hash", "a=b&c", "x" * 200, "1", "nan",
 )  # fmt: skip
-# What a reason must not be made of: Python's own words for things, and what forges lines.
+# What a reason must not contain: Python's own terms, and characters that forge lines.
 PROGRAMMERS = re.compile(
     r"Error\b|Exception|Traceback|None\b|0x[0-9a-f]{6}|<.*object|invalid literal|could not convert"
     r"|[\x00-\x1f]"
@@ -35,7 +35,7 @@ CUT, HEADER, NO_AUDIO = r"cut short|promises", r"header|promises|cut short", r"n
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One damaged file: its class, its name without ending, its bytes, and what is said of it."""
+    """One damaged file: its class, its name without ending, its bytes, and the expected message."""
 
     kind: str
     name: str
@@ -50,13 +50,13 @@ def encode(samples, kind="WAV", subtype="PCM_16", rate=RATE, **settings):
 
 
 def put(data, place, form, *values):
-    """The same bytes, but for what `struct` makes of the values."""
+    """Replaces bytes by values packed with `struct`."""
     new = struct.pack(form, *values)
     return data[:place] + new + data[place + len(new) :]
 
 
 def formats(samples):
-    """The same recording in every format that is read, by name."""
+    """Returns the same recording in every supported format, by name."""
     codes = np.rint(samples * 32767).astype(np.int16)
     kinds = [
         ("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAV", "PCM_U8"), ("WAV", "FLOAT"),
@@ -73,7 +73,7 @@ def formats(samples):
 
 
 def with_field(data, field, value):
-    """A SPHERE file whose header has another line for the field, or none."""
+    """Returns a SPHERE file with another line for the field in its header, or none."""
     head, rest = data[:1024], data[1024:]
     line = b"" if value is None else b"%s -i %s\n" % (field.encode(), value.encode())
     head = re.sub(rb"%s -\S+ .*?\n" % field.encode(), b"", head)
@@ -82,10 +82,10 @@ def with_field(data, field, value):
 
 
 def cut_files(whole):
-    """Cut within the header, at its end, within the samples, and one byte before their end."""
+    """Cuts within the header, at its end, within the samples, and a byte before their end."""
     for name, data in whole.items():
         for place in (1, 3, 4, 8, 11, 20, 27, 36, 43, 60):
-            # Another reason where not even the kind can be told.
+            # The reason is different if not even the format is recognisable.
             reason = rf"{CUT}|header|not audio|decoded|damaged|no samples|without|RIFF file"
             yield Case("cut in the header", f"{name} at {place}", data[:place], reason)
         for share in (0.3, 0.5, 0.8, 0.97):
@@ -97,7 +97,7 @@ def lying_files(whole):
     """Lengths that promise more, or far less, than there is."""
     wav, samples = whole["WAV-PCM_16"], whole["SPHERE"]
     place = wav.index(b"data") + 4
-    # From 0x7FFFF000 on a length was left open by a pipe, and is no lie.
+    # From 0x7FFFF000 on, a length means that it is unknown, and is not wrong.
     for number in (0, 2, 1000, len(wav) * 2, 10**6, 10**9, 2**31 - 5000):
         reason = r"promises \d+ bytes"
         yield Case("lying size", f"wav {number}", put(wav, place, "<I", number), reason)
@@ -123,7 +123,7 @@ def lying_files(whole):
 
 
 def absurd_files(whole):
-    """Rates, channels and widths that nobody records with."""
+    """Rates, channels and widths that no real recording has."""
     wav, samples = whole["WAV-PCM_16"], whole["SPHERE"]
     for rate in (0, 1, 10, 999, 768_001, 10**7, 2**31 - 1, 2**31, 2**32 - 1):
         reason = r"samples a second|decoded"
@@ -142,7 +142,7 @@ def absurd_files(whole):
 
 
 def huge_headers(whole):
-    """Headers that promise to be longer than the file, or than memory."""
+    """Headers whose length exceeds the file, or memory."""
     wav, samples, flac = whole["WAV-PCM_16"], whole["SPHERE"], whole["FLAC-PCM_16"]
     for number in (5_000_000, 999_999_999):
         data = put(wav[:12] + b"LIST" + bytes(4) + wav[12:300], 16, "<I", number)
@@ -154,13 +154,13 @@ def huge_headers(whole):
     yield Case("huge header", "flac", data, "decoded|damaged|cut short")
     yield Case("huge header", "id3", b"ID3\x04\0\0\x7f\x7f\x7f\x7f" + bytes(50), "cut short")
     yield Case("huge header", "ogg", b"OggS" + b"\xff" * 300, "cut short|damaged")
-    # Eight channels of digital silence pack a hundred megabytes of samples into some kilobytes.
+    # Eight channels of digital silence compress a hundred megabytes to a few kilobytes.
     bomb = encode(np.zeros((3_000_000, 8), np.int16), "FLAC")
     yield Case("small file, much audio", "flac", bomb, "silent")
 
 
 def broken_sphere(data):
-    """Each field of the header broken in each way, and the two lines before them."""
+    """SPHERE files with each header field broken in each way, and the two lines before them."""
     for field in ("sample_count", "sample_rate", "channel_count", "sample_n_bytes"):
         for value in ("abc", "", "-5", "0", "9" * 400, "1e999", "nan", "0x10", "٣"):
             value = value.encode().decode("latin-1") if not value.isascii() else value
@@ -183,7 +183,7 @@ def broken_sphere(data):
 
 
 def no_recordings(samples):
-    """What is no audio, or audio without anything to hear."""
+    """Files that are not audio, and audio that is silent."""
     for number in (1, 2, 44, 5000):
         yield Case("zeros", f"{number}", bytes(number), NO_AUDIO)
     yield Case("empty", "no bytes", b"", "empty")
@@ -219,7 +219,7 @@ def no_recordings(samples):
 
 
 def flipped(whole):
-    """Some bits flipped in the middle, where a checksum guards them."""
+    """Files with some bits flipped in the middle, protected by a checksum."""
     random = np.random.default_rng(0)
     for name in ("FLAC-PCM_16", "FLAC-PCM_24", "OGG-VORBIS", "OGG-OPUS"):
         for number in range(5):
@@ -241,7 +241,7 @@ def cases(voice):
 
 @dataclasses.dataclass(frozen=True)
 class Done:
-    """What the job made: reasons by path, first voices of the records, peak memory in MB."""
+    """The job's results: reasons by path, first voices of the records, peak memory in MB."""
 
     folder: pathlib.Path
     wanted: dict[str, Case]
@@ -252,7 +252,7 @@ class Done:
     said: str
 
 
-# VmHWM begins anew with a program; getrusage's figure is also that of the process it came from.
+# VmHWM is reset when a program starts; getrusage's figure includes the parent process.
 _PROGRAM = """
 import re, runpy, sys
 sys.argv = ["preprocess", *sys.argv[1:]]
@@ -265,7 +265,7 @@ finally:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory, cases, voice):
-    """The job over a folder of speakers and a manifest, the damaged files strewn among the good."""
+    """Runs the job on a folder of speakers and a manifest, with damaged files among good ones."""
     base = tmp_path_factory.mktemp("damaged")
     corpus, listed = base / "corpus", base / "listed"
     wanted, good = {}, set()
@@ -319,7 +319,7 @@ def done(tmp_path_factory, cases, voice):
 
 
 def add_links(folder, corpus, wanted):
-    """Links that lead nowhere or round in circles, a pipe, a device, a name that is no text."""
+    """Adds dangling and circular links, a pipe, a device, and a name that is not valid text."""
     (folder / "self.wav").symlink_to("self.wav")
     (folder / "ping.wav").symlink_to("pong.wav")
     (folder / "pong.wav").symlink_to("ping.wav")

@@ -1,4 +1,4 @@
-"""Facts in columns against the objects that they were made of."""
+"""Facts in columns compared with the objects from which they were made."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def make(number, speaker=None, sha=None, path=None, sex="f"):
 
 @pytest.fixture
 def facts(monkeypatch):
-    # More than one chunk, in an order that is not that of the ids.
+    # More than one chunk, in an order different from that of the ids.
     monkeypatch.setattr(fact_table, "CHUNK", 8)
     return [
         make(number, sex="fm"[number % 2]) for number in np.random.default_rng(0).permutation(20)
@@ -64,7 +64,7 @@ def test_no_facts_at_all():
 def test_a_file_of_two_speakers_is_rejected_for_both(facts):
     one = make(100, "anna", "ab" * 32)
     two = make(101, "bert", "ab" * 32)
-    # The same speaker's copy of a file is no trouble.
+    # A copy of a file of the same speaker is accepted.
     copies = [make(102, "carl", "cd" * 32), make(103, "carl", "cd" * 32)]
     table = fact_table.FactTable.of([*facts, one, two, *copies])
     kept, rejections = fact_table.reject_shared(table)

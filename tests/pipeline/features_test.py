@@ -1,4 +1,4 @@
-"""The spectrogram against SciPy and librosa, masks and levels against counts by hand."""
+"""The spectrogram compared with SciPy and librosa, masks and levels with manual calculations."""
 
 import math
 
@@ -19,7 +19,7 @@ def scipy_stft(signal):
 
 
 def by_definition(signal):
-    """The definition in float64, frame by frame: zeros around, window, transform, scale."""
+    """Computes the definition in float64, frame by frame: padding, window, transform, scale."""
     window = scipy.signal.get_window("hann", 256)
     frames = math.ceil(len(signal) / 64) + 1
     padded = np.zeros(64 * (frames - 1) + 256)
@@ -82,7 +82,7 @@ def test_the_inverse_gives_the_signal_back(num_samples):
 
 
 def test_the_inverse_of_what_is_no_spectrogram_is_scipys():
-    # A masked spectrogram is no signal's; SciPy's inverse is the same least-squares one.
+    # A masked spectrogram is not that of any signal; SciPy's inverse is also a least-squares one.
     spectrogram = features.stft(noise(64 * 40)) * noise(41, 129, seed=1)
     expected = scipy.signal.istft(spectrogram.T, window="hann", nperseg=256, noverlap=192)[1]
     got = features.inverse_stft(spectrogram, 64 * 40)
@@ -104,7 +104,7 @@ def test_log_magnitude():
 
 def test_voice_activity():
     frames = np.zeros((6, 129), np.complex64)
-    # Power 1; just within 40 dB; just without; and 40 dB made of many small bins.
+    # Power 1; just within 40 dB; just outside; and 40 dB spread over many small bins.
     frames[0, 5], frames[1, 7], frames[2, 9] = 1, 0.0101, 0.0099
     frames[3, :4] = 0.00505j
     np.testing.assert_array_equal(features.voice_activity(frames), [1, 1, 0, 1, 0, 0])
@@ -141,7 +141,7 @@ def test_the_level_of_next_to_nothing():
 
 
 def test_which_bins_count():
-    # Loudest 1; within 40 dB; beyond it; a tie; zero.
+    # Loudest 1; within 40 dB; outside; a tie; zero.
     mixture = np.array([[1, 0.0101, 0.0099, 1, 0]], np.float32)
     voices = np.array([[[0.9, 0.01, 0.009, 0.5, 0]], [[0.1, 0.0, 0.001, 0.5, 0]]], np.float32)
     np.testing.assert_array_equal(features.counted_bins(mixture, voices), [[1, 1, 0, 0, 0]])
@@ -162,7 +162,7 @@ def test_a_real_mixture(recordings):
     for voice, spectrogram in zip(voices, spectrograms, strict=True):
         np.testing.assert_allclose(spectrogram, scipy_stft(voice), atol=1e-7)
     masks = ideal_masks.phase_sensitive(spectrograms, spectrograms.sum(axis=0))
-    # The phase-sensitive mask is the best real mask: no other of these comes nearer.
+    # The phase-sensitive mask is the best real mask: none of the others comes closer.
     error = [
         np.sum(np.abs(spectrograms - mask * spectrograms.sum(axis=0)) ** 2)
         for mask in (

@@ -1,4 +1,4 @@
-"""Ideal masks by hand, and what all of them have in common."""
+"""Ideal masks calculated manually, and properties that all of them share."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from pipeline import features, ideal_masks
 
 # Bins: first larger, second larger, a tie, all zero.
 TWO = np.array([[[3, 1, 2, 0]], [[1, 3, 2, 0]]], np.float32)
-# Likewise for three voices; in the third bin the last two tie for the most.
+# The same for three voices; in the third bin, the last two tie for the maximum.
 THREE = np.array([[[3, 1, 1, 0]], [[1, 3, 4, 0]], [[0, 0, 4, 0]]], np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Facts against soundfile, soxr and a formula; and a reason for each kind of bad recording."""
+"""Facts compared with soundfile, soxr and a formula; a reason for each kind of bad recording."""
 
 import hashlib
 import os
@@ -71,7 +71,7 @@ def test_facts_of_real_recordings(recordings):
         samples = soxr.resample(samples, rate, 8000, quality="HQ")
         assert facts.num_samples == len(samples)
         assert facts.peak == pytest.approx(np.abs(samples).max(), abs=1e-6)
-        # All frames but those 40 dB below the loudest, one by one.
+        # All frames within 40 dB of the loudest, one by one.
         frames = [samples[i : i + 256].astype(float) for i in range(0, len(samples), 256)]
         power = [np.mean(frame**2) for frame in frames]
         loud = [f for f, p in zip(frames, power, strict=True) if p >= max(power) * 1e-4]
@@ -124,7 +124,7 @@ def test_the_name_is_not_believed(tmp_path):
 
 
 def test_one_sample_is_short_but_not_bad(tmp_path):
-    # A single sample has one value throughout; two differ.
+    # A single sample has one value throughout; two samples differ.
     facts = inspection.inspect(utterance(write(tmp_path, np.array([0.1, -0.2]))), RATE)
     assert facts.num_samples == 2
 

@@ -1,4 +1,4 @@
-"""The plan against its own definition, computed here a second time from hashes and formulas."""
+"""The plan compared with its definition, computed here again from hashes and formulas."""
 
 import collections
 import dataclasses
@@ -71,7 +71,7 @@ def test_every_utterance_of_other_speakers_is_as_likely():
     )
     assert len(drawn) == 14
     expected = 4000 / 14
-    # Chi-square with 13 degrees of freedom: above 34.5 once in a thousand.
+    # Chi-square with 13 degrees of freedom exceeds 34.5 once in a thousand times.
     assert sum((n - expected) ** 2 / expected for n in drawn.values()) < 34.5
 
 
@@ -131,7 +131,7 @@ def test_a_common_gain_keeps_the_sum_of_peaks_below_098():
     facts = table(peak=0.9, level=-26.0)
     for mixture in make(facts):
         peaks = [0.9 * 10 ** (g / 20) for g in mixture.gains_db]
-        # Floored to 0.01 dB: at most 0.12 % less.
+        # Rounded down to 0.01 dB: at most 0.12 % less.
         assert 0.98 * 10 ** (-0.01 / 20) <= sum(peaks) <= 0.98
 
 
@@ -188,7 +188,7 @@ def test_a_split_has_no_more_shards_than_mixtures():
 
 
 def test_neighbours_of_the_table_are_spread():
-    # In the order of the table a speaker's mixtures would lie side by side.
+    # In the order of the table, a speaker's mixtures would be side by side.
     facts = table(10, 10)
     (shard,) = shards(facts, make(facts), num_shards=1)
     speakers = [m.speakers[0] for m in shard.mixtures]
@@ -235,7 +235,7 @@ def test_a_new_feature_is_another_plan(monkeypatch):
     assert shard.digest != before
     monkeypatch.undo()
     assert shard.digest == before
-    # What a feature is called and stored as counts, what is said about it does not.
+    # A feature's name and encoding matter, its description does not.
     first, *rest = schema.MIXTURE_FEATURES
     told = dataclasses.replace(first, meaning="its name")
     monkeypatch.setattr(schema, "MIXTURE_FEATURES", (told, *rest))
@@ -245,8 +245,8 @@ def test_a_new_feature_is_another_plan(monkeypatch):
 
 
 def test_planning_takes_time_in_proportion():
-    # 100,000 utterances in a minute are 20,000 in 12 s; one speaker has half of them, which would
-    # make drawing until it fits, or removing from lists, quadratic.
+    # 100,000 utterances in a minute are 20,000 in 12 s. One speaker has half of them, which would
+    # make rejection sampling, or removal from lists, quadratic.
     facts = [fact("big", n, sha="0" * 64) for n in range(10000)]
     facts += [fact(f"s{n}", 0, sha="0" * 64) for n in range(10000)]
     start = time.process_time()
@@ -279,7 +279,7 @@ def draw(seed, what, name):
 
 
 def plain(facts, settings):
-    """The definition, one mixture after the other, of a corpus that is all of train."""
+    """Computes the definition, one mixture after the other, for a corpus that is all train."""
     facts = [f for f in facts if f.num_samples >= settings.min_samples]
     pool = sorted(facts, key=lambda f: (f.utterance.speaker, f.utterance.id))
     for first in sorted(facts, key=lambda f: f.utterance.id):

@@ -1,4 +1,4 @@
-"""The whole job, as a function and as a command, on small made corpora and on real recordings."""
+"""The whole job, as a function and as a command, on small synthetic corpora and real recordings."""
 
 import csv
 import hashlib
@@ -26,7 +26,7 @@ MODULE = "pipeline.preprocess"
 
 
 def make(folder, *inputs, beam_flags=(), **settings):
-    """Runs the job; returns the info and what it said."""
+    """Runs the job; returns the info and the lines that it printed."""
     lines = []
     info = job.run(
         job.Settings(
@@ -42,7 +42,7 @@ def make(folder, *inputs, beam_flags=(), **settings):
 
 
 def checksums(folder):
-    """SHA-256 of every file, and the info less its times."""
+    """Returns the SHA-256 of every file, and the info without its times."""
     found = {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in pathlib.Path(folder).rglob("*")
@@ -61,7 +61,7 @@ def records(folder, split):
 
 
 def examples(path):
-    """The lists of each record of a shard, as TensorFlow reads them."""
+    """Returns the lists of each record of a shard, as TensorFlow reads them."""
     for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
         feature = tf.train.Example.FromString(record).features.feature
         yield {n: getattr(f, f.WhichOneof("kind")).value for n, f in feature.items()}
@@ -161,7 +161,7 @@ def test_the_list_has_what_is_in_the_shards_and_rebuilds_it(finished, corpus_fol
 
 def test_long_recordings_are_cut_and_counted(finished, corpus_folder, tmp_path):
     info, said = make(tmp_path / "out", corpus_folder, max_seconds=2.0)
-    # Of 1.5, 1.8 and 2.1 s, for each of four speakers 0.2 s more.
+    # Lengths are 1.5, 1.8 and 2.1 s, plus 0.2 s for each further speaker.
     assert info.counts["cut"] == 7
     assert "7 recordings are longer than --max_seconds" in said
     assert info.counts["dropped"] == 0
@@ -304,11 +304,11 @@ def test_the_same_again_does_nothing_and_other_settings_are_refused(
     with pytest.raises(dataset.DatasetError, match=r"seed: 0, now 1.*--overwrite"):
         make(folder, corpus_folder, mixing=plan.Settings(seed=1))
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
-    # What does not decide the content is no other setting.
+    # Settings that do not determine the content may change.
     make(folder, corpus_folder, max_bad_fraction=0.5, beam_flags=["--direct_num_workers=2"])
     make(folder, corpus_folder, mixing=plan.Settings(seed=1), num_shards=1, overwrite=True)
     assert dataset.read(str(folder)).config["seed"] == 1
-    # What is refused leaves what was there.
+    # A refusal leaves existing files unchanged.
     before = checksums(folder)
     with pytest.raises(errors.UserError):
         make(folder, corpus_folder, min_seconds=500.0, overwrite=True)
@@ -328,7 +328,7 @@ def test_a_corpus_that_was_moved_is_the_same_and_one_like_it_is_not(
     info, said = make(tmp_path / "out", tmp_path / "elsewhere")
     assert "already done" in said
     assert info == dataset.read(str(finished))
-    # The same names, but one recording is another.
+    # The same names, but one recording is different.
     soundfile.write(tmp_path / "elsewhere" / "speaker0" / "0.wav", voice(99, 1.5), 16000)
     before = checksums(tmp_path / "out")
     with pytest.raises(dataset.DatasetError, match="recordings: others"):
@@ -345,7 +345,7 @@ def test_utterances_are_a_setting(finished, corpus_folder, tmp_path):
     assert info.utterances is None
     assert "clean" not in said
     assert not (folder / schema.UTTERANCES_FOLDER).exists()
-    # As for the mixtures, they are the same with and without.
+    # The mixtures are the same with and without utterances.
     old = {n: c for n, c in checksums(finished).items() if not n.startswith("utterances/")}
     assert {n for n, c in checksums(folder).items() if c != old[n]} == {schema.INFO_FILE}
     with pytest.raises(dataset.DatasetError, match="utterances: not set, now True"):
@@ -408,7 +408,7 @@ def test_a_job_that_goes_on_does_not_mix_records_with_and_without_a_feature(
 def test_a_few_speakers_are_enough_whatever_they_are_called(tmp_path, voice, count):
     names = [f"s{n}" for n in range(200)]
     fractions = {n: int(hashlib.sha256(n.encode()).hexdigest(), 16) / 2**256 for n in names}
-    # One of them alone would be valid.
+    # By the fraction, only one of them would be valid.
     low = min(names, key=fractions.__getitem__)
     high = sorted(names, key=fractions.__getitem__)[-count:]
     for seed, name in enumerate([low, *high[1:]]):
@@ -450,7 +450,7 @@ def test_a_recording_of_two_speakers_is_nobodys(corpus_folder, tmp_path):
     corpus = tmp_path / "corpus"
     shutil.copytree(corpus_folder, corpus)
     shutil.copy(corpus / "speaker0" / "0.wav", corpus / "speaker1" / "copy.wav")
-    # The same person's twice is one person's.
+    # Two copies of the same person's recording are accepted.
     shutil.copy(corpus / "speaker2" / "0.wav", corpus / "speaker2" / "again.wav")
     info, _ = make(tmp_path / "out", corpus)
     with open(tmp_path / "out" / schema.REJECTED_FILE, newline="") as file:
@@ -516,7 +516,7 @@ def test_a_dry_run_counts_and_writes_nothing(finished, corpus_folder, tmp_path, 
 def test_help_is_quick_and_names_beams_flags(run_command):
     start = time.monotonic()
     done = run_command(MODULE, "--help")
-    assert time.monotonic() - start < 3  # Under a second where nothing else runs.
+    assert time.monotonic() - start < 3  # Under a second on an idle machine.
     assert done.returncode == 0
     for word in ("--input_dir", "--mixture_list", "--max_snr_db", "--runner", "Beam"):
         assert word in done.stdout
@@ -580,7 +580,7 @@ def test_flags_that_neither_knows_are_refused():
 
 @pytest.mark.slow
 def test_a_failure_in_a_worker_process_is_one_line(corpus_folder, tmp_path):
-    # A file-size limit stands for a full disk: every process that writes a shard meets it.
+    # A file-size limit simulates a full disk for every process that writes a shard.
     given = [f"--input_dir={corpus_folder}", f"--output_dir={tmp_path}", "--direct_num_workers=2"]
     program = (
         "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000,) * 2);"
@@ -591,7 +591,7 @@ def test_a_failure_in_a_worker_process_is_one_line(corpus_folder, tmp_path):
     assert done.returncode == 1
     assert "File too large" in done.stderr
     assert len(done.stderr.splitlines()) == 1
-    # Shards of utterances are smaller, and those that were whole stay for the next attempt.
+    # Shards of utterances are smaller; complete ones are kept for the next attempt.
     left = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
     assert all(str(path.parent) == "utterances" and ".tmp" not in path.name for path in left)
     make(tmp_path, corpus_folder)

@@ -1,4 +1,4 @@
-"""The record's codecs: round trips, stated tolerances, bytes by hand, damage; the files' names."""
+"""The record's encodings: round trips, stated tolerances, bytes by hand, damage; file names."""
 
 import re
 import struct
@@ -110,7 +110,7 @@ def test_codes_of_the_phase_sensitive_mask_are_clipped():
     assert list(codes) == [round((v + 1) * 85 + 1e-9) for v in (-1, 2, 0, 0.5, 1, -1, 2)]
     decoded = FEATURES["psm"].decode([codes], {"K": 1, "T": 1, "F": 7})[0, 0]
     np.testing.assert_allclose(decoded, np.array(list(codes)) * 3 / 255 - 1, atol=1e-6)
-    # 0 and 1 are codes themselves: a mask of a voice alone comes back as it is.
+    # 0 and 1 have exact codes: the mask of a single voice is restored exactly.
     np.testing.assert_allclose(decoded[[2, 4]], [0, 1], atol=1e-6)
 
 
@@ -202,7 +202,7 @@ def test_shards_have_names():
 def test_the_table_names_every_feature_once():
     rows = schema.markdown_table(schema.MIXTURE_FEATURES).splitlines()[2:]
     assert [row.split("`")[1] for row in rows] == list(FEATURES)
-    # A bar within a cell (|X|) has to be escaped, or the table has a column too many.
+    # A bar within a cell (|X|) must be escaped, or the table would have an extra column.
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {7}
 
 

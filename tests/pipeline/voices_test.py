@@ -1,4 +1,4 @@
-"""The embedded corpus as others read it, and what a person can do wrong."""
+"""The embedded corpus as other readers see it, and errors that a user can make."""
 
 import hashlib
 import json
@@ -190,7 +190,7 @@ def test_wrong_flags_are_one_line_and_exit_code_2(run_command, tmp_path, flags, 
 
 
 def test_help_is_fast_and_lists_every_flag(run_command):
-    run_command("pipeline.voices", "--help")  # Warms the file cache.
+    run_command("pipeline.voices", "--help")  # Fills the file cache.
     start = time.monotonic()
     run = run_command("pipeline.voices", "--help")
     assert time.monotonic() - start < 2

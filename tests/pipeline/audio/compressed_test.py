@@ -1,4 +1,4 @@
-"""What FFmpeg's libraries decode, against the ffmpeg program and against what was encoded."""
+"""Decoding by FFmpeg's libraries, compared with the ffmpeg program and with the encoded samples."""
 
 import contextlib
 import io
@@ -21,14 +21,14 @@ ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="there is no 
 
 
 def tones(num_samples=4 * RATE, num_channels=1):
-    """Another tone in each channel."""
+    """Returns a different tone in each channel."""
     times = np.arange(num_samples)[:, np.newaxis] / RATE
     frequencies = 300.0 * np.arange(1, num_channels + 1)
     return (0.5 * np.sin(2 * np.pi * frequencies * times)).astype(np.float32)
 
 
 def encode(form, codec, samples=None, rate=RATE, layout="mono"):
-    """A file by PyAV, from float32 `[sample, channel]`."""
+    """Encodes float32 `[sample, channel]` with PyAV."""
     samples = tones() if samples is None else samples
     file = io.BytesIO()
     with av.open(file, "w", format=form) as container:
@@ -50,7 +50,7 @@ def encode(form, codec, samples=None, rate=RATE, layout="mono"):
 
 
 def by_program(data, tmp_path, num_channels=1):
-    """Float32 `[sample, channel]` as the ffmpeg program decodes the file."""
+    """Decodes the file with the ffmpeg program to float32 `[sample, channel]`."""
     path = tmp_path / "recording"
     path.write_bytes(data)
     command = ["ffmpeg", "-nostdin", "-v", "error", "-i", path, "-map", "0:a:0", "-f", "f32le", "-"]
@@ -59,7 +59,7 @@ def by_program(data, tmp_path, num_channels=1):
 
 
 def program(samples, tmp_path, *arguments, layout=None):
-    """A file that the ffmpeg program makes of float32 `[sample, channel]`."""
+    """Encodes float32 `[sample, channel]` with the ffmpeg program."""
     path = tmp_path / "made"
     given = ["-f", "f32le", "-ar", str(RATE), "-ac", str(samples.shape[1])]
     given += ["-channel_layout", layout] if layout else []
@@ -89,7 +89,7 @@ CASES = {
 
 
 def rate_of(name):
-    """The rate that the codec takes."""
+    """Returns a rate that the codec supports."""
     return {"opus in webm": 48000, "ac3": 32000}.get(name, RATE)
 
 
@@ -111,7 +111,7 @@ def test_what_was_encoded_comes_out(name):
     rate = rate_of(name)
     samples, found = decoding.decode(encode(*CASES[name], rate=rate))
     assert found == rate
-    # Codecs pad to whole frames; the encoder of WMA leaves a last one out.
+    # Codecs pad to whole frames; the WMA encoder omits the last one.
     assert abs(len(samples) - 4 * rate) <= 2 * 2048
     spectrum = np.abs(np.fft.rfft(samples[rate : 2 * rate]))
     assert spectrum.argmax() == 300
@@ -146,7 +146,7 @@ def test_channels_are_in_the_order_of_the_program(form, codec, num_channels, tmp
     )  # fmt: skip
     expected = by_program(data, tmp_path, num_channels)
     samples, rate = decoding.decode_channels(data)
-    # libsndfile gives Opus at the rate that the recording had, the program at 48,000 Hz.
+    # libsndfile decodes Opus at the recording's original rate, the program at 48,000 Hz.
     samples = decoding.resample(samples, rate, RATE if codec != "libopus" else 48000)
     size = min(len(samples), len(expected))
     assert size >= 0.9 * RATE
@@ -160,7 +160,7 @@ def mp3(**settings):
 
 
 def without_xing(data):
-    """The same MP3 less its first frame, which holds no sound but says how many follow."""
+    """Removes an MP3's first frame, which has no sound but the number of frames that follow."""
     place = data.index(b"Info") if b"Info" in data[:200] else data.index(b"Xing")
     start = data.rindex(b"\xff", 0, place)
     return data[data.index(data[start : start + 2], place) :]
@@ -189,7 +189,7 @@ def test_mp3_in_riff(tmp_path):
 @ffmpeg
 @pytest.mark.parametrize("rate", [8000, 16000, 24000, 48000])
 def test_opus_keeps_no_samples_of_the_encoders_delay(rate, tmp_path):
-    """Also where the container says another rate than 48,000 Hz, at which Opus counts."""
+    """Also if the container gives a rate other than 48,000 Hz, in which Opus counts."""
     data = program(tones(), tmp_path, "-ar", str(rate), "-c:a", "libopus", "-f", "webm")
     samples, found = decoding.decode_channels(data)
     assert found == 48000
@@ -277,7 +277,7 @@ def test_video_without_sound():
 
 
 def test_a_file_cannot_make_us_read_another(tmp_path):
-    """Playlists, lists of files and movies whose samples lie elsewhere, under any name."""
+    """Playlists, lists of files, and movies whose samples are elsewhere, under any name."""
     secret = tmp_path / "secret.wav"
     soundfile.write(secret, tones(), RATE)
     for text in (
@@ -299,7 +299,7 @@ def test_a_movie_that_refers_to_another_file_is_not_followed(tmp_path):
     secret = tmp_path / "secret.mov"
     secret.write_bytes(encode("mov", "pcm_s16le"))
     movie = secret.read_bytes()
-    # Its data reference, «here», becomes an alias of the file.
+    # Its data reference, "here", becomes an alias of the file.
     place = movie.index(b"url \0\0\0\x01")
     assert place > 0
     changed = movie[:place] + b"url \0\0\0\0" + movie[place + 8 :]
@@ -319,7 +319,7 @@ def test_hours_are_decoded_in_bounded_memory(tmp_path):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert count == 600 * RATE
-    # All of it would be 38 MB.
+    # Decoded completely, it would be 38 MB.
     assert peak < 4e6
 
 
@@ -337,7 +337,7 @@ def test_without_pyav_the_error_says_what_to_install(monkeypatch):
         decoding.decode(data)
     with pytest.raises(limits.MissingDecoderError, match="pip install av"):
         decoding.decode(without_xing(mp3()))
-    # What libsndfile decodes needs no PyAV.
+    # PyAV is not needed for what libsndfile decodes.
     assert len(decoding.decode(mp3())[0]) == 4 * RATE
 
 

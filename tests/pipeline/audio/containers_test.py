@@ -1,4 +1,4 @@
-"""Containers whose headers say too little, too much or the wrong thing."""
+"""Containers whose headers are incomplete or wrong."""
 
 import io
 import struct
@@ -26,7 +26,7 @@ def encode(kind, subtype=None, samples=None, rate=RATE, **settings):
 
 
 def read(data):
-    """Float32 `[sample, channel]` and the notes."""
+    """Returns float32 `[sample, channel]` and the notes."""
     with decoding.Reader(io.BytesIO(data)) as reader:
         return np.concatenate(list(reader.blocks())), reader.notes
 
@@ -68,7 +68,7 @@ def test_nothing_behind_a_tag():
 
 
 def left_open(kind, length):
-    """The file as a program leaves it that dies, or writes into a pipe: lengths 0 or all ones."""
+    """Returns a file as left by a program that died or wrote into a pipe: lengths 0 or all ones."""
     data, short = WHOLE[kind], length.to_bytes(4, "little" if kind == "wav" else "big")
     if kind == "rf64":
         return put(data, data.index(b"ds64") + 8, bytes(24))
@@ -93,7 +93,7 @@ def test_lengths_that_were_left_open(kind, length):
     np.testing.assert_array_equal(found, signal())
     assert len(notes) == 1
     assert "leaves the length open; all 40000 bytes that follow are taken" in notes[0]
-    # A recorder that dies does not mind where.
+    # A crash may cut the file anywhere.
     found, notes = read(whole[:-2001])
     np.testing.assert_array_equal(found, signal()[:-1001])
     assert "but the last 1, which are no whole sample" in notes[0]

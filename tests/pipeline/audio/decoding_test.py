@@ -1,4 +1,4 @@
-"""Decoding, against soundfile and parsers written for these tests; writing; damage of all kinds."""
+"""Decoding, compared with soundfile and parsers written here; writing; damage of all kinds."""
 
 import io
 import os
@@ -33,7 +33,7 @@ def encode(kind, subtype=None, samples=None, **settings):
 
 
 def sphere(samples, drop=(), header_bytes=1024, **fields):
-    """SPHERE as TIMIT's disc has it: no sample_coding; made here without libsndfile."""
+    """Makes SPHERE as on TIMIT's disc, without sample_coding and without libsndfile."""
     all_fields = {
         "database_id": "TIMIT",
         "channel_count": samples.shape[1],
@@ -357,7 +357,7 @@ def test_hours_are_read_in_bounded_memory(tmp_path):
     num_samples = 3 * 3600 * 8000
     data_bytes = struct.pack("<I", 2 * num_samples)
     path.write_bytes(WHOLE["riff"][:40] + data_bytes)
-    os.truncate(path, 44 + 2 * num_samples)  # zeros that take no room on the disk
+    os.truncate(path, 44 + 2 * num_samples)  # zeros that take no space on disk
     done = 0
     tracemalloc.start()
     with decoding.Reader(path) as reader:
@@ -387,7 +387,7 @@ def test_16_bits_are_read_back_to_the_bit(tmp_path):
     for number, samples in enumerate((codes, (codes / 32768).astype(np.float32))):
         path = tmp_path / f"{number}.wav"
         decoding.write_wav(path, samples, RATE)
-        with wave.open(str(path)) as file:  # the standard library's reader, not libsndfile's
+        with wave.open(str(path)) as file:  # the standard library's reader, not libsndfile
             assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (RATE, 1, 2)
             read = np.frombuffer(file.readframes(file.getnframes()), "<i2")
         np.testing.assert_array_equal(read, codes)
@@ -475,7 +475,7 @@ def test_more_than_4_gb_become_rf64(tmp_path, monkeypatch):
 @pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
 @pytest.mark.parametrize("limit", [6000, 2**32])
 def test_an_unknown_length_may_become_any(tmp_path, monkeypatch, subtype, limit):
-    """A stream: RF64 where it has become too long for a WAV, and else a WAV to all readers."""
+    """A stream of unknown length: RF64 if it is too long for a WAV, otherwise a standard WAV."""
     monkeypatch.setattr(decoding, "_MAX_WAV_BYTES", limit)
     samples = signal(4001)
     with decoding.Writer(tmp_path / "a.wav", RATE, subtype=subtype) as writer:
@@ -493,7 +493,7 @@ def test_an_unknown_length_may_become_any(tmp_path, monkeypatch, subtype, limit)
 
 
 def test_a_full_disk_leaves_nothing(tmp_path):
-    # A limit on the size of files stands for the full disk; it needs a process of its own.
+    # A limit on the size of files simulates the full disk, which needs a process of its own.
     program = (
         "import resource, signal, sys, numpy as np\n"
         "from pipeline.audio import decoding; from pipeline import errors\n"

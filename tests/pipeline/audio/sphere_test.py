@@ -1,4 +1,4 @@
-"""SPHERE files against TIMIT's own bytes, against libsndfile, and against our reader."""
+"""SPHERE files compared with TIMIT's own bytes, with libsndfile, and with our reader."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""How far the work is: counted on this machine or through an object store, a line in a log."""
+"""The progress of a job: counted locally or through an object store, shown as lines in a log."""
 
 import multiprocessing
 import time
@@ -13,7 +13,7 @@ FOLDER = "box://data/_work/written"
 
 @pytest.fixture
 def box(monkeypatch):
-    """A store of objects, by name; all processes of a job reach it."""
+    """A store of objects by name, shared by all processes of a job."""
     objects = {}
     monkeypatch.setattr(atomic, "write_text", lambda path, text: objects.update({path: text}))
     monkeypatch.setattr(atomic, "names", lambda path: [p.removeprefix(f"{path}/") for p in objects])
@@ -48,7 +48,7 @@ def test_workers_count_in_an_object_store(box, monkeypatch):
     assert progress.done(FOLDER) == 0
     progress.tick(FOLDER, 2)
     assert progress.done(FOLDER) == 2
-    # Not an object for each thing that is done.
+    # There is not one object for each item.
     for _ in range(5):
         progress.tick(FOLDER)
     assert progress.done(FOLDER) == 2

@@ -1,4 +1,4 @@
-"""Beam's flags as the page about running them has them, and failures as one line."""
+"""Beam's flags as in the documentation on runners, and failures as one line."""
 
 import pathlib
 import re
@@ -67,9 +67,9 @@ ZeroDivisionError: integer division or modulo by zero [while running 'Write/Writ
 
 
 def raising(error):
-    """A step that raises, as one of ours would."""
+    """Returns a step that raises, like one of ours."""
 
-    # Within a function, so that worker processes get its code: they do not know this module.
+    # A nested function, so that it is pickled: worker processes cannot import this module.
     def fail(_):
         with transforms._one_line():
             raise error
@@ -79,7 +79,7 @@ def raising(error):
 
 RUNNERS = (
     [],
-    # Beam waits for its worker processes to end by themselves, after a failure for 15 s.
+    # After a failure, Beam waits 15 s for its worker processes to exit.
     pytest.param(
         ["--direct_running_mode=multi_processing", "--direct_num_workers=2"],
         marks=pytest.mark.slow,
@@ -113,7 +113,7 @@ def test_anything_else_that_a_worker_raises_is_a_fault_of_the_program(flags, err
     assert "\n" not in text
     if not isinstance(error, RuntimeError):
         assert type(error).__name__ in text
-    # With --verbosity=1 the line in our code is shown.
+    # --verbosity=1 shows the line in our code.
     shown = "".join(traceback.format_exception(caught.value))
     assert "raise error" in shown
 
@@ -123,7 +123,7 @@ def test_a_worker_that_connects_after_a_failure_is_told_to_end():
     connection = worker_handlers.ControlConnection()
     connection.close()
     connection.set_input(iter([]))
-    # Not `get_req`, which would wait for ever.
+    # `get_req` would wait for ever.
     told = connection._push_queue.get(timeout=5)
     assert told is worker_handlers.BeamFnControlServicer._DONE_MARKER
 

@@ -1,4 +1,4 @@
-"""What a worker imports is what the manual puts into its image, and what setup.py asks for."""
+"""A worker imports only what the manual installs in its image and setup.py requires."""
 
 import ast
 import pathlib
@@ -9,7 +9,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-# By module: what is installed under another name.
+# For each module, the name of its package if it is different.
 NAMES = {
     "absl": "absl-py",
     "apache_beam": "apache-beam",
@@ -17,10 +17,10 @@ NAMES = {
     "google_crc32c": "google-crc32c",
     "grpc": "grpcio",
 }
-# What apache-beam brings, and what only the launching process needs, when it comes to that.
+# Packages that apache-beam installs, and those that only the launching process needs.
 WITH_BEAM = {"grpcio", "protobuf"}
 LATER = {"tqdm"}
-# As Beam does on a worker: its own program, and what the job's functions were pickled from.
+# The imports of a worker: Beam's own program, and the module whose functions were pickled.
 PROGRAM = """
 import sys
 for name in ("absl", "tensorflow", "keras", "tqdm", "jinja2", "matplotlib", "tensorboard"):
@@ -31,7 +31,7 @@ print(*(m.__file__ for n, m in sys.modules.items() if n.partition(".")[0] == "pi
 
 
 def imported(path):
-    """What a module imports from outside, wherever in it, by the name it is installed under."""
+    """Returns the packages that a module imports, anywhere in it, by their names on PyPI."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""A made conversation is what its list of utterances says."""
+"""A synthetic conversation agrees with its list of utterances."""
 
 import itertools
 
@@ -23,7 +23,7 @@ def test_utterances_stand_where_they_are_said_to():
     for speaker, start, end in made.utterances:
         expected[speaker, round(start * rate) : round(end * rate)] = next(left[speaker])
     np.testing.assert_allclose(made.voices, expected, atol=1e-6)
-    # Both at once, one after the other, and nobody.
+    # Both at once, one after the other, and silence.
     spans = sorted((start, end) for _, start, end in made.utterances)
     gaps = [b[0] - a[1] for a, b in itertools.pairwise(spans)]
     assert min(gaps) < -1

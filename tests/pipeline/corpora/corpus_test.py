@@ -1,4 +1,4 @@
-"""TIMIT's tree in all its copies, manifests good and bad, folders, and the split by speaker."""
+"""TIMIT in all its copies, good and bad manifests, folders, and the split by speaker."""
 
 import collections
 import csv
@@ -222,7 +222,7 @@ def test_a_manifest_as_spreadsheets_write_it(tmp_path, separator, encoding):
     expected = [("a", "Zoë", "f", "train"), ("b, c; d", "José", "m", "")]
     path = write_manifest(tmp_path, text.getvalue(), encoding=encoding)
     assert table(corpus.read_manifest(path)) == expected
-    # As Excel begins a file for a spreadsheet of another country.
+    # As in files from Excel for spreadsheets of other countries.
     path = write_manifest(tmp_path, f"sep={separator}\r\n{text.getvalue()}", encoding=encoding)
     assert table(corpus.read_manifest(path)) == expected
 

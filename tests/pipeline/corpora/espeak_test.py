@@ -1,4 +1,4 @@
-"""The synthesiser: repeatable, obeys its voices, and says what is missing."""
+"""The synthesiser is repeatable, uses the given voices, and reports what is missing."""
 
 import builtins
 
@@ -84,7 +84,7 @@ def test_without_the_wheel_the_library_of_the_system_is_taken(no_wheel, monkeypa
     import importlib
 
     loader = importlib.import_module("espeakng_loader")
-    # Stands in for a system's library, whose data is where it was compiled to be.
+    # Simulates a system's library, whose data path was fixed when it was compiled.
     monkeypatch.setattr(espeak.ctypes.util, "find_library", lambda n: loader.get_library_path())
     monkeypatch.setenv("ESPEAK_DATA_PATH", loader.get_data_path())
     with espeak.Synthesizer({"low": "pitch 90 130"}, seed=0) as synthesizer:

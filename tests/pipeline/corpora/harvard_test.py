@@ -1,4 +1,4 @@
-"""The sentences against what the standard says of them."""
+"""The sentences compared with their description in the standard."""
 
 import re
 

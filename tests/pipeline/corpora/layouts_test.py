@@ -1,4 +1,4 @@
-"""Corpora as they unpack, and folders that look like speakers' and are not."""
+"""Corpora as unpacked, and folders that look like speakers' folders but are not."""
 
 import numpy as np
 import pytest
@@ -131,7 +131,7 @@ def test_the_same_recordings_under_two_names_are_one_speakers(tmp_path, voice, b
     for number in range(6):
         samples = voice(number, 2.0)
         recordings[f"studio/{below}{number}.wav"] = samples
-        # At 5 dB, the mean square of `voice` being 0.0066.
+        # At 5 dB; the mean square of `voice` is 0.0066.
         added = noise * random.standard_normal(samples.size)
         recordings[f"street/{below}{number}.wav"] = samples + added
         recordings[f"zoe/{below}{number}.wav"] = voice(100 + number, 2.0)
@@ -141,7 +141,7 @@ def test_the_same_recordings_under_two_names_are_one_speakers(tmp_path, voice, b
 
 def test_speakers_who_read_the_same_sentences_are_speakers(tmp_path, voice):
     recordings = {f"{s}/{n}.wav": voice(10 * s + n, 2.0) for s in range(10) for n in range(6)}
-    # What lies under two names by mistake is one among many.
+    # One recording of many that is under two names by mistake.
     recordings["1/0.wav"] = recordings["0/0.wav"]
     found = corpus.read_folder(write(tmp_path, recordings))
     assert len(speakers(found)) == 10
@@ -152,7 +152,7 @@ def test_real_sentences_that_all_read_are_not_the_same(recordings, tmp_path):
     paths = sorted((recordings / "timit_sample").rglob("SA1.WAV"))
     assert len(paths) > 8
     voices = {p.parent.name: soundfile.read(p)[0][:32000] for p in paths[:8]}
-    # As if somebody had cut all to one length.
+    # As if all had been cut to one length.
     corpus.read_folder(
         write(tmp_path, {f"{s}/{n}.wav": v for s, v in voices.items() for n in "ab"})
     )

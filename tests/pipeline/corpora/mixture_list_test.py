@@ -1,4 +1,4 @@
-"""The list read back, damaged, and held against other recordings."""
+"""The list is read back, damaged, and checked against other recordings."""
 
 import dataclasses
 import unicodedata

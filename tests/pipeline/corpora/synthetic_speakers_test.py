@@ -1,4 +1,4 @@
-"""Synthetic speakers: all different, within human ranges, and heard as they were drawn."""
+"""Synthetic speakers are all different, within human ranges, and sound as they were drawn."""
 
 import collections
 
@@ -23,7 +23,7 @@ def readings():
 
 
 def long_term_spectrum_db(samples):
-    """Mean power in dB at 8 bands, of the active part."""
+    """Returns the mean power in dB in 8 bands of the active part."""
     power = np.abs(features.stft(samples.astype(np.float32) / 32768)) ** 2
     bands = power.mean(axis=0)[1:].reshape(8, 16).mean(axis=1)
     levels = 10 * np.log10(bands)
@@ -46,15 +46,15 @@ def test_no_two_speakers_are_alike_and_all_are_human():
     women = [s.pitch_hz for s in drawn if s.sex == "f"]
     men = [s.pitch_hz for s in drawn if s.sex == "m"]
     assert len(women) == len(men)
-    # Around the usual 200 and 115 Hz of adults who read aloud.
+    # The usual values for adults reading aloud are 200 and 115 Hz.
     assert 185 < np.mean(women) < 220
     assert 105 < np.mean(men) < 130
     assert min(men) > 70
     assert max(women) < 300
-    # Each accent as often as any other, by either sex; 300 is not a multiple of 16.
+    # Each accent is equally frequent for both sexes; 300 is not a multiple of 16.
     accents = collections.Counter((s.sex, s.accent) for s in drawn)
     assert set(accents.values()) <= {36, 38}
-    # The library's whispers and creaks are made with these.
+    # The library uses these for whispers and creaks.
     assert all("breath" not in s.voice and "echo" not in s.voice for s in drawn)
 
 

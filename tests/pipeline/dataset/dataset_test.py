@@ -1,4 +1,4 @@
-"""The dataset's folder: what is read, what is refused, and a lock that dies with its process."""
+"""The dataset's folder: reading, refusals, and a lock that is released when its process dies."""
 
 import json
 import os
@@ -86,7 +86,7 @@ def test_utterances_are_described_and_may_be_absent(tmp_path):
     dataset.finish(str(tmp_path), info, "mixture_id\n", "path,reason\n", "shard\n")
     assert dataset.read(str(tmp_path)) == info
     assert (tmp_path / "utterances" / "index.csv").read_text() == "shard\n"
-    # As it was written before there were any.
+    # As it was written before there were utterances.
     fields = json.loads(INFO.to_json())
     assert fields.pop("utterances") is None
     assert dataset.DatasetInfo.from_json(json.dumps(fields)) == INFO
@@ -123,7 +123,7 @@ def test_older_datasets_have_the_features_of_the_first_schema(monkeypatch):
     wanted = job_settings.config(job_settings.Settings(), [])
     assert "features" in wanted
     old = {name: value for name, value in wanted.items() if name != "features"}
-    # This holds until a feature is added, and then says that datasets are not alike any more.
+    # This fails when a feature is added, since older datasets are then different.
     assert dataset.differences(old, wanted) == []
     new = schema.Feature("pitch", "float", (), None, "Hz", "")
     monkeypatch.setattr(schema, "MIXTURE_FEATURES", (*schema.MIXTURE_FEATURES, new))
@@ -142,7 +142,7 @@ def test_where_the_recordings_lie_is_no_difference():
 
 def test_only_our_own_leftovers_are_removed(tmp_path):
     keep = ["train-00000-of-00002.tfrecord", "train-00000-of-00002.tfrecord.json"]
-    # The last two are of other programs, however much they look like ours.
+    # The last two are of other programs, although they look like ours.
     others = [
         "notes.txt",
         "holiday.tfrecord",

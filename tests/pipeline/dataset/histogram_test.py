@@ -1,4 +1,4 @@
-"""Exact statistics against NumPy's and against themselves in another order."""
+"""Exact statistics compared with NumPy's and with themselves in another order."""
 
 import numpy as np
 import pytest

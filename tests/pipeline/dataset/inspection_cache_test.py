@@ -1,4 +1,4 @@
-"""Facts that outlive a job that was killed, and when they no longer hold."""
+"""Facts survive a killed job, until they are no longer valid."""
 
 import dataclasses
 import os
@@ -15,7 +15,7 @@ RATE = 8000
 
 @pytest.fixture
 def table(tmp_path, voice):
-    """Three utterances whose recordings are there, and one whose is not."""
+    """Three utterances with recordings, and one without."""
     table = []
     for number in range(3):
         path = tmp_path / f"{number}.wav"
@@ -26,7 +26,7 @@ def table(tmp_path, voice):
 
 @pytest.fixture
 def work(tmp_path, table):
-    """A work folder in two parts, the last of which a runner has repeated."""
+    """A work folder in two parts, the last of which was repeated by a runner."""
     folder = tmp_path / "_work"
     folder.mkdir()
     (folder / "utterances.jsonl").write_text("of the job before")
@@ -50,10 +50,10 @@ def test_facts_are_kept_and_all_else_goes(work, table):
     (work / "facts-cut.jsonl").write_text('{"sample_rate": 80')
     (work / "utterances").mkdir()
     assert inspection_cache.keep(str(work), table, RATE) == {"u0", "u1", "u2"}
-    # What could not be read is looked at again.
+    # A recording that could not be read is inspected again.
     assert inspection_cache.read(str(work)) == (before, [])
     assert len(list(work.iterdir())) == 1
-    # And once more, as after a second kill.
+    # Once more, as after a second kill.
     assert inspection_cache.keep(str(work), table, RATE) == {"u0", "u1", "u2"}
 
 

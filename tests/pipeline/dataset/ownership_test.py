@@ -1,4 +1,4 @@
-"""A wrong --output_dir costs nobody their files, and a job that was killed finds its own again."""
+"""A wrong --output_dir never deletes a user's files, and a killed job recognises its own."""
 
 import dataclasses
 import json
@@ -40,9 +40,9 @@ def fill(folder, files):
         ({f"{SHARD}.json": '{"shard": 5}'}, f"{SHARD}.json"),
         ({f"utterances/{SHARD}": "theirs"}, f"utterances/{SHARD}"),
         ({"utterances/index.csv": "theirs"}, "utterances/index.csv"),
-        # Ours beside theirs, as after a first job on top of it.
+        # Our files beside others, as after a first job in the same folder.
         ({SHARD: "", f"{SHARD}.json": SIDECAR, "test-00000-of-00001.tfrecord": "theirs"}, "test-"),
-        # TensorFlow Datasets calls its info so, Spark marks its folders so.
+        # TensorFlow Datasets uses this name for its info, Spark this marker for its folders.
         ({"dataset_info.json": '{"splits": [], "name": "mnist"}'}, "dataset_info.json"),
         ({"_SUCCESS": ""}, "_SUCCESS"),
         ({"rejected.csv": "who,when\n"}, "rejected.csv"),
@@ -93,7 +93,7 @@ def test_a_shard_without_its_side_car_does_not_outlive_a_failed_job(tmp_path):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory, voice):
-    """A corpus that is as small as can be."""
+    """The smallest possible corpus."""
     folder = tmp_path_factory.mktemp("small")
     for speaker in "ab":
         (folder / speaker).mkdir()
@@ -125,7 +125,7 @@ def test_everything_in_a_work_folder_is_known(small, tmp_path, monkeypatch):
     assert "utterances/train-00000-of-00001.tfrecord.plan" in seen
 
 
-# Forks a job for everything that it does to its folder, and kills it just before that.
+# Runs jobs in forks, and kills each just before a different operation on its folder.
 KILLED = """
     import os, pathlib, shutil, sys
     from pipeline import job; from pipeline.dataset import ownership
@@ -180,7 +180,7 @@ def test_a_job_that_is_killed_anywhere_finds_its_folder_its_own(small, tmp_path,
     del expected[next(path for path in expected if path.name == schema.INFO_FILE)]
     killed = sorted((p for p in tmp_path.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
     assert len(killed) > 2
-    # The last one was not.
+    # The last one was not interrupted.
     assert dataset.is_whole(str(killed[-1]))
     orphans = [
         path

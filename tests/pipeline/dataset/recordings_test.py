@@ -1,4 +1,4 @@
-"""What a worker keeps of recordings."""
+"""A worker's cache of recordings."""
 
 import hashlib
 
@@ -30,7 +30,7 @@ def test_short_recordings_are_decoded_once_and_long_ones_are_not_kept(tmp_path, 
         kept[name] = recording, expected
     recording, expected = kept["short"]
     np.testing.assert_array_equal(recordings.load(recording, RATE, 5000), expected[:5000])
-    # At another rate it is another thing.
+    # The cache does not apply to another rate.
     with pytest.raises(errors.UserError, match=r"short\.wav: no such file"):
         recordings.load(recording, 2 * RATE, 5000)
     with pytest.raises(errors.UserError, match=r"long\.wav: no such file"):

@@ -1,4 +1,4 @@
-"""A shard as TensorFlow reads it, against recordings read by soundfile and SciPy's spectrogram."""
+"""A shard read by TensorFlow, compared with recordings from soundfile and SciPy's spectrogram."""
 
 import dataclasses
 import hashlib
@@ -34,7 +34,7 @@ def make_plan(facts, masks=schema.MASKS, **settings):
 
 
 def read(folder, shard):
-    """The records, parsed by TensorFlow and decoded by the schema."""
+    """Returns the records, parsed by TensorFlow and decoded by the schema."""
     found = []
     for record in tf.data.TFRecordDataset(str(folder / str(shard.name))).as_numpy_iterator():
         feature = tf.train.Example.FromString(record).features.feature
@@ -45,7 +45,7 @@ def read(folder, shard):
 
 
 def recording(shard, utterance):
-    """A recording at the dataset's rate, by other ways than ours."""
+    """Returns a recording at the dataset's rate, computed independently."""
     samples, rate = soundfile.read(shard.recordings[utterance].path, dtype="float32")
     return soxr.resample(samples, rate, RATE, quality="HQ")
 
@@ -71,7 +71,7 @@ def test_records_hold_what_the_plan_says(tmp_path, facts, settings):
         ):
             expected = recording(shard, utterance)[: mixture.num_samples] * 10 ** (gain / 20)
             expected = np.pad(expected, (0, mixture.num_samples - len(expected))) * 32768
-            # To half a step, and a little for float32.
+            # Within half a step, and a little for float32.
             assert np.abs(source - expected).max() <= 0.51
 
 
@@ -83,7 +83,7 @@ def test_features_are_those_of_the_stored_sources(tmp_path, facts):
         mixture = reference_stft(voices.sum(axis=0))
         first, second = map(reference_stft, voices)
         log_magnitude = np.log10(np.maximum(np.abs(mixture), 1e-7))
-        # Four digits are what float16 has.
+        # float16 has a precision of four digits.
         np.testing.assert_allclose(record["log_magnitude"], log_magnitude, rtol=1e-3, atol=2e-3)
         total = np.abs(first) + np.abs(second)
         audible = total > 1e-5
@@ -243,7 +243,7 @@ def test_a_recording_that_has_changed_is_named(tmp_path, voice):
     soundfile.write(tmp_path / "corpus" / "b" / "1.wav", voice(302, 2.0), 16000)
     with pytest.raises(errors.UserError, match=r"b/1\.wav: has changed"):
         shards.write(shard, str(tmp_path))
-    # Nothing under the shard's name, and no rest of the attempt.
+    # No file with the shard's name, and no temporary file.
     assert sorted(p.name for p in tmp_path.iterdir()) == ["corpus"]
 
 

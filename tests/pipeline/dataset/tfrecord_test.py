@@ -1,4 +1,4 @@
-"""Framing and messages against TensorFlow's own."""
+"""Framing and messages compared with TensorFlow's own."""
 
 import hashlib
 import io
@@ -32,7 +32,7 @@ def tensorflow_example():
 
 def test_messages_are_tensorflows_byte_for_byte():
     expected = tensorflow_example().SerializeToString(deterministic=True)
-    # An empty list is set without values; TensorFlow's constructor above does the same.
+    # An empty list has no values; TensorFlow's constructor above does the same.
     assert tf.train.Example.FromString(tfrecord.example_bytes(LISTS)) == tensorflow_example()
     assert tfrecord.example_bytes(LISTS) == expected
 
@@ -41,7 +41,7 @@ def test_a_byte_string_lies_where_it_is_said_to():
     record = tensorflow_example().SerializeToString(deterministic=True)
     offset = tfrecord.bytes_offset(record, "array")
     (array,) = LISTS["array"][1]
-    # It holds every byte in order, so that it begins at one place only.
+    # It contains every byte in order, so that it can begin at one place only.
     assert record.count(array) == 1
     assert offset == record.index(array)
     with pytest.raises(KeyError, match="absent"):
@@ -52,7 +52,7 @@ def test_values_lie_where_they_are_said_to():
     lists = {**LISTS, "count": ("int64", [300, 5])}
     record = tfrecord.example_bytes(lists)
     spans = tfrecord.spans(record)
-    # What has no values has no place.
+    # A feature without values has no span.
     assert spans.keys() == lists.keys() - {"empty"}
     for name in ("names", "array"):
         begin, end = spans[name]
@@ -86,7 +86,7 @@ SIZES = (3000, 1, 70000, 500, 0, 4000)
 
 
 def damaged(tmp_path, *flips, cut=None):
-    """What `whole_records` finds in TensorFlow's file with some bytes changed, or cut short."""
+    """Returns the result of `whole_records` for a file with changed bytes, or cut short."""
     random = np.random.default_rng(0)
     records = [random.integers(0, 3, size, np.uint8).tobytes() for size in SIZES]
     path = tmp_path / "x.tfrecord"
@@ -151,7 +151,7 @@ def test_reads_what_tensorflow_has_written(tmp_path):
     data = path.read_bytes()
     with open(path, "rb") as file:
         found = list(tfrecord.read(file))
-        # From any record on, too.
+        # Reading also works from any record on.
         assert list(tfrecord.read(file, found[2][0] - 12)) == found[2:]
     assert [record for _, record in found] == records
     assert all(data[offset:].startswith(record) for offset, record in found)

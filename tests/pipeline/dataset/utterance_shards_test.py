@@ -1,4 +1,4 @@
-"""Shards of clean utterances as TensorFlow reads them and as np.memmap finds them by the index."""
+"""Shards of clean utterances, read by TensorFlow and by np.memmap through the index."""
 
 import csv
 import dataclasses
@@ -22,7 +22,7 @@ RATE = 8000
 
 @pytest.fixture(scope="module")
 def facts(tmp_path_factory, voice):
-    """Of a speaker's recordings, with names that a CSV has to quote, at two rates."""
+    """Facts of a speaker's recordings, with names that a CSV has to quote, at two rates."""
     folder = tmp_path_factory.mktemp("recordings")
     utterances = []
     for number, name in enumerate(['a, "b"', "line\nbreak", "ünï", "plain", "e"]):
@@ -38,7 +38,7 @@ def make_plans(facts, num_shards=1, seed=0):
 
 
 def read(path):
-    """The records, parsed by TensorFlow and decoded by the schema."""
+    """Returns the records, parsed by TensorFlow and decoded by the schema."""
     found = []
     for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
         feature = tf.train.Example.FromString(record).features.feature
@@ -80,7 +80,7 @@ def test_records_hold_whole_recordings_and_the_index_finds_them(tmp_path, facts)
 
 
 def level_db(codes):
-    """The definition, frame by frame."""
+    """Computes the level by its definition, frame by frame."""
     frames = [codes[n : n + 256] / 32768 for n in range(0, len(codes), 256)]
     loudest = max(np.mean(frame**2) for frame in frames)
     active = np.concatenate([f for f in frames if np.mean(f**2) >= loudest * 1e-4])
@@ -241,7 +241,7 @@ def test_a_recording_that_has_changed_is_named(tmp_path, facts):
     )
     with pytest.raises(errors.UserError, match=r"\.wav: has changed"):
         shards_lib.write(shard, str(tmp_path))
-    # Nothing under the shard's name, and no rest of the attempt.
+    # No file with the shard's name, and no temporary file.
     assert list((tmp_path / "utterances").iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""Files get their name when they are whole, and not before."""
+"""Files get their names only when they are complete."""
 
 import os
 
@@ -100,7 +100,7 @@ def test_removing_what_is_not_there(tmp_path):
 
 def test_a_full_disk_is_told_with_the_files_name(tmp_path):
     def write():
-        # The kernel's own full disk; what it raises knows no name.
+        # The kernel's own full disk, whose error has no file name.
         with (
             atomic.create(str(tmp_path / "a.txt")) as file,
             open("/dev/full", "wb", buffering=0) as full,

@@ -1,4 +1,4 @@
-"""A lock that one process holds at a time, and that leaves no file behind."""
+"""A lock that only one process holds at a time, and that leaves no file behind."""
 
 import os
 import subprocess

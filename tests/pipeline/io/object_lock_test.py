@@ -1,4 +1,4 @@
-"""Leases of a folder in a store: the living are respected, the dead are not waited for."""
+"""Leases of a folder in a store: live jobs are respected, dead ones are not waited for."""
 
 import contextlib
 import threading
@@ -12,7 +12,7 @@ FOLDER = "memory://box/data"
 
 
 class Store:
-    """The four things that a lease asks of a store, with a clock that the test moves."""
+    """The four operations of a store that a lease needs, with a clock that the test controls."""
 
     def __init__(self):
         self.now = 1000.0
@@ -119,13 +119,13 @@ def test_who_was_taken_for_dead_does_not_come_back(store, monkeypatch):
 
 @pytest.fixture
 def clock(store, monkeypatch):
-    """This machine's clock goes as the store's does."""
+    """Makes this machine's clock follow that of the store."""
     monkeypatch.setattr(object_lock, "_now", lambda: store.now)
     return store
 
 
 def take_over_before(store, monkeypatch, action, kept):
-    """Has another job take over just before the next call of one of the store's methods."""
+    """Lets another job take over just before the next call of one of the store's methods."""
     call = getattr(objects, action)
     others = []
 

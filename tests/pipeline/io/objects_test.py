@@ -1,4 +1,4 @@
-"""Objects through a file system of Beam's that lives in memory, and what goes wrong there."""
+"""Objects through one of Beam's file systems, kept in memory, and its errors."""
 
 import io
 import time
@@ -12,11 +12,11 @@ FILES: dict[str, tuple[bytes, float]] = {}
 
 @pytest.fixture(scope="module", autouse=True)
 def beam_system():
-    """Beam finds its file systems among the subclasses, by scheme."""
+    """Registers a file system: Beam finds them among the subclasses, by scheme."""
     from apache_beam.io import filesystem
 
     class Upload(io.BytesIO):
-        """As Beam's own: closing it makes the object, also after a failure."""
+        """Like Beam's own: closing it creates the object, even after a failure."""
 
         def __init__(self, path):
             super().__init__()

@@ -39,7 +39,7 @@ def test_links_are_followed_and_bad_ones_named(tmp_path):
     problems = dict(listing.problems)
     assert problems["gone.wav"] == "a link to nowhere"
     assert "circle" in problems["self.wav"]
-    # The link back to the parent is followed once, and its way into itself is cut.
+    # The link back to the parent is followed once, but not into itself.
     assert "circle" in problems["round/corpus"]
     assert "round/real/a.wav" in listing.files
 
@@ -86,7 +86,7 @@ def test_what_may_not_be_read(tmp_path, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    # chmod does not stop root, whom tests in containers run as.
+    # chmod does not stop root, which is the user of tests in containers.
     monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(storage.ReadError, match="permissions"):
         storage.read_bytes(str(tmp_path / "a.wav"))
@@ -133,7 +133,7 @@ def test_names_with_a_scheme_go_through_beam():
     }
 
     class Shelf(filesystem.FileSystem):
-        """Beam finds its file systems among the subclasses, by scheme."""
+        """A file system, which Beam finds among the subclasses, by scheme."""
 
         @classmethod
         def scheme(cls):
@@ -176,7 +176,7 @@ def test_names_with_a_scheme_go_through_beam():
 
 
 def failing(monkeypatch, numbers):
-    """Lets reading fail with one error number after the other, then succeed; gives the pauses."""
+    """Makes reading fail with the given error numbers, then succeed; returns the pauses."""
     left, pauses, really = list(numbers), [], open
 
     def fail(path, *arguments):

@@ -1,4 +1,4 @@
-"""What a damaged JSON file may hold, and what of it is refused."""
+"""What a damaged JSON file may contain, and which of it is refused."""
 
 import json
 
@@ -35,7 +35,7 @@ def test_what_was_written_is_read(indent):
     assert json.loads(text) == msgspec.structs.asdict(GOOD) | {"parts": ["x"]}
     assert list(json.loads(text)) == sorted(json.loads(text))
     assert stored_json.loads(text, Something) == GOOD
-    # JSON does not tell 2.0 from 2 in every language.
+    # Not every language distinguishes 2.0 from 2 in JSON.
     assert stored_json.loads(text.replace("-1.5", "2"), Something).mean == 2.0
 
 
