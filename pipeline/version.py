@@ -3,7 +3,7 @@
 `setup.py`, the dataset's info and the exported models read them.
 """
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 
 
 def versions() -> dict[str, str]:
