@@ -23,14 +23,14 @@ _INPUT_DIR = flags.DEFINE_multi_string("input_dir", [], "Folder of recordings; m
 _MANIFEST = flags.DEFINE_multi_string("manifest", [], "CSV of recordings; may be repeated.")
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder of the dataset; it is created.")
 _SAMPLE_RATE = flags.DEFINE_integer(
-    "sample_rate", schema.DEFAULT_SAMPLE_RATE, "Of the dataset, Hz.",
+    "sample_rate", schema.DEFAULT_SAMPLE_RATE, "Sample rate of the dataset, Hz.",
     lower_bound=1000, upper_bound=192000,
 )  # fmt: skip
 _NUM_SOURCES = flags.DEFINE_integer(
     "num_sources", 2, "Voices in each mixture.", lower_bound=2, upper_bound=8
 )
 _MASKS = flags.DEFINE_list(
-    "masks", list(schema.MASKS), f"Masks that are stored, of {', '.join(schema.MASKS)}."
+    "masks", list(schema.MASKS), f"Masks to store, of {', '.join(schema.MASKS)}."
 )
 _MIXTURES_PER_UTTERANCE = flags.DEFINE_integer(
     "mixtures_per_utterance", 1, "How often each utterance is the first voice.",
@@ -42,11 +42,11 @@ _LENGTH = flags.DEFINE_enum(
 )  # fmt: skip
 _LEVEL = flags.DEFINE_enum(
     "level", "active", ["active", "raw"],
-    "active brings the voices to one level, and then apart by up to --max_snr_db; raw leaves them "
+    "active sets the voices to the same level, then apart by up to --max_snr_db; raw leaves them "
     "as recorded.",
 )  # fmt: skip
 _MAX_SNR_DB = flags.DEFINE_float(
-    "max_snr_db", 5.0, "Largest difference of level between two voices, dB.",
+    "max_snr_db", 5.0, "Largest level difference between two voices, dB.",
     lower_bound=0.0, upper_bound=60.0,
 )  # fmt: skip
 _MIN_SECONDS = flags.DEFINE_float(
@@ -62,18 +62,18 @@ _NUM_SHARDS = flags.DEFINE_integer(
     "num_shards", 8, "Files of each split.", lower_bound=1, upper_bound=99999
 )
 _VALID_FRACTION = flags.DEFINE_float(
-    "valid_fraction", 0.1, "Of the train speakers, where no split is declared valid.",
+    "valid_fraction", 0.1, "Fraction of train speakers that become valid if none is declared so.",
     lower_bound=0.0, upper_bound=0.9,
 )  # fmt: skip
-_SEED = flags.DEFINE_integer("seed", 0, "Other seeds give other mixtures.", lower_bound=0)
+_SEED = flags.DEFINE_integer("seed", 0, "Different seeds give different mixtures.", lower_bound=0)
 _MAX_BAD_FRACTION = flags.DEFINE_float(
-    "max_bad_fraction", 0.01, "More unusable recordings, and more than ten, fail the job.",
+    "max_bad_fraction", 0.01, "The job fails if more recordings, and more than ten, are unusable.",
     lower_bound=0.0, upper_bound=1.0,
 )  # fmt: skip
 _MIXTURE_LIST = flags.DEFINE_string(
     "mixture_list", None,
-    "A mixtures.csv of another dataset: its mixtures are made again, with its gains, and nothing "
-    "is drawn.",
+    "A mixtures.csv of another dataset: the same mixtures are made, with the same gains, and "
+    "nothing is drawn.",
 )  # fmt: skip
 _INCLUDE_SA = flags.DEFINE_bool(
     "include_sa", False, "Keep TIMIT's SA1 and SA2, which every speaker reads."

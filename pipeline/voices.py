@@ -200,7 +200,7 @@ def _define_flags() -> None:
         "utterances_per_speaker", 10, "Recordings of each speaker, 2.5 to 6 seconds long.",
         lower_bound=1, upper_bound=60,
     )  # fmt: skip
-    flags.DEFINE_integer("seed", 0, "Other seeds give other speakers.", lower_bound=0)
+    flags.DEFINE_integer("seed", 0, "Different seeds give different speakers.", lower_bound=0)
     flags.DEFINE_integer(
         "num_workers", None, "Processes, by default one for each core.", lower_bound=1
     )

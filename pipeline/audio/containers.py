@@ -152,7 +152,7 @@ def _check_mp3(file: BinaryIO, size: int) -> _Found:
         parts.append(Part(part.start, part.stop, decoder))
     if frames.odd_at is not None:
         # FFmpeg searches for later frames itself; what it does with the rest is not checked here.
-        notes.append(f"something else than frames begins at its byte {frames.odd_at}")
+        notes.append(f"something other than frames begins at its byte {frames.odd_at}")
         first = frames.parts[-1].start if frames.parts else frames.odd_at
         parts[-1:] = [Part(first, size, FFMPEG)]
     if len(parts) > 1:
