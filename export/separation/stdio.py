@@ -1,6 +1,6 @@
-"""Standard input to standard output: what `export.separate --stream` does with `stream.Stream`.
+"""Separates standard input to standard output, for `export.separate --stream`.
 
-Samples are read as they come, and voices written as soon as they are known.
+Samples are read as they arrive, and voices are written as soon as they are available.
 """
 
 import contextlib
@@ -18,18 +18,18 @@ from export.separation import loading, long_audio, stream, wav_stream
 from pipeline import cli, errors, schema
 from pipeline.audio import decoding, limits
 
-# A level so far from the trained one is worth a word.
+# A level this far from that in training is reported.
 _FAR_DB = 6.0
 
-# What --channels may be of files.
+# Values of --channels for files.
 _CHANNELS = ("auto", "mix", "separate")
-# Flags of one way to separate that mean nothing to the other.
+# Flags that apply only to files or only to streams.
 _OF_FILES = ("plot", "activity", "json", "chunk_seconds", "overlap_seconds", "gate", "track")
 _OF_STREAMS = ("gain_db", "stdin", "stdout", "rate", "block_ms")
 
 
 def define_flags() -> None:
-    """The flags of `export.separate --stream`."""
+    """Defines the flags of `export.separate --stream`."""
     flags.DEFINE_bool("stream", False, "separate standard input as it comes, to standard output")
     flags.DEFINE_float(
         "gain_db", 0.0, "--stream: what the mixture is changed by before the model hears it",
@@ -60,7 +60,7 @@ def define_flags() -> None:
 
 
 def check_flags(arguments: list[str]) -> None:
-    """Raises `flags.Error` where flags of streams and of files are mixed."""
+    """Raises `flags.Error` if flags for streams and for files are mixed."""
     options = flags.FLAGS
     for name in _OF_FILES if options.stream else _OF_STREAMS:
         if options[name].present:
@@ -80,7 +80,7 @@ def check_flags(arguments: list[str]) -> None:
 
 
 def _num_channels() -> int | None:
-    """What --channels says of a stream."""
+    """Returns the value of --channels for a stream."""
     options = flags.FLAGS
     if not options["channels"].present:
         return None
@@ -93,7 +93,7 @@ def _num_channels() -> int | None:
 
 
 def run_flags(model: str) -> int:
-    """`run` with what the flags say; returns the exit code."""
+    """Calls `run` with the values of the flags; returns the exit code."""
     options = flags.FLAGS
     return run(
         model,
@@ -109,19 +109,19 @@ def run_flags(model: str) -> int:
 
 
 class Level:
-    """The level of what speaks in a stream (`pipeline.features.active_level_db`), to 0.1 dB."""
+    """Measures a stream's active level (`pipeline.features.active_level_db`), to 0.1 dB."""
 
     _LOWEST_DB, _STEPS = -150.0, 10
 
     def __init__(self) -> None:
-        """Starts with nothing heard."""
+        """Starts without any samples."""
         self._waiting = np.zeros(0, np.float32)
         self._energies = np.zeros(3000)
         self._counts = np.zeros(3000, np.int64)
         self._num_samples, self._sum, self._squares = 0, 0.0, 0.0
 
     def add(self, samples: np.ndarray) -> None:
-        """Hears `[sample]`."""
+        """Adds samples, `[sample]`."""
         self._num_samples += len(samples)
         self._sum += float(samples.sum(dtype=np.float64))
         self._squares += float(np.square(samples, dtype=np.float64).sum())
@@ -136,7 +136,7 @@ class Level:
         np.add.at(self._counts, bins, 1)
 
     def active_db(self) -> float | None:
-        """In dB; None where nothing was heard."""
+        """The active level in dB; None if there was no signal."""
         heard = np.flatnonzero(self._energies)
         if not len(heard):
             return None
@@ -145,16 +145,16 @@ class Level:
         return float(10 * np.log10(mean))
 
     def offset(self) -> float | None:
-        """A constant that the samples lie around (`long_audio.find_offset`); None for none."""
+        """The samples' constant offset (`long_audio.find_offset`), or None."""
         mean = self._sum / max(self._num_samples, 1)
         variance = self._squares / max(self._num_samples, 1) - mean**2
         return mean if mean**2 > long_audio.OFFSET_SHARE**2 * max(variance, 0.0) else None
 
 
 class _Interrupt:
-    """Ctrl-C ends the input, not the program: what was heard is still separated.
+    """Makes Ctrl-C end the input, so that the samples read so far are still separated.
 
-    A second one ends the program.
+    A second Ctrl-C ends the program.
     """
 
     class _EndError(BaseException):
@@ -171,7 +171,7 @@ class _Interrupt:
             raise self._EndError
 
     def until(self, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        """The blocks until one comes."""
+        """Yields the blocks until Ctrl-C is pressed."""
         before = signal.signal(signal.SIGINT, self._handle)
         try:
             while not self.came:
@@ -205,21 +205,21 @@ def run(
     Args:
         model: path of a model.
         gain_db: see `stream.Stream`.
-        kind: of the input, of `FORMATS`.
-        rate: of the input; of raw samples by default the model's.
-        num_channels: of raw samples; of a WAV, what its header must say, if anything.
+        kind: the input's format, one of `FORMATS`.
+        rate: the input's rate; for raw samples the model's by default.
+        num_channels: for raw samples; for a WAV, the expected value in its header, if any.
         block_seconds: see `stream.Stream`.
         band: see `stream.Stream`.
-        output: of standard output, of `FORMATS`.
+        output: the format of standard output, one of `FORMATS`.
         output_dir: write files `voice1.wav`, … there instead.
 
     Returns:
         The exit code.
 
     Raises:
-        UserError: the input is no audio or ends within a sample, or the model cannot do it.
+        UserError: the input is not audio or ends within a sample, or the model is not suitable.
     """
-    # What is closed before the program starts is None; `pipeline.cli` replaces `sys.stdout` then.
+    # Streams closed before the program starts are None; `pipeline.cli` then replaces `sys.stdout`.
     if sys.__stdin__ is None or (output_dir is None and sys.__stdout__ is None):
         raise errors.UserError("--stream needs standard input, and standard output or --output_dir")
     if sys.stdin.isatty():
@@ -257,7 +257,7 @@ def run(
             if out is not None:
                 out.finish()
     except BrokenPipeError:
-        # Whoever listened has heard enough; what Python still holds goes nowhere.
+        # The reader has closed the pipe; discard what Python still has in its buffer.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if output_dir is not None:
@@ -272,7 +272,7 @@ def run(
 
 
 def describe(follower: stream.Stream) -> str:
-    """One line: what separates, and how far it lags behind."""
+    """Returns one line: what separates, and by how much it lags behind."""
     model = follower.model
     assert model.info.stream is not None
     delay, rate = model.info.stream.delay, model.sample_rate
@@ -289,7 +289,7 @@ def describe(follower: stream.Stream) -> str:
 def _separate(
     follower: stream.Stream, blocks: Iterator[np.ndarray], sink: wav_stream.Sink, level: Level
 ) -> decoding.AudioError | None:
-    """All of it, to the end, or to where the input breaks off or files take no more, and why."""
+    """Separates until the end of the input or an error of input or output, which it returns."""
     problems: list[decoding.AudioError] = []
 
     def heard() -> Iterator[np.ndarray]:
@@ -301,7 +301,7 @@ def _separate(
             problems.append(error)
         yield follower.finish()
 
-    # Each way to fail is caught in its own place: files that are full are not written again.
+    # Each kind of error is handled in its own place, so that a failed output is not written again.
     try:
         for voices in heard():
             if voices.shape[1]:

@@ -1,12 +1,12 @@
-"""The voices of a stream, as it comes, in bounded memory.
+"""Separates a stream as it arrives, in bounded memory.
 
     stream = Stream("exported/lstm", gain_db=3)
     for samples in microphone:
-        voices = stream.feed(samples)  # [source, sample], as many as are known by now
+        voices = stream.feed(samples)  # [source, sample], as many as are available by now
     rest = stream.finish()
 
-All that comes out, put together, is what the model gives for the whole recording at that gain,
-whatever the blocks are.
+The concatenated output equals the model's output for the whole recording at that gain, however the
+samples are split into blocks.
 """
 
 import os
@@ -20,22 +20,22 @@ from pipeline import errors
 from pipeline.audio import limits
 
 _QUALITY = "HQ"
-# More model samples than the resamplers' rounding loses.
+# Exceeds the model samples lost by the resamplers' rounding.
 _SPARE_SAMPLES = 8
-# Samples that the model is handed in one call at most: what it needs for them is memory.
+# Maximum number of samples per call of the model, to limit memory.
 _AT_ONCE = 2**14
 
 
 class Stream:
-    """Separates one stream of samples, whose level is not known before its end.
+    """Separates one stream of samples, whose level is not known in advance.
 
     Attributes:
-        model: separates.
-        rate: of the samples, in and out, in Hz.
-        delay: in samples at `rate`, by which voices lag behind the mixture: the model's algorithmic
-            delay. To it comes, on the average, half a `block`, which has to fill; and at another
-            rate than the model's what soxr's filters need, there and back.
-        block: in samples of the model: it is handed a multiple of so many.
+        model: the model that separates.
+        rate: rate of the input and output samples, in Hz.
+        delay: the model's algorithmic delay, by which voices lag behind the mixture, in samples at
+            `rate`. Waiting for a `block` to fill adds half a block on average, and resampling adds
+            the delay of soxr's filters in both directions.
+        block: in samples at the model's rate; it is called with multiples of this.
     """
 
     def __init__(
@@ -50,19 +50,19 @@ class Stream:
         """Begins a stream.
 
         Args:
-            model: whose network is causal; or its path (`export.separation.loading.load`).
-            gain_db: what the mixture is changed by before the network sees it. Best is what brings
-                its speech to the level that the network was trained at, which stands in
-                `voices_apart.json` as `active_level_db`. The voices have the mixture's level.
-            rate: of the samples, in Hz; by default the model's. Another one is resampled.
-            block_seconds: that the model is handed at a time, to the nearest whole hop of its own,
-                and one hop at least; by default just that. Longer blocks take less
-                computing, and add their length to the delay.
-            band: `full`: at a higher rate than the model's, what lies above its band is divided
-                between the voices, which add up to the mixture; `model`: it is left out.
+            model: a model with a causal network, or its path (`export.separation.loading.load`).
+            gain_db: gain applied to the mixture before the network. Ideally it brings the speech to
+                the level at which the network was trained, `active_level_db` in
+                `voices_apart.json`. The voices have the mixture's level.
+            rate: the samples' rate in Hz, by default the model's. Other rates are resampled.
+            block_seconds: duration of the blocks passed to the model, rounded to a multiple of its
+                hop; at least one hop, which is the default. Longer blocks need less computation,
+                but add their duration to the delay.
+            band: at rates above the model's, `full` divides the frequencies above its band between
+                the voices, which then add up to the mixture; `model` omits them.
 
         Raises:
-            UserError: there is no such model, it is not causal, or no recording has such a rate.
+            UserError: there is no such model, it is not causal, or the rate is impossible.
         """
         if not isinstance(model, loading.LoadedModel):
             model = loading.load(pretrained.resolve(os.fspath(model)))
@@ -79,16 +79,16 @@ class Stream:
         self.delay = -(-self._lag * self.rate // model.sample_rate)
         self.block = hop * max(1, round(block_seconds * model.sample_rate / hop))
         self._gain_db = gain_db
-        # The first call sets the graph up, for a second or more: before there are samples to wait.
+        # The first call builds the graph, for a second or more: do it before samples arrive.
         model.stream(np.zeros((1, self.block), np.float32), 0, gain_db, self._state)
         self._waiting = np.zeros(0, np.float32)
         self._taken = self._given = 0  # At `rate`.
-        self._heard = 0  # At the model's.
-        self._due = -self._lag  # Voices' samples that the model has given; what is below 0 is none.
+        self._heard = 0  # At the model's rate.
+        self._due = -self._lag  # The voices' samples from the model; negative during the lag.
         self._finished = False
         self._there = self._back = None
         self._upper: full_band.Follower | None = None
-        self._mixture = np.zeros(0, np.float32)  # At `rate`, from the first sample not yet given.
+        self._mixture = np.zeros(0, np.float32)  # At `rate`, from the first unreturned sample.
         if self.rate != model.sample_rate:
             rates, kind = (self.rate, model.sample_rate), {"dtype": "float32", "quality": _QUALITY}
             self._there = soxr.ResampleStream(*rates, 1, **kind)
@@ -97,17 +97,17 @@ class Stream:
                 self._upper = full_band.Follower(model.num_sources, model.sample_rate)
 
     def feed(self, samples: np.ndarray) -> np.ndarray:
-        """Takes the next samples, and gives what is known of the voices by now.
+        """Takes the next samples and returns the voices available by now.
 
         Args:
             samples: `[sample]`, any number of them, float with full scale 1.
 
         Returns:
-            float32 `[source, sample]`: what follows on what was given before.
+            float32 `[source, sample]`, continuing the previous result.
 
         Raises:
-            ValueError: samples of another shape or type, or after the end.
-            UserError: samples that are NaN or infinite, or a model that gives such.
+            ValueError: the shape or type is not supported, or the stream has ended.
+            UserError: the samples or the model's output have values that are not finite.
         """
         samples = np.asarray(samples)
         if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
@@ -127,13 +127,13 @@ class Stream:
         return self._out(self._separate(samples))
 
     def finish(self) -> np.ndarray:
-        """Ends the stream; gives the rest of the voices, so that all have the mixture's length."""
+        """Ends the stream and returns the rest of the voices, up to the mixture's length."""
         if self._finished:
             raise ValueError("the stream has ended")
         self._finished = True
         parts = []
         if self._there is not None:
-            # Rounding of lengths, there and back, must not cost the last samples.
+            # Rounding of lengths in both resamplings must not lose the last samples.
             spare = np.zeros(-(-_SPARE_SAMPLES * self.rate // self.model.sample_rate), np.float32)
             parts.append(self._separate(self._there.resample_chunk(spare, last=True)))
         while self._due < self._heard + len(self._waiting):
@@ -147,7 +147,7 @@ class Stream:
         return self._out(np.concatenate([nothing, *parts], axis=1), last=True)
 
     def _separate(self, samples: np.ndarray) -> np.ndarray:
-        """What the model gives for all whole blocks of what waits and these samples."""
+        """Runs the model on all complete blocks of the pending and the given samples."""
         samples = np.concatenate([self._waiting, samples])
         whole = len(samples) // self.block * self.block
         self._waiting = samples[whole:].copy()
@@ -159,7 +159,7 @@ class Stream:
         return np.concatenate(parts, axis=1)
 
     def _step(self, samples: np.ndarray, length: int) -> np.ndarray:
-        """What the model gives for whole blocks, less what lies before the beginning."""
+        """Runs the model on complete blocks and drops output from before the beginning."""
         voices, self._state = self.model.stream(
             samples[np.newaxis], length, self._gain_db, self._state
         )
@@ -174,7 +174,7 @@ class Stream:
         return voices[0, :, early:]
 
     def _out(self, voices: np.ndarray, last: bool = False) -> np.ndarray:
-        """The voices at `rate`, in all no more of them than samples that were taken."""
+        """Resamples the voices to `rate`, in total at most as many samples as were taken."""
         if self._back is not None:
             if self._upper is not None:
                 self._upper.hear(voices)

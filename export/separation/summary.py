@@ -1,19 +1,19 @@
-"""What other programs are told of a separated recording: one JSON object.
+"""The machine-readable summary of a separated recording: one JSON object.
 
 format            1
-recording         what was separated
+recording         name of the recording
 seconds, rate, channels
-mode              `mix`, or `separate` where there is a speaker on each channel
-voices            of each: voice (from 1), file, speech_seconds, share (of the recording's time),
-                  level_db (while it speaks; 0 dB is a mean square of 1; null: it never does)
-turns             of each: voice, start, end (in seconds), level_db
-voices_heard      how many voices speak at all
-overlap_seconds   in which two or more speak
-silence_seconds   in which none does
-notes             what a person has to know of the outcome
-warnings          and of how the recording was read
-model             name, network, rate, voices, versions (it was written with)
-versions          of what separated
+mode              `mix`, or `separate` if there is one speaker per channel
+voices            for each: voice (from 1), file, speech_seconds, share (of the recording's time),
+                  level_db (while it speaks; 0 dB is a mean square of 1; null if it never speaks)
+turns             for each: voice, start, end (in seconds), level_db
+voices_heard      number of voices that speak at all
+overlap_seconds   time in which two or more voices speak
+silence_seconds   time in which nobody speaks
+notes             what the user has to know about the result
+warnings          what the user has to know about how the recording was read
+model             name, network, rate, voices, versions (with which it was written)
+versions          versions of the software that separated
 """
 
 import math
@@ -40,21 +40,21 @@ def describe(
     notes: Sequence[str] = (),
     warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The object.
+    """Builds the summary.
 
     Args:
-        recording: its name.
-        files: of the voices, as they are to be named.
+        recording: the recording's name.
+        files: the voices' file names.
         found: who speaks when.
-        model: what separated.
-        rate: of the recording, in Hz.
-        num_channels: of the recording.
-        mode: how it was taken, as in `export.separate.Separated`.
-        notes: on the outcome.
-        warnings: on how it was read.
+        model: the model that separated.
+        rate: the recording's rate in Hz.
+        num_channels: the recording's number of channels.
+        mode: as in `export.separate.Separated`.
+        notes: notes on the result.
+        warnings: notes on how the recording was read.
 
     Returns:
-        What `json.dumps` takes.
+        A dict for `json.dumps`.
     """
     return {
         "format": FORMAT,
@@ -103,7 +103,7 @@ def _seconds(value: float) -> float:
 
 
 def _level(found: activity.Activity, voice: int) -> float | None:
-    """Mean power of a voice over its turns, in dB; None where it has none."""
+    """Computes the mean power of a voice over its turns, in dB; None if it has none."""
     own = [turn for turn in found.turns if turn.speaker == voice]
     energy = sum(10 ** (turn.level_db / 10) * (turn.end - turn.start) for turn in own)
     if not energy:
@@ -112,6 +112,6 @@ def _level(found: activity.Activity, voice: int) -> float | None:
 
 
 def _model_name(model: loading.LoadedModel) -> str:
-    """The name by which `--model` finds it, without the folders above."""
+    """Returns the name for `--model`, without parent folders."""
     path = pathlib.Path(model.path)
     return path.parent.name if path.name == file_names.LITE_MODEL else path.name

@@ -1,4 +1,4 @@
-"""Samples from a pipe and into one, WAV or raw, as they come: a WAV need not know its length."""
+"""Reads and writes samples through pipes, WAV or raw; a WAV may be of unknown length."""
 
 import fcntl
 import io
@@ -11,7 +11,7 @@ import soundfile
 
 from pipeline.audio import chunked, decoding, limits, recognition
 
-# Raw samples, as ffmpeg calls them, and their names in libsndfile.
+# FFmpeg's names for raw sample formats, and libsndfile's.
 RAW = {"s16le": "PCM_16", "f32le": "FLOAT"}
 WAV = "wav"
 FORMATS = (WAV, *RAW)
@@ -21,19 +21,19 @@ _SAMPLE_BYTES = {
     "ALAW": 1,
 }  # fmt: skip
 _READ_BYTES = 2**16
-# Before the samples; pictures may be among them.
+# Size limit for what precedes the samples, which may include pictures.
 _MAX_HEADER_BYTES = 2**24
-# From here on, a length of 64 bits says that the writer did not know it.
+# 64-bit lengths from this value on mean that the writer did not know the length.
 _UNKNOWN_LONG = 0x7FFFF00000000000
 
 
 class Source:
-    """Samples of a pipe, WAV or raw, as they come.
+    """Reads samples from a pipe, WAV or raw, as they arrive.
 
     Attributes:
         rate: in Hz.
-        num_channels: in the pipe; what is given is their mean.
-        notes: when all has come, what a person has to know of how it was read.
+        num_channels: number of channels in the pipe; `blocks` yields their mean.
+        notes: what the user has to know about how the input was read, known at its end.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class Source:
         """Reads a WAV's header.
 
         Args:
-            file: binary, has `read1`.
-            kind: of `FORMATS`.
-            rate: of raw samples; of a WAV, what its header must say, if anything.
-            num_channels: of raw samples, 1 by default; of a WAV, what its header must say, if
-                anything.
+            file: a binary file with `read1`.
+            kind: one of `FORMATS`.
+            rate: for raw samples; for a WAV, the expected value in its header, if any.
+            num_channels: for raw samples, 1 by default; for a WAV, the expected value in its
+                header, if any.
 
         Raises:
-            AudioError: no WAV, or one that cannot be read.
+            AudioError: the input is not a WAV, or cannot be read.
         """
         self._file, self._kind = file, kind
         self._left: int | None = None
@@ -78,7 +78,7 @@ class Source:
         if not riff:
             raise decoding.AudioError("standard input is empty")
         if riff[:4] not in (b"RIFF", b"RIFX", b"RF64", b"BW64") or riff[8:] != b"WAVE":
-            # What has come by now, without waiting for more.
+            # What has arrived by now, without waiting for more.
             head = riff + self._file.read1(_READ_BYTES)  # type: ignore[attr-defined]
             other = recognition.kind_of(head)
             what = f"it seems to be {other}" if other else recognition.describe(head)
@@ -101,23 +101,23 @@ class Source:
             content = self._file.read(length + length % 2)
             place += len(content)
             if name == b"ds64":
-                # Of RF64: the length of the samples, which 32 bits do not hold.
+                # In RF64, the length of the samples, which exceeds 32 bits.
                 long = int.from_bytes(content[8:16], order)
             if name == b"fmt ":
                 frame_bytes = int.from_bytes(content[12:14], order)
                 chunks += name + size + content
-        # GStreamer writes 0 where it does not know the length, of the samples and of all before
-        # them; where the whole is longer than that, chunks follow and there are no samples.
+        # GStreamer writes 0 for an unknown length of the samples, and a total that ends before
+        # them. If the total is larger, other chunks follow and there really are no samples.
         empty = place < int.from_bytes(riff[4:8], order) + 8 < chunked.UNKNOWN_LENGTH
         long_form = riff[:4] in (b"RF64", b"BW64")
         if long_form and length >= chunked.UNKNOWN_LENGTH:
             self._left = long if 0 < long < _UNKNOWN_LONG else None
         elif not chunked.is_open(length, empty=empty):
             self._left = length
-        # Programs that write into a pipe say that they do not know the length; a recorder that died
-        # says nothing.
+        # Programs that write to a pipe mark the length as unknown; a recorder that crashed leaves
+        # it at 0.
         self._died = self._left is None and not length
-        # Whoever reads files says what the header means: one of a file with one sample.
+        # The reader for files interprets the header, given a file with a single sample.
         one = frame_bytes.to_bytes(4, order) + bytes(frame_bytes)
         body = b"WAVE" + chunks + b"data" + one
         kind = b"RIFX" if order == "big" else b"RIFF"
@@ -135,15 +135,15 @@ class Source:
         return facts
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """The samples, as many at a time as have come.
+        """Yields the samples, as many at a time as have arrived.
 
         Yields:
             float32 `[sample]`.
 
         Raises:
-            AudioError: the input ends in the middle of a sample, or before the end that its header
-                promises, or goes on behind it, or a sample is NaN or infinite; all whole samples
-                before that have then been given.
+            AudioError: the input ends within a sample, is shorter or longer than its header states,
+                or has a sample that is NaN or infinite; all complete samples before that have then
+                been yielded.
         """
         rest, num_bytes = b"", 0
         left_open = self._kind == WAV and self._left is None
@@ -162,7 +162,7 @@ class Source:
                     )
                 yield decoding.mean_channel(block)
         if left_open and (rest or self._died):
-            # The same answer as to such a file.
+            # The same note as for such a file.
             self.notes.append(f"standard input: {chunked.note(num_bytes, self._frame_bytes)}")
         elif rest:
             raise decoding.AudioError(
@@ -178,7 +178,7 @@ class Source:
             self._check_rest()
 
     def _check_rest(self) -> None:
-        """Whether what follows the samples is chunks, and not another recording."""
+        """Checks that only chunks follow the samples, and not another recording."""
         rest = self._file.read(_MAX_HEADER_BYTES)
         long = len(rest) > limits.HARMLESS_REST_BYTES
         if rest[8:12] == b"WAVE" or (long and not chunked.is_name(rest[:4])):
@@ -202,27 +202,27 @@ class Source:
 
 
 class Sink(Protocol):
-    """Takes voices."""
+    """An output for voices."""
 
     def write(self, voices: np.ndarray) -> None:
         """Appends float32 `[source, sample]`."""
 
 
 class Pipe:
-    """Voices as the channels of one stream of samples, WAV or raw.
+    """Writes voices as the channels of one stream of samples, WAV or raw.
 
     Attributes:
-        clipped: samples that 16 bits could not hold.
+        clipped: number of samples that exceeded 16 bits.
     """
 
     def __init__(self, file: BinaryIO, kind: str, rate: int, num_voices: int) -> None:
-        """Writes a WAV's header, with a length that is not known.
+        """Writes a WAV's header, with an unknown length.
 
         Args:
-            file: binary.
-            kind: of `FORMATS`; a WAV has 16 bits.
+            file: a binary file.
+            kind: one of `FORMATS`; a WAV has 16 bits.
             rate: in Hz.
-            num_voices: channels.
+            num_voices: number of channels.
         """
         self._file, self._float = file, kind == "f32le"
         self._start = _place(file) if kind == WAV else None
@@ -234,7 +234,7 @@ class Pipe:
         self._rate, self._num_voices = rate, num_voices
 
     def write(self, voices: np.ndarray) -> None:
-        """Appends float32 `[source, sample]`, and sends it on its way."""
+        """Appends float32 `[source, sample]` and flushes."""
         values = voices.T.astype("<f4")
         if not self._float:
             codes = np.rint(values * 32768)
@@ -246,7 +246,7 @@ class Pipe:
         self._bytes += len(data)
 
     def finish(self) -> None:
-        """Writes the length into the header, where the samples went into a file."""
+        """Writes the length into the header, if the output is a file."""
         if self._start is not None:
             self._file.seek(self._start)
             self._file.write(_header(self._rate, self._num_voices, self._bytes))
@@ -255,10 +255,10 @@ class Pipe:
 
 
 class Files:
-    """Each voice in a WAV file of its own, which gets its name when it is whole."""
+    """Writes each voice to its own WAV file, which gets its name once it is complete."""
 
     def __init__(self, writers: list[decoding.Writer]) -> None:
-        """Takes writers that are open."""
+        """Takes open writers."""
         self._writers = writers
 
     def write(self, voices: np.ndarray) -> None:
@@ -268,7 +268,7 @@ class Files:
 
 
 def _header(rate: int, num_channels: int, num_bytes: int | None) -> bytes:
-    """The header of a WAV of 16 bits; the length of None is not known."""
+    """Builds the header of a 16-bit WAV; a length of None means unknown."""
     with io.BytesIO() as file:
         with soundfile.SoundFile(file, "w", rate, num_channels, "PCM_16", format="WAV"):
             pass
@@ -282,7 +282,7 @@ def _header(rate: int, num_channels: int, num_bytes: int | None) -> bytes:
 
 
 def _place(file: BinaryIO) -> int | None:
-    """Where a file's next byte goes, or None where one cannot go back to it."""
+    """Returns a file's position, or None if it cannot be written again later."""
     try:
         if fcntl.fcntl(file.fileno(), fcntl.F_GETFL) & os.O_APPEND or not file.seekable():
             return None
