@@ -1,4 +1,4 @@
-"""Conversations: who is who, who speaks alone, a speaker on each channel, each person's signal.
+"""Conversations: speaker tracking, gating, one speaker per channel, each person's signal.
 
 Imports `pipeline`, `models` and `export.separation`.
 """

@@ -1,10 +1,10 @@
-"""A speaker on each of two channels, as calls and interviews often have them.
+"""Recordings with one speaker on each of two channels, as in many calls and interviews.
 
-`examine` finds out whether it is so. Where one person speaks, the other channel has little of it:
-crosstalk. How little, in both directions, tells such a recording from stereo, in which everybody is
-heard on both sides. What a channel has of the other is predicted from that by a short filter, found
-by least squares where the other's speaker speaks alone, and goes to that speaker's voice. So the
-voices still add up to the recording.
+`examine` detects them. Where one person speaks, the other channel contains only a little of it, as
+crosstalk. Its level in both directions distinguishes such a recording from stereo, in which
+everybody is heard on both sides. The crosstalk is predicted from the other channel by a short
+filter, estimated by least squares where the other speaker speaks alone, and is moved to that
+speaker's voice. The voices therefore still add up to the recording.
 """
 
 import dataclasses
@@ -15,17 +15,17 @@ import numpy as np
 from pipeline import errors
 
 FRAME_SECONDS = 0.1
-# Frames within this of a channel's loudest are speech.
+# Frames within this range of a channel's loudest frame are speech.
 SPEECH_DB = 30.0
-# A channel is at least so far below the other in a tenth of the frames in which the other speaks.
+# A channel is at least this far below the other in a tenth of the frames in which the other speaks.
 CROSSTALK_DB = -14.0
-# Each channel has at least so many seconds in which its speaker is that much louder than the other.
+# Each channel has at least this many seconds in which its speaker is that much louder.
 LEAST_SECONDS = 0.5
 _QUIETEST = 0.1
-# Beyond this, a speaker is taken to be alone, and what the other channel has to be crosstalk.
+# Beyond this level difference, one speaker is assumed alone and the other channel all crosstalk.
 _ALONE_DB = 15.0
-# The filter: what it may be late or early, in seconds, and how much energy it has to take away
-# where the other speaks alone, to be used at all.
+# The filter's maximum delay or advance in seconds, and how much energy it must remove where the
+# other speaks alone to be used at all.
 _REACH_SECONDS = 0.016
 _WORTH_DB = 3.0
 _WINDOW_SECONDS = 0.128
@@ -33,13 +33,13 @@ _WINDOW_SECONDS = 0.128
 
 @dataclasses.dataclass(frozen=True)
 class Crosstalk:
-    """What two channels have of each other.
+    """The crosstalk between two channels.
 
     Attributes:
-        rate: of the recording, in Hz.
-        levels_db: of the crosstalk from the first to the second channel, and back.
-        filters: float64 `[2, tap]`: what of the other channel each one has; zeros where taking it
-            away would not help.
+        rate: the recording's rate in Hz.
+        levels_db: level of the crosstalk from the first to the second channel, and back.
+        filters: float64 `[2, tap]`, each channel's crosstalk from the other; zeros if removing it
+            would not help.
     """
 
     rate: int
@@ -47,7 +47,7 @@ class Crosstalk:
     filters: np.ndarray
 
     def note(self) -> str:
-        """What a person has to know."""
+        """What the user has to know."""
         worst = max(self.levels_db)
         cleaned = "freed of crosstalk" if self.filters.any() else "as they are"
         return (
@@ -56,22 +56,22 @@ class Crosstalk:
         )
 
     def voices(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """The voices of the recording.
+        """Yields the voices of the recording.
 
         Args:
             blocks: float32 `[sample, 2]`.
 
         Yields:
-            float32 `[2, sample, 2]`: each voice has its own channel, less crosstalk, and on the
-            other what is its crosstalk there. They add up to the recording.
+            float32 `[2, sample, 2]`: each voice has its own channel without crosstalk, and its own
+            crosstalk on the other channel. They add up to the recording.
         """
         from scipy import signal
 
         reach = self.filters.shape[1] // 2
-        held = np.zeros((reach, 2), np.float32)  # From `reach` samples before what is due.
+        held = np.zeros((reach, 2), np.float32)  # From `reach` samples before the next output.
 
         def step(samples: np.ndarray) -> np.ndarray:
-            """`[reach + n + reach, 2]` to voices of the n in the middle."""
+            """Computes the voices of the middle n of `[reach + n + reach, 2]` samples."""
             middle = samples[reach : len(samples) - reach]
             found = np.zeros((2, len(middle), 2), np.float32)
             for own in (0, 1):
@@ -97,19 +97,19 @@ class Crosstalk:
 def examine(
     blocks: Iterable[np.ndarray], rate: int, wanted: bool, num_sources: int = 2
 ) -> Crosstalk | None:
-    """Whether there is a speaker on each channel, and what crosses over.
+    """Detects whether there is one speaker per channel, and estimates the crosstalk.
 
     Args:
         blocks: the recording, float32 `[sample, channel]`.
         rate: in Hz.
-        wanted: take it for granted.
-        num_sources: voices that are expected: where there are not two, nothing is looked for.
+        wanted: assume one speaker per channel.
+        num_sources: number of expected voices; unless it is two, the result is None.
 
     Returns:
-        The crosstalk; None where the channels are a mixture for a model.
+        The crosstalk; None if the recording is a mixture for a model.
 
     Raises:
-        UserError: it is taken for granted, and there are not two channels.
+        UserError: one speaker per channel is assumed, but there are not two channels.
     """
     iterator = iter(blocks)
     first = next(iterator, None)
@@ -121,7 +121,7 @@ def examine(
         return None
     frame = max(1, round(FRAME_SECONDS * rate))
     parts, spectra, rest = [], _Spectra(rate), np.zeros((0, 2), np.float32)
-    # Who is loud is not yet known of the beginning; a frame's level against the loudest so far is.
+    # The loudest frame is not known at the beginning; the loudest so far is used instead.
     block: np.ndarray | None = first
     while block is not None:
         rest = np.concatenate([rest, block])
@@ -138,7 +138,7 @@ def examine(
     filters = spectra.filters()
     if levels is None:
         levels = (0.0, 0.0)
-    # What a filter takes away is the better measure.
+    # The energy that a filter removes is the better measure.
     taken = 10 * np.log10(np.square(filters).sum(axis=1) + 1e-12)
     to_second, to_first = (
         float(gain) if used.any() else level
@@ -148,14 +148,14 @@ def examine(
 
 
 def leakage(powers: np.ndarray) -> tuple[float, float] | None:
-    """How much of each channel's speech the other has.
+    """Measures how much of each channel's speech leaks into the other.
 
     Args:
-        powers: of both channels in frames of 0.1 s, `[frame, 2]`.
+        powers: powers of both channels in frames of 0.1 s, `[frame, 2]`.
 
     Returns:
-        In dB: of the first channel's speech in the second, and of the second's in the first. None
-        where only one of them has a speaker of its own.
+        In dB: the leakage of the first channel's speech into the second, and of the second's into
+        the first. None if the channels do not have one speaker each.
     """
     if not len(powers):
         return None
@@ -184,7 +184,7 @@ class _Spectra:
         self._loudest = np.zeros(2)
 
     def add(self, frames: np.ndarray, powers: np.ndarray) -> None:
-        """Hears frames `[frame, sample, 2]` of these powers `[frame, 2]`."""
+        """Adds frames `[frame, sample, 2]` with these powers `[frame, 2]`."""
         if not len(frames):
             return
         self._loudest = np.maximum(self._loudest, powers.max(axis=0))
@@ -197,7 +197,7 @@ class _Spectra:
             if not alone.any():
                 continue
             taper = np.hanning(frames.shape[1])[:, np.newaxis]
-            # The less the target says of its own, the more a frame counts.
+            # A frame counts more the quieter the target channel is.
             taper = taper / np.sqrt(powers[alone, target] + 1e-12)[:, np.newaxis, np.newaxis]
             spectra = np.fft.rfft(frames[alone] * taper, self._length, axis=1)
             self._cross[target] += (spectra[..., target] * spectra[..., talker].conj()).sum(axis=0)
@@ -214,7 +214,7 @@ class _Spectra:
             response = np.fft.rfft(
                 np.roll(np.pad(taps, (0, self._length - len(taps))), -self._reach)
             )
-            # What is left of the crosstalk where the other speaks alone.
+            # The residual crosstalk where the other speaks alone.
             left = (
                 self._other[target]
                 + (

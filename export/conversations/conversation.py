@@ -1,8 +1,8 @@
-"""A recording of a conversation to one signal a person: full band, and the same person throughout.
+"""Separates a recorded conversation into one consistent, full-band signal per person.
 
-The recording is gone through twice. First the model separates it, in chunks, and what it gives is
-kept in a temporary file at the model's rate; from that it is found out who speaks when. Then each
-person's signal is put together, at the recording's own rate and band.
+The recording is processed in two passes. First the model separates it in chunks; its output is kept
+in a temporary file at the model's rate, and is used to find who speaks when. Then each person's
+signal is assembled at the recording's own rate and bandwidth.
 """
 
 import contextlib
@@ -23,9 +23,9 @@ SEPARATING, WRITING = "separating", "writing"
 MIX, SEPARATE = "mix", "separate"
 _BLOCK = 2**16
 
-# A recording from its first block on, float32 [sample, channel], as often as it is asked for.
+# Returns the recording's blocks from the start, float32 [sample, channel], at every call.
 Blocks = Callable[[], Iterable[np.ndarray]]
-# Is told the stage, and how many samples of the recording it has come to.
+# Called with the stage and the number of samples of the recording processed so far.
 Progress = Callable[[str, int], None]
 
 
@@ -34,16 +34,16 @@ class Options:
     """How a recording is separated.
 
     Attributes:
-        band: `full`: all of the recording is divided between the voices; `model`: what the model
-            hears, and nothing above half its rate.
-        gate: where one person speaks, all of the recording goes to that person's voice.
-        track: a person is known again by voice after a pause; otherwise pieces are joined by what
-            they share alone. None: yes, but with `band="model"` and without `gate`, which then is
-            what the model gives and nothing else.
-        channels: `mix`: the model separates; `separate`: there is a speaker on each of two
-            channels, and no model is needed; `auto`: finds that out.
-        chunk_seconds: what is longer is separated in pieces of this length.
-        overlap_seconds: that two pieces share at least.
+        band: `full` divides the whole recording between the voices; `model` omits frequencies above
+            half the model's rate.
+        gate: where one person speaks alone, give the whole recording to that person's voice.
+        track: recognise persons by voice after a pause; otherwise pieces are only matched by their
+            overlap. None means yes, except with `band="model"` and without `gate`, which then give
+            just the model's output.
+        channels: `mix` separates with the model; `separate` assumes one speaker on each of two
+            channels and needs no model; `auto` detects which.
+        chunk_seconds: longer recordings are separated in pieces of this length.
+        overlap_seconds: minimum overlap of two pieces.
     """
 
     band: str = "full"
@@ -54,23 +54,23 @@ class Options:
     overlap_seconds: float = long_audio.OVERLAP_SECONDS
 
     def __post_init__(self) -> None:
-        """Raises ValueError for what is no option."""
+        """Raises ValueError for an unknown option."""
         for name, known in (("band", BANDS), ("channels", CHANNELS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is one of {known}, not {getattr(self, name)!r}")
 
     @property
     def tracks(self) -> bool:
-        """Whether persons are known by voice."""
+        """Whether persons are recognised by voice."""
         return self.gate or self.band == "full" if self.track is None else self.track
 
 
 class Conversation:
-    """One recording that is separated.
+    """The separation of one recording.
 
     Attributes:
-        mode: `mix` or `separate`, known when `pieces` has begun.
-        notes: what a person has to know, likewise.
+        mode: `mix` or `separate`, known once `pieces` has begun.
+        notes: what the user has to know, also known once `pieces` has begun.
     """
 
     def __init__(
@@ -84,18 +84,18 @@ class Conversation:
         listeners: Iterable[long_audio.Listener] = (),
         progress: Progress | None = None,
     ) -> None:
-        """Takes what is to be done; `pieces` does it.
+        """Stores the task; `pieces` carries it out.
 
         Args:
-            blocks: gives the recording, up to three times.
+            blocks: returns the recording; called up to three times.
             rate: in Hz.
-            model: separates.
-            options: by default all that `Options` says.
-            offset: float32 `[channel]` that the model is not to hear (`long_audio.find_offset`);
-                each voice gets an equal share of it back.
-            listeners: are handed the mixture and its voices at the model's rate, in their final
+            model: the model that separates.
+            options: by default the defaults of `Options`.
+            offset: float32 `[channel]`, removed before the model (`long_audio.find_offset`); each
+                voice gets an equal share of it back.
+            listeners: called with the mixture and its voices at the model's rate, in their final
                 order.
-            progress: is told how far it is; may raise, to end it.
+            progress: called with the progress; may raise to stop the separation.
         """
         self._blocks = lambda: long_audio.without(offset, blocks())
         self._offset, self._rate, self._model = offset, rate, model
@@ -106,10 +106,10 @@ class Conversation:
         self.notes: tuple[str, ...] = ()
 
     def pieces(self) -> Iterator[np.ndarray]:
-        """The voices, float32 `[source, sample, channel]` at the recording's rate.
+        """Yields the voices, float32 `[source, sample, channel]` at the recording's rate.
 
         Raises:
-            UserError: the model gives values that are no numbers.
+            UserError: the model's output has values that are not finite.
             OSError: there is no room for the temporary file.
         """
         for piece in self._pieces():
@@ -148,7 +148,7 @@ class Conversation:
             self._progress(stage, done)
 
     def _heard(self, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """The pieces, which listeners hear at the model's rate."""
+        """Yields the pieces and passes them to the listeners at the model's rate."""
         if not self._listeners:
             yield from pieces
             return
@@ -205,7 +205,7 @@ class Conversation:
             raise errors.UserError("the recording changed while it was read")
 
     def _outputs(self, kept: spool.Spool, shape: tuple[int, int]) -> Iterator[np.ndarray]:
-        """The model's outputs block by block, `[source, sample, channel]`."""
+        """Yields the model's outputs block by block, `[source, sample, channel]`."""
         for first in range(0, kept.num_samples, _BLOCK):
             block = kept.read(first, min(first + _BLOCK, kept.num_samples))
             yield block.reshape(-1, *shape).transpose(1, 0, 2)
@@ -213,7 +213,7 @@ class Conversation:
     def _routed(
         self, kept: spool.Spool, shape: tuple[int, int], plan: routing.Routing
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The model's outputs and the voices in their order; listeners hear these."""
+        """Yields the model's outputs and the ordered voices; passes the latter to listeners."""
         first = 0
         for outputs in self._outputs(kept, shape):
             voices = plan.route(outputs, first, self._model.sample_rate)
@@ -232,7 +232,7 @@ class Conversation:
     def _full_band(
         self, kept: spool.Spool, shape: tuple[int, int], plan: routing.Routing
     ) -> Iterator[np.ndarray]:
-        """The model's outputs with their shares of what the model does not hear."""
+        """Yields the model's outputs with their shares of what the model leaves out."""
         shares = full_band.shares_of(kept, shape)
         mixture = _Buffer(self._blocks())
         blocks = (_flat(outputs) for outputs, _ in self._routed(kept, shape, plan))
@@ -250,19 +250,19 @@ class Conversation:
 
 
 def _flat(voices: np.ndarray) -> np.ndarray:
-    """`[source, sample, channel]` to `[sample, source · channel]`."""
+    """Reshapes `[source, sample, channel]` to `[sample, source · channel]`."""
     return np.ascontiguousarray(voices.transpose(1, 0, 2)).reshape(voices.shape[1], -1)
 
 
 class _Buffer:
-    """Blocks of samples, taken in other lengths."""
+    """Regroups blocks of samples into other lengths."""
 
     def __init__(self, blocks: Iterable[np.ndarray]) -> None:
         self._blocks = iter(blocks)
         self._held: list[np.ndarray] = []
 
     def take(self, length: int) -> np.ndarray:
-        """The next samples, fewer at the end."""
+        """Returns the next samples, fewer at the end."""
         have = sum(map(len, self._held))
         while have < length:
             block = next(self._blocks, None)
@@ -276,11 +276,11 @@ class _Buffer:
 
 
 def spooled(blocks: Iterable[np.ndarray], stack: contextlib.ExitStack) -> Blocks:
-    """Blocks that can be had only once, as often as they are asked for.
+    """Makes blocks that can be read only once readable repeatedly.
 
     Args:
         blocks: float32 `[sample, channel]`.
-        stack: ends the temporary file.
+        stack: closes the temporary file.
     """
     kept = stack.enter_context(spool.Spool())
     for block in blocks:

@@ -1,7 +1,7 @@
-"""Which of a model's two outputs goes to which file, and when.
+"""Routes a model's two outputs to the two files over time.
 
-At each time all of an output goes to one file or to the other, so that the files add up to what the
-outputs add up to. Between two states is a short cross-fade.
+At any time each output goes entirely to one of the files, so the files have the same sum as the
+outputs. States are joined by a short cross-fade.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import numpy as np
 
 FADE_SECONDS = 0.02
 
-# What the first file gets of the two outputs; the second gets the rest.
+# The first file's weights of the two outputs; the second file gets the rest.
 STRAIGHT = (1.0, 0.0)
 SWAPPED = (0.0, 1.0)
 ALL_TO_FIRST = (1.0, 1.0)
@@ -22,8 +22,8 @@ class Routing:
     """States over time.
 
     Attributes:
-        starts: seconds from which each state holds, ascending; the first is 0.
-        states: float `[state, output]`, rows as above.
+        starts: start of each state in seconds, ascending; the first is 0.
+        states: float `[state, output]`; each row is one of the states above.
     """
 
     starts: np.ndarray
@@ -31,16 +31,16 @@ class Routing:
 
     @classmethod
     def constant(cls, state: tuple[float, float] = STRAIGHT) -> "Routing":
-        """One state from beginning to end."""
+        """Creates a routing with a single state."""
         return cls(np.zeros(1), np.array([state]))
 
     def weights(self, first: int, last: int, rate: float) -> np.ndarray:
-        """What the first file gets of each output, float32 `[output, sample]`, or `[output, 1]`.
+        """Computes the first file's weights, float32 `[output, sample]`, or `[output, 1]`.
 
         Args:
-            first: sample from which on.
-            last: sample before which it ends.
-            rate: of the samples, in Hz.
+            first: the first sample.
+            last: the sample after the last.
+            rate: the samples' rate in Hz.
         """
         half = FADE_SECONDS / 2
         low = max(0, int(np.searchsorted(self.starts, first / rate - half, "right")) - 1)
@@ -49,7 +49,7 @@ class Routing:
         if (states == states[0]).all():
             return states[0].astype(np.float32)[:, np.newaxis]
         changes = np.flatnonzero((states[1:] != states[:-1]).any(axis=1)) + 1
-        # Fades of states that follow each other closely must not cross.
+        # Fades of states in quick succession must not overlap.
         edge = np.concatenate([[-np.inf], starts[changes], [np.inf]])
         reach = np.minimum(half, np.minimum(np.diff(edge)[:-1], np.diff(edge)[1:]) / 2)
         knots = np.stack([starts[changes] - reach, starts[changes] + reach], axis=1).ravel()
@@ -58,11 +58,11 @@ class Routing:
         return np.stack([np.interp(times, knots, column) for column in values.T]).astype(np.float32)
 
     def route(self, voices: np.ndarray, first: int, rate: float) -> np.ndarray:
-        """The files' voices from the model's outputs.
+        """Computes the files' voices from the model's outputs.
 
         Args:
-            voices: `[2, sample, channel]`; its first sample is number `first`.
-            first: see above.
+            voices: `[2, sample, channel]`.
+            first: index of their first sample in the recording.
             rate: in Hz.
         """
         weights = self.weights(first, first + voices.shape[1], rate)[..., np.newaxis]

@@ -1,11 +1,11 @@
-"""Who is who over a whole recording, and where one person speaks alone.
+"""Tracks two persons over a whole recording, and finds where one speaks alone.
 
-The model's two outputs are cut into segments: stretches in which one person speaks, or two, without
-a long pause. Of each segment an embedding says whose voice it is (`models.speaker`). The segments
-of the whole recording are clustered into two persons, and the most likely sequence of states is
-found, in which both counts: how alike voices are, and that a model seldom exchanges its outputs
-within a stretch of speech (Viterbi 1967). What is kept of a recording is 12 bytes for each 20 ms,
-and an embedding or two for each segment.
+The model's two outputs are cut into segments in which one person speaks, or two, without a long
+pause. An embedding of each segment identifies the voice (`models.speaker`). The segments of the
+whole recording are clustered into two persons. The most likely sequence of states (Viterbi 1967)
+takes into account both the similarity of the voices and that a model rarely exchanges its outputs
+within continuous speech. The memory needed is 12 bytes per 20 ms, and one or two embeddings per
+segment.
 """
 
 import dataclasses
@@ -25,41 +25,43 @@ from pipeline.audio import decoding
 WEIGHTS_FILE = "speakers.npz"
 
 _FRAME = speaker.HOP / speaker.RATE
-# Two voices, from this probability on, and down to that; and how long one or two last at least.
+# Two voices begin above the first probability and end below the second. Then, the minimum duration
+# of two voices and of one.
 TWO_FROM, TWO_UNTIL = 0.2, 0.1
 MIN_TWO_SECONDS, MIN_ONE_SECONDS = 0.24, 0.6
-# The share of time in which two spoke where the network learnt; and what it is thought to be where
-# it judges before anything is heard, as if from so many seconds.
+# The share of time with two voices in the network's training data; the prior estimate of this share
+# in a recording, and the prior's weight in seconds.
 LEARNT_SHARE, EXPECTED_SHARE, EXPECTED_SECONDS = 0.2, 0.5, 10.0
-# Where two speak for more of the time than that, one speaks only if an output is so much stronger.
-# The first share is for less than so many seconds of speech, which are too few to know.
+# If two speak for more than this share of the time, one speaks alone only where an output is this
+# much stronger. The first share is for less than SHORT_SECONDS of speech, too little to be sure.
 SHORT_OFTEN_TWO, OFTEN_TWO, SHORT_SECONDS, SURE_DB = 0.27, 0.5, 15.0, 10.0
-# The weaker output so far below the stronger, over 0.3 s, is no second voice, whatever else.
+# A weaker output this far below the stronger one, over 0.3 s, is never a second voice.
 ALONE_DB = 20.0
-# Outputs that are closer than that are level. Where they are for most of a short recording, what is
-# so for most of 1.5 s is left as it is: two may speak whom the model cannot tell apart.
+# Outputs within this difference are level. If they are level for most of a short recording, parts
+# that are level for most of 1.5 s are left as they are: the model may be unable to separate two
+# voices.
 LEVEL_DB, MOSTLY_LEVEL, LEVEL_SECONDS = 6.0, 0.7, 1.5
-# What is so far below the loudest frames so far is a pause.
+# Frames this far below the loudest so far are pauses.
 PAUSE_DB = 38.0
-# A pause that ends a segment; and the longest segment.
+# The shortest pause that ends a segment, and the longest segment.
 PAUSE_SECONDS, SEGMENT_SECONDS = 0.3, 3.0
-# Which output is the stronger changes when the other is so much above it.
+# The other output becomes the stronger one when it exceeds it by this much.
 STRONGER_DB = 3.0
 
-# What a second of speech counts, against the 2 s that points are scaled for, and up to how many
-# seconds; of two voices at once each has something of the other and counts less.
+# Weight of a second of speech, relative to the 2 s for which points are scaled, and the maximum
+# number of seconds; with two voices at once, each contains some of the other and counts less.
 _PER_SECOND, _MOST_SECONDS, _OF_TWO = 0.7, 3.0, 0.4
-# A segment says no more than that, in nats.
+# Maximum evidence of a segment, in nats.
 _MOST_NATS = 8.0
-# Against an exchange of outputs, in nats: where two speak; where one does; and after a pause of so
-# many seconds.
+# Cost of an exchange of outputs, in nats: while two speak; while one does; and after a pause of
+# this many seconds.
 _EXCHANGE_OF_TWO = 6.0
 _EXCHANGE, _EXCHANGE_AFTER, _FORGOTTEN_SECONDS = 1.0, 0.3, 2.0
-# Against another person's turn, without a pause before it and with one.
+# Cost of a change of speaker, without a pause before it and with one.
 _TURN, _TURN_AFTER = 0.7, 0.35
-# There are two persons where that is more likely by so many nats, and so many more for each segment
-# of the one who speaks less: a cut through one person's segments, made to fit, finds that much. Or
-# where both speak at once for so much of the time, or the outputs are level for so much of it.
+# There are two persons if that is more likely by this many nats, plus some for each segment of the
+# person with fewer segments, because the best split of one person's segments gains that much. There
+# are also two if both speak at once, or the outputs are level, for the given shares of the time.
 TWO_PERSONS, TWO_PERSONS_BY_SEGMENT = 8.0, 0.8
 FEW_TWO, FEW_LEVEL = 0.14, 0.5
 _SEEDS = 8
@@ -69,17 +71,17 @@ _BLOCK_SECONDS, _MARGIN_SECONDS = 60, 2
 
 @dataclasses.dataclass
 class Segment:
-    """A stretch of the recording.
+    """A section of the recording.
 
     Attributes:
         start: in frames of 20 ms.
         end: in frames.
-        two: two persons speak.
-        stronger: the output that is, where one speaks.
-        seconds: of speech in it.
-        pause: seconds of none before it.
-        level: seconds of that in which neither output is much stronger.
-        vectors: embeddings: of the mixture where one speaks, of both outputs where two do.
+        two: whether two persons speak.
+        stronger: the stronger output, if one person speaks.
+        seconds: seconds of speech in it.
+        pause: seconds without speech before it.
+        level: seconds of its speech in which neither output is much stronger.
+        vectors: embeddings of the mixture if one person speaks, and of both outputs if two do.
     """
 
     start: int
@@ -94,7 +96,7 @@ class Segment:
 
 @functools.cache
 def networks() -> speaker.Networks:
-    """The networks that come with the package."""
+    """Loads the networks shipped with the package."""
     data = importlib.resources.files("export.conversations").joinpath(WEIGHTS_FILE).read_bytes()
     return speaker.Networks.load(io.BytesIO(data))
 
@@ -102,14 +104,14 @@ def networks() -> speaker.Networks:
 def find(
     kept: spool.Spool, num_channels: int, rate: int, *, gate: bool, track: bool
 ) -> routing.Routing:
-    """Which output goes to which person's file, over the whole recording.
+    """Finds which output goes to which person's file, over the whole recording.
 
     Args:
         kept: the model's outputs, `[sample, 2 · channel]`.
-        num_channels: of them.
-        rate: the model's.
-        gate: give a person who speaks alone all of the recording.
-        track: exchange outputs where another voice than before is in them.
+        num_channels: their number of channels.
+        rate: the model's rate.
+        gate: give the whole recording to a person who speaks alone.
+        track: exchange outputs where the voices in them have changed.
     """
     segments = cut(kept, num_channels, rate)
     if not segments:
@@ -131,7 +133,7 @@ def find(
 
 
 def cut(kept: spool.Spool, num_channels: int, rate: int) -> list[Segment]:
-    """All segments of a recording; see `find` for the arguments."""
+    """Returns all segments of a recording; see `find` for the arguments."""
     segments: list[Segment] = []
     loudest, step = -np.inf, _BLOCK_SECONDS * rate
     silence = 0.0
@@ -155,7 +157,7 @@ def cut(kept: spool.Spool, num_channels: int, rate: int) -> list[Segment]:
         )
         offset = round(first / rate / _FRAME) - before
         for segment in found:
-            # Of the margins nothing counts but what they tell of the block's own frames.
+            # Margins serve only as context for the block's own frames.
             segment.start = max(segment.start, before) + offset
             segment.end = min(segment.end, before + count) + offset
             if segment.start < segment.end:
@@ -165,7 +167,7 @@ def cut(kept: spool.Spool, num_channels: int, rate: int) -> list[Segment]:
 
 
 def _reference(channels: np.ndarray) -> np.ndarray:
-    """The mean of channels `[sample, channel]`, or the loudest where they cancel out in it."""
+    """Returns the mean of channels `[sample, channel]`, or the loudest if they cancel out."""
     mean = channels.mean(axis=1)
     powers = np.square(channels, dtype=np.float64).mean(axis=0)
     if np.square(mean, dtype=np.float64).mean() < 0.05 * powers.mean():
@@ -176,13 +178,13 @@ def _reference(channels: np.ndarray) -> np.ndarray:
 def _segments(
     outputs: np.ndarray, mixture: np.ndarray, loudest: float, silence: float
 ) -> list[Segment]:
-    """The segments of a block.
+    """Returns the segments of a block.
 
     Args:
-        outputs: features of each, `[2, frame, feature]`.
-        mixture: features, `[frame, feature]`.
-        loudest: frame's level so far, in dB.
-        silence: seconds before the block in which nothing was heard.
+        outputs: features of the outputs, `[2, frame, feature]`.
+        mixture: features of the mixture, `[frame, feature]`.
+        loudest: level of the loudest frame so far, in dB.
+        silence: seconds of silence before the block.
     """
     from scipy import ndimage
 
@@ -209,7 +211,7 @@ def _segments(
     two = _steady(_hysteresis(chance, TWO_FROM, TWO_UNTIL), MIN_ONE_SECONDS, MIN_TWO_SECONDS)
     stronger = ~_hysteresis(ratio, STRONGER_DB, -STRONGER_DB)
     stronger = _steady(stronger, MIN_ONE_SECONDS, MIN_ONE_SECONDS)
-    # A state holds through the pause that follows it.
+    # A state extends through the pause that follows it.
     state = np.where(two, 2, stronger.astype(int))
     heard = np.flatnonzero(speech)
     state = state[heard[np.maximum(np.searchsorted(heard, np.arange(len(state)), "right") - 1, 0)]]
@@ -238,11 +240,12 @@ def _segments(
 
 
 def _adapted(chance: np.ndarray, speech: np.ndarray) -> tuple[np.ndarray, float]:
-    """Probabilities for a recording in which two speak more or less often than in training.
+    """Adapts probabilities to how often two persons speak at once in this recording.
 
-    And the share of time in which they do.
+    The share of time is estimated from the probabilities themselves (Saerens et al. 2002).
 
-    How often they do is estimated from the probabilities themselves (Saerens et al. 2002).
+    Returns:
+        The adapted probabilities and the share of time in which two speak.
     """
     share, found = LEARNT_SHARE, chance
     for _ in range(20):
@@ -254,14 +257,14 @@ def _adapted(chance: np.ndarray, speech: np.ndarray) -> tuple[np.ndarray, float]
 
 
 def _hysteresis(values: np.ndarray, high: float, low: float) -> np.ndarray:
-    """True from where `high` is passed until `low` is, bool `[frame]`."""
+    """Returns true from where values exceed `high` until they fall below `low`, bool `[frame]`."""
     marks = np.where(values > high, 1, np.where(values < low, -1, 0))
     place = np.maximum.accumulate(np.where(marks != 0, np.arange(len(marks)), 0))
     return marks[place] > 0
 
 
 def _steady(values: np.ndarray, false_seconds: float, true_seconds: float) -> np.ndarray:
-    """Without runs that are shorter than that."""
+    """Removes runs that are shorter than the given durations."""
     from scipy import ndimage
 
     size = max(1, round(true_seconds / _FRAME))
@@ -271,7 +274,7 @@ def _steady(values: np.ndarray, false_seconds: float, true_seconds: float) -> np
 
 
 def _shortened(bounds: Sequence[int], level: np.ndarray) -> list[int]:
-    """Bounds between which there are at most `SEGMENT_SECONDS`; cut where it is quietest."""
+    """Adds bounds at the quietest frames, so that no segment exceeds `SEGMENT_SECONDS`."""
     most = round(SEGMENT_SECONDS / _FRAME)
     out = [bounds[0]]
     for bound in bounds[1:]:
@@ -283,15 +286,15 @@ def _shortened(bounds: Sequence[int], level: np.ndarray) -> list[int]:
 
 
 def decode(segments: Sequence[Segment], track: bool) -> tuple[np.ndarray, bool]:
-    """The most likely persons of all segments.
+    """Finds the most likely persons of all segments.
 
     Args:
-        segments: in order.
+        segments: the segments in order.
         track: whether outputs may be exchanged at all.
 
     Returns:
-        Whether the outputs are exchanged in each segment, bool `[segment]`, and whether one person
-        speaks in all of the recording.
+        Whether the outputs are exchanged in each segment, bool `[segment]`, and whether only one
+        person speaks in the whole recording.
     """
     paths = _Paths(segments)
     straight = np.zeros(len(segments), bool)
@@ -315,14 +318,14 @@ def decode(segments: Sequence[Segment], track: bool) -> tuple[np.ndarray, bool]:
     few = seconds[two].sum() < FEW_TWO * seconds.sum()
     few &= sum(s.level for s in segments) < FEW_LEVEL * seconds.sum()
     one = few and best_gain < needed
-    # Who speaks first alone has the first file.
+    # The person who first speaks alone gets the first file.
     if track and len(persons) and persons[0] == 1:
         best = ~best
     return best, bool(one)
 
 
 def _beginnings(segments: Sequence[Segment]) -> list[np.ndarray]:
-    """States to begin with: as the outputs are, and clusters about segments that are far apart."""
+    """Returns initial states: no exchange, and clusters around segments that are far apart."""
     beginnings = [np.zeros(len(segments), bool)]
     alone = [k for k, s in enumerate(segments) if not s.two]
     longest = sorted(alone, key=lambda k: -segments[k].seconds)[:_SEEDS]
@@ -349,7 +352,7 @@ class _Paths:
         self._stronger = np.array([s.stronger for s in segments])
         seconds = np.array([min(s.seconds, _MOST_SECONDS) for s in segments])
         self._weights = np.where(self._two, _OF_TWO, 1.0) * _PER_SECOND * seconds
-        # Of both outputs, or twice the mixture.
+        # Points of both outputs, or twice that of the mixture.
         self._points = np.stack([s.vectors[[0, -1]] for s in segments])
         pauses = np.array([s.pause for s in segments])
         rest = np.clip(pauses / _FORGOTTEN_SECONDS, 0, 1)
@@ -359,15 +362,15 @@ class _Paths:
         self._turn = np.where(pauses > PAUSE_SECONDS, _TURN_AFTER, _TURN)
 
     def person(self, segment: int, states: np.ndarray) -> int:
-        """Who speaks where one does."""
+        """Returns the person who speaks in a segment with one speaker."""
         return int(self._stronger[segment] ^ int(states[segment]))
 
     def centres(self, states: np.ndarray) -> np.ndarray:
-        """The persons' mean points, `[2, dimension]`."""
+        """Computes the persons' mean points, `[2, dimension]`."""
         return self._sums(states)[1]
 
     def _sums(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The weight of each person, and the mean points."""
+        """Computes each person's weight and mean point."""
         weights, totals = np.full(2, 1e-9), np.zeros((2, self._points.shape[2]))
         persons = self._stronger ^ states
         for person in (0, 1):
@@ -381,7 +384,7 @@ class _Paths:
         return weights, totals / weights[:, np.newaxis]
 
     def evidence(self, centres: np.ndarray) -> np.ndarray:
-        """How much better each segment fits as it is than exchanged, in nats, `[segment]`."""
+        """Computes how much better each segment fits unexchanged, in nats, `[segment]`."""
         apart = np.square(self._points[:, :, np.newaxis] - centres).sum(axis=3) / 2
         difference = apart[:, :, 1] - apart[:, :, 0]  # For the first person, by output.
         both = (difference[:, 0] - difference[:, 1]) / 2
@@ -390,7 +393,7 @@ class _Paths:
         return np.clip(found, -_MOST_NATS, _MOST_NATS)
 
     def _costs(self, k: int) -> np.ndarray:
-        """Of going from one state to another between segments k − 1 and k, `[before, after]`."""
+        """Returns the transition costs between segments k − 1 and k, `[before, after]`."""
         costs = self._exchange[k] * (1 - np.eye(2))
         if not (self._two[k] or self._two[k - 1]):
             persons = self._stronger[[k - 1, k], np.newaxis] ^ np.arange(2)
@@ -398,7 +401,7 @@ class _Paths:
         return costs
 
     def best(self, evidence: np.ndarray) -> np.ndarray:
-        """The best sequence of states, bool `[segment]`."""
+        """Finds the best sequence of states, bool `[segment]`."""
         score = np.array([evidence[0], -evidence[0]]) / 2
         back = np.zeros((len(evidence), 2), int)
         for k in range(1, len(evidence)):
@@ -412,10 +415,10 @@ class _Paths:
         return states
 
     def gain(self, states: np.ndarray) -> float:
-        """How much more likely these two persons are than one, in nats.
+        """Computes how much more likely these two persons are than one, in nats.
 
-        Where the persons' points lie is not known beforehand, but how far two persons' do: their
-        difference is normally distributed, with twice the variance of a person's point.
+        The positions of the persons' points are not known in advance, but the distribution of their
+        difference is: normal, with twice the variance of a person's point.
         """
         weights, centres = self._sums(states)
         noise = (1 / weights).sum()
