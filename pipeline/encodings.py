@@ -19,7 +19,7 @@ class Encoding:
 
     Attributes:
         name: part of `schema.fingerprint`; a different encoding needs a different name.
-        dtype: of the stored values.
+        dtype: dtype of the stored values.
         range: lowest and highest value, divided into 255 equal steps for uint8 codes; None if the
             values themselves are stored.
         packed: each value is one bit, the highest bit of a byte first (`np.packbits`).

@@ -38,7 +38,7 @@ class Mask:
     """One kind of mask.
 
     Attributes:
-        name: in the record and in flags.
+        name: name in the record and in flags.
         meaning: one line for the documentation.
         encoding: how it is stored.
         ideal: computes the masks of all voices.

@@ -23,9 +23,9 @@ class Facts:
         num_samples: at the dataset's rate.
         peak: largest absolute sample at the dataset's rate; full scale 1.
         active_level_db: in dB, where 0 dB is a mean square of 1.
-        sha256: of the file, hexadecimal.
+        sha256: SHA-256 of the file, hexadecimal.
         file_bytes: size of the file.
-        file_rate: of the file, Hz.
+        file_rate: sample rate of the file in Hz.
         notes: what a user should know about how it was read.
     """
 
@@ -46,7 +46,7 @@ def inspect(utterance: corpus.Utterance, rate: int) -> Facts | corpus.Rejection:
 
     Args:
         utterance: whose file is read.
-        rate: of the dataset, Hz.
+        rate: sample rate of the dataset in Hz.
 
     Returns:
         Its facts, or why it is rejected: it does not exist, is empty, not audio, cut short or

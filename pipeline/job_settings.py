@@ -22,7 +22,7 @@ class Settings:
         manifest: CSV files.
         output_dir: the dataset's folder; may be empty with `dry_run`.
         include_sa: keep TIMIT's SA1 and SA2.
-        sample_rate: of the dataset, Hz.
+        sample_rate: sample rate of the dataset in Hz.
         masks: names of the masks to store.
         num_shards: number of shards of each split.
         valid_fraction: fraction of the train speakers that become valid if none is declared so.
@@ -76,7 +76,7 @@ def config(
 
     Args:
         settings: all settings.
-        utterances: of the corpus.
+        utterances: utterances of the corpus.
         listed: SHA-256 of the list of mixtures and its number of voices, if there is one.
 
     Returns:

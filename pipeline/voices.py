@@ -30,12 +30,12 @@ class Settings:
     """Everything that determines the corpus, byte for byte; stored in `voices.json`.
 
     Attributes:
-        num_speakers: of the train split.
-        num_test_speakers: of the test split.
+        num_speakers: number of speakers in the train split.
+        num_test_speakers: number of speakers in the test split.
         utterances_per_speaker: recordings of each speaker.
         seed: for everything that is drawn.
         espeak_version: version of eSpeak NG.
-        version: of this package.
+        version: version of this package.
     """
 
     num_speakers: int

@@ -38,7 +38,7 @@ class Source:
     """The first audio stream of a file.
 
     Attributes:
-        rate: in Hz.
+        rate: sample rate in Hz.
         num_channels: number of channels, which come in the order of WAVE.
         num_samples: always None, because containers give a rounded length.
         subtype: `PCM_32`, libsndfile's name, for lossless codecs of more than 16 bits; otherwise
@@ -154,7 +154,7 @@ class Source:
         """Yields all samples; can be called once.
 
         Args:
-            num_samples: in each block but the last.
+            num_samples: length of each block but the last.
 
         Yields:
             Float32 `[sample, channel]`, full scale 1.

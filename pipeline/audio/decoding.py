@@ -54,7 +54,7 @@ class Reader:
     libsndfile decodes it if it can do so correctly; otherwise FFmpeg's libraries do (`compressed`).
 
     Attributes:
-        rate: in Hz.
+        rate: sample rate in Hz.
         num_channels: number of channels.
         num_samples: per channel according to the header, or None if it does not say.
         subtype: libsndfile's name of the sample format (`PCM_16`, `FLOAT`, `VORBIS`, …), or
@@ -151,7 +151,7 @@ class Reader:
         """Yields the recording from its first sample to its last.
 
         Args:
-            num_samples: in each block but the last.
+            num_samples: length of each block but the last.
 
         Yields:
             Float32 `[sample, channel]`.
@@ -384,7 +384,7 @@ class Writer:
 
         Args:
             path: local path.
-            rate: in Hz.
+            rate: sample rate in Hz.
             num_channels: number of channels.
             subtype: `PCM_16` or `FLOAT`.
             num_samples: per channel, if known. More than 4 GB are written as RF64. A file of
@@ -473,7 +473,7 @@ def write_wav(
     Args:
         path: local path.
         samples: float32 (or int16 for `PCM_16`) `[sample]` or `[sample, channel]`.
-        rate: in Hz.
+        rate: sample rate in Hz.
         subtype: `PCM_16` or `FLOAT`.
 
     Raises:

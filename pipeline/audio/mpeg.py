@@ -133,7 +133,7 @@ def walk(file: BinaryIO, size: int, start: int = 0) -> Frames:
 
     Args:
         file: binary, seekable.
-        size: of the file, in bytes.
+        size: file size in bytes.
         start: where the first frame begins.
     """
     parts: list[Part] = []

@@ -18,7 +18,7 @@ def check(file: BinaryIO, size: int) -> tuple[list[tuple[int, int]], bool]:
 
     Args:
         file: at its start.
-        size: of the file, in bytes.
+        size: file size in bytes.
 
     Returns:
         Where each recording in it begins and ends, in bytes; and whether libsndfile decodes them,

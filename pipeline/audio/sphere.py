@@ -19,7 +19,7 @@ def encode(samples: np.ndarray, rate: int, utterance_id: str, database_id: str) 
 
     Args:
         samples: int16 `[sample]`, at least one.
-        rate: in Hz.
+        rate: sample rate in Hz.
         utterance_id: such as `vmh0_sx116`, ASCII.
         database_id: name of the corpus, ASCII.
 
@@ -62,7 +62,7 @@ def check(file: BinaryIO, size: int) -> dict[int, bytes]:
 
     Args:
         file: binary, seekable.
-        size: of the file, in bytes.
+        size: file size in bytes.
 
     Returns:
         Bytes to read instead of those in the header, by position.

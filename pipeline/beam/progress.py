@@ -90,7 +90,7 @@ class Bar:
             path: as given to `tick`; it need not exist.
             total: the count at the end.
             what: name of the work, such as `inspect`.
-            unit: of what is counted.
+            unit: unit of the count.
         """
         self._path, self._total, self._what, self._unit = path, total, what, unit
         self._done = threading.Event()

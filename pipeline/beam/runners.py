@@ -86,7 +86,7 @@ def run(
 
     Args:
         beam_flags: accepted by `parse`.
-        name: of the step, for messages.
+        name: name of the step, for messages.
         build: adds the transforms to the pipeline.
         seconds_of_work: approximate time that one core would take.
         verbose: show Beam's messages.

@@ -19,7 +19,7 @@ class Conversation:
 
     Attributes:
         voices: float32 `[source, sample]`, full scale 1; their sum is the conversation.
-        rate: in Hz.
+        rate: sample rate in Hz.
         utterances: speaker (from 0), start and end in seconds of each, in order. The first and
             last 0.1 to 0.25 s of an utterance are silent.
     """
@@ -38,7 +38,7 @@ def make(seed: int = 0, first_speaker: int = 0) -> Conversation:
     """Returns a conversation of a woman and a man of the synthetic test split, at 16 kHz.
 
     Args:
-        seed: of the speakers.
+        seed: random seed of the speakers.
         first_speaker: index of the first in the split; the second is the next.
 
     Raises:
@@ -58,7 +58,7 @@ def arrange(spoken: Sequence[Sequence[np.ndarray]], rate: int) -> Conversation:
 
     Args:
         spoken: float32 `[sample]`, for each speaker as many utterances as in the script.
-        rate: in Hz.
+        rate: sample rate in Hz.
     """
     left = [iter(utterances) for utterances in spoken]
     places: list[tuple[int, int, np.ndarray]] = []

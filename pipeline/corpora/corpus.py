@@ -51,7 +51,7 @@ class Utterance:
         path: where the recording is.
         speaker: name of the speaker.
         sex: `f`, `m`, or empty if unknown.
-        split: as declared, or empty.
+        split: the declared split, or empty.
     """
 
     id: str
@@ -96,7 +96,7 @@ def read(
     if two have the same name).
 
     Args:
-        folders: of TIMIT, of subsets or of speakers.
+        folders: folders of TIMIT, of subsets or of speakers.
         manifests: CSV files.
         include_sa: keep TIMIT's SA1 and SA2, which every speaker reads.
 
@@ -184,7 +184,7 @@ def read_manifest(path: str) -> Corpus:
     folder. A row is rejected if its file is outside that folder or was named in an earlier row.
 
     Args:
-        path: of the manifest, local or with a scheme that Beam knows.
+        path: path of the manifest, local or with a scheme that Beam knows.
 
     Raises:
         UserError: a column is missing, a row cannot be understood, or a speaker is in two splits or
@@ -234,7 +234,7 @@ def assign_splits(
     there are too few speakers for both splits. A fraction of 0 means no valid split, 1 no train.
 
     Args:
-        utterances: of a corpus, in any order; no speaker in two splits.
+        utterances: utterances of a corpus, in any order; no speaker in two splits.
         valid_fraction: 0 to 1.
         num_sources: voices in a mixture.
 

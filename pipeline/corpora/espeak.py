@@ -46,7 +46,7 @@ class Synthesizer:
 
     Attributes:
         rate: sample rate of what `say` returns, in Hz.
-        version: of eSpeak NG.
+        version: version of eSpeak NG.
     """
 
     _open = False
@@ -87,7 +87,7 @@ class Synthesizer:
         Args:
             text: a sentence.
             voice: accent and variant, such as `en-us+f2`.
-            rate: in words per minute, 80 to 450.
+            rate: speaking rate in words per minute, 80 to 450.
             volume: 0 to 200; 100 is the library's default, at which some voices are overdriven.
 
         Returns:

@@ -179,7 +179,7 @@ def refuse_mixtures(folder: str, files: Iterable[str]) -> None:
     """Refuses a set of mixtures and their voices, such as LibriMix and WSJ0-2mix.
 
     Args:
-        folder: of the corpus.
+        folder: the corpus's folder.
         files: paths of recordings in it.
 
     Raises:
@@ -198,8 +198,8 @@ def refuse_kinds(folder: str, names: Iterable[str]) -> None:
     """Refuses folders that are named after their content instead of a speaker.
 
     Args:
-        folder: of the corpus.
-        names: of the folders that would be speakers.
+        folder: the corpus's folder.
+        names: names of the folders that would be speakers.
 
     Raises:
         UserError: the message names one, and says what to do.
@@ -219,7 +219,7 @@ def refuse_twins(folder: str, files: Mapping[str, Mapping[str, str]]) -> None:
     theirs. Some of those recordings are therefore compared.
 
     Args:
-        folder: of the corpus.
+        folder: the corpus's folder.
         files: for each speaker, the recordings' paths by their names in the speaker's folder.
 
     Raises:

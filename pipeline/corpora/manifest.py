@@ -86,7 +86,7 @@ def separator_of(text: str, columns: Collection[str]) -> str:
     """Returns the separator of the cells of a table, judged by its first line.
 
     Args:
-        text: of the table.
+        text: text of the table.
         columns: names that its first line has, in lower case.
 
     Returns:

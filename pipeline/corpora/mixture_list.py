@@ -64,8 +64,8 @@ def from_csv(text: str, name: str) -> list[plan.Mixture]:
     """Returns the mixtures of a table: the inverse of `to_csv`.
 
     Args:
-        text: of the table.
-        name: of the file, for messages.
+        text: text of the table.
+        name: name of the file, for messages.
 
     Raises:
         UserError: it is not such a table; the message names the line.
@@ -108,9 +108,9 @@ def check(
 
     Args:
         mixtures: from a file.
-        facts: of the usable recordings.
-        name: of the file, for messages.
-        max_samples: that a mixture may have.
+        facts: facts of the usable recordings.
+        name: name of the file, for messages.
+        max_samples: maximum length of a mixture.
 
     Raises:
         UserError: an utterance is missing or belongs to another speaker, a speaker is in two

@@ -80,7 +80,7 @@ def draw(seed: int, split: str, index: int) -> Speaker:
     """Draws speaker `index` of a split; sexes alternate, and each accent occurs once in eight.
 
     Args:
-        seed: of the corpus.
+        seed: random seed of the corpus.
         split: `train` or `test`.
         index: from 0.
     """

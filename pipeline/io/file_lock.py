@@ -17,7 +17,7 @@ def hold(path: str, refusal: Callable[[str], Exception]) -> Iterator[None]:
     """Holds the lock (`flock`) during the `with` block, then removes the file.
 
     Args:
-        path: of the file, which is created; its folder must exist.
+        path: path of the file, which is created; its folder must exist.
         refusal: makes the exception to raise if another process holds the lock, from the process's
             number (or `unknown`).
     """

@@ -33,7 +33,7 @@ class ObjectError(errors.UserError):
     """An object or a store is not accessible.
 
     Attributes:
-        path: of the object or store.
+        path: path of the object or store.
         reason: why, without the path.
         kind: `ABSENT`, `UNREACHABLE` or `REFUSED`.
     """
@@ -88,7 +88,7 @@ def connect(paths: Iterable[str], options: Any) -> None:
     """Passes Beam's options to its file systems, and checks once that each store answers.
 
     Args:
-        paths: of folders or objects that will be needed; local ones are ignored.
+        paths: paths of folders or objects that will be needed; local ones are ignored.
         options: Beam's `PipelineOptions`, with flags such as `--s3_endpoint_url`.
 
     Raises:
@@ -170,7 +170,7 @@ def write(path: str, content: BinaryIO) -> None:
     A store shows an object only when it is complete, so no temporary name is needed.
 
     Args:
-        path: of the object; an existing one is replaced.
+        path: path of the object; an existing one is replaced.
         content: at least one byte, since Beam cannot write an empty object to S3.
 
     Raises:

@@ -44,7 +44,7 @@ class ReadError(errors.UserError):
     """A file or a folder cannot be read.
 
     Attributes:
-        path: of the file or folder.
+        path: path of the file or folder.
         reason: why, without the path.
         cause: kind of the reason.
     """

@@ -44,7 +44,7 @@ def dumps(value: Any, *, indent: int | None = None) -> str:
     """Returns the text that `loads` reads, keys sorted, with a newline at its end.
 
     Args:
-        value: of dataclasses, structs, dicts, lists, tuples, text, numbers, None.
+        value: a value made of dataclasses, structs, dicts, lists, tuples, text, numbers, None.
         indent: spaces of each level; by default everything is on one line.
     """
     data = msgspec.json.encode(value, order="sorted")
