@@ -1,11 +1,11 @@
-"""What the launching process of a large job needs: seconds of a core and memory, for the plan.
+"""Measures the CPU time and memory that the launching process of a large job needs for planning.
 
     python -m benchmarks.plan --utterances=1000000,10000000 --save
 
-Each size has a process of its own, which makes up facts, draws all mixtures, deals them out to
-shards of a thousand records, makes the plan of each shard and its digest, and writes the shards'
-plans and `mixtures.csv` to a passing folder. Facts are made up in columns; their own time and
-memory count, too.
+Each size runs in its own process, which generates facts, draws all mixtures, distributes them over
+shards of a thousand records, computes each shard's plan and digest, and writes the shards' plans
+and `mixtures.csv` to a temporary folder. Facts are generated in columns; their time and memory are
+included.
 """
 
 import pathlib
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
 
 
 def table(count: int) -> fact_table.FactTable:
-    """Facts of so many recordings, a hundred of each speaker."""
+    """Generates facts of `count` recordings, a hundred of each speaker."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -114,7 +114,7 @@ def measure_one(count: int) -> dict[str, Any]:
         for plans in (dealt, clean):
             for shard in plans.columns():
                 digests.append(shard.digest)
-                # One after the other in one place: what is measured is not the disk's size.
+                # All written to the same file: disk space is not what is measured.
                 size += path.write_text(stored_json.dumps(shard), encoding="utf-8")
         shards.digest(digests)
         note("shards")

@@ -1,5 +1,5 @@
 "use strict";
-// One player sounds at a time; its spectrogram shows where it is, and a click there seeks.
+// One player plays at a time; its spectrogram shows the position, and a click on it seeks.
 function equipPlayers(root) {
   for (const tile of root.querySelectorAll(".tile")) {
     const audio = tile.querySelector("audio");
@@ -17,7 +17,7 @@ function equipPlayers(root) {
     });
     audio.addEventListener("pause", () => tile.classList.remove("playing"));
     audio.addEventListener("seeked", show);
-    // The audio element has the keyboard's controls; this is a short cut for the mouse.
+    // The audio element handles the keyboard; this is a shortcut for the mouse.
     frame.addEventListener("click", (event) => {
       const box = frame.getBoundingClientRect();
       audio.currentTime = ((event.clientX - box.left) / box.width) * audio.duration;

@@ -1,18 +1,18 @@
-// The page of export.serve: sends recordings, follows them, shows what came of them.
+// The page of export.serve: uploads recordings, follows their progress, shows the results.
 const results = document.getElementById("results");
 const removeAll = document.getElementById("remove-all");
 const start = document.querySelector(".start");
 const articles = new Map();
-// Milliseconds between two questions; files are kept for as long as the page asks.
+// Polling intervals in milliseconds; files are kept as long as the page polls.
 const QUICK = 400;
 const SLOW = Math.min(20, Number(start.dataset.keepSeconds) / 3) * 1000;
 let timer = 0;
-// Questions in a row that had no answer, and how many make it certain that none will come.
+// Consecutive requests without an answer, and the number after which the page gives up.
 let unanswered = 0;
 const GIVEN_UP = 5;
 const uploads = new Set();
 
-// What screen readers are told; people who see have it in the articles.
+// For screen readers; sighted users see the same in the articles.
 function say(text) {
   document.getElementById("status").textContent = text;
 }
@@ -24,7 +24,7 @@ async function ask(method, address) {
   try {
     text = (await answer.json()).error;
   } catch {
-    // Not ours: the number has to do.
+    // Not this server's JSON: show only the status.
   }
   throw Object.assign(new Error(text), { status: answer.status });
 }
@@ -47,7 +47,7 @@ function task(name, cancel) {
   return article;
 }
 
-// Marks what is done, and what is being done.
+// Marks the finished stages and the current one.
 function mark(article, stage) {
   let past = true;
   for (const item of article.querySelectorAll(".stages li")) {
@@ -67,7 +67,7 @@ function show(article, text, fraction, stage = "sending") {
   else bar.value = fraction;
 }
 
-// The article stays until it is dismissed: a message that goes by itself is missed.
+// The article stays until it is dismissed: a message that disappears would be missed.
 function fail(article, text, key) {
   const line = article.querySelector(".step");
   line.className = "problem";
@@ -93,7 +93,7 @@ function model() {
   return document.getElementById("model").value;
 }
 
-// XMLHttpRequest, because fetch does not say how much it has sent.
+// XMLHttpRequest, because fetch does not report upload progress.
 function send(file) {
   const request = new XMLHttpRequest();
   const article = task(file.name, () => request.abort());
@@ -116,7 +116,7 @@ function send(file) {
     try {
       answer = JSON.parse(request.responseText);
     } catch {
-      // Told below.
+      // Reported below.
     }
     if (request.status === 202 && !article.isConnected) ask("DELETE", `recordings/${answer.key}`).catch(() => {});
     else if (request.status === 202) follow(article, answer.key);
@@ -141,7 +141,7 @@ async function finish(key) {
   const kept = articles.get(key);
   const text = await (await ask("GET", `recordings/${key}`)).text();
   const holder = document.createElement("div");
-  // The server's own template, which escapes names; the page's policy runs no inline script.
+  // The server's own template, which escapes names; the page's policy forbids inline scripts.
   holder.innerHTML = text;
   const article = holder.querySelector("article");
   article.querySelector(".remove").addEventListener("click", () => {
@@ -158,7 +158,7 @@ async function finish(key) {
   say(`${article.querySelector("h2").firstChild.textContent.trim()} is separated`);
 }
 
-// A turn plays in the recording, from where it begins.
+// A click on a turn plays the recording from its start.
 function equipTurns(article) {
   const audio = article.querySelector("audio");
   for (const button of article.querySelectorAll(".turn")) {
@@ -259,7 +259,7 @@ removeAll.addEventListener("click", async () => {
   }
 });
 
-// A file dropped beside the zone is taken, too: otherwise the browser would leave the page for it.
+// Files dropped outside the zone are taken too: otherwise the browser would open them instead.
 const zone = document.getElementById("drop");
 let depth = 0;
 addEventListener("dragenter", () => zone.classList.toggle("over", ++depth > 0));

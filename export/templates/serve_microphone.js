@@ -1,8 +1,8 @@
-// The microphone: records in the browser alone, until the recording is sent or discarded.
+// The microphone: records locally in the browser until the recording is sent or discarded.
 function equipRecorder(send) {
   const part = (id) => document.getElementById(id);
   const button = part("record");
-  // Browsers have no microphone for pages that come unencrypted from another machine.
+  // Browsers deny the microphone to unencrypted pages from other machines.
   if (!navigator.mediaDevices?.getUserMedia || !window.MediaRecorder) return;
   button.hidden = false;
   const longest = Number(document.querySelector(".start").dataset.maxSeconds);
@@ -13,7 +13,7 @@ function equipRecorder(send) {
     NotFoundError: "there is no microphone",
     NotReadableError: "another program has the microphone",
   };
-  // The quietest level, in dB, that is not taken for a microphone that is switched off.
+  // Below this level, in dB, the microphone is assumed to be switched off.
   const MUTE_DB = -70;
   const FALL_DB = 2;
   let count = 0;
@@ -29,12 +29,12 @@ function equipRecorder(send) {
     return `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
   }
 
-  // Shows time and level until what it gives is called.
+  // Shows time and level until the returned function is called.
   function watch(stream) {
     const context = new AudioContext();
     const analyser = context.createAnalyser();
     context.createMediaStreamSource(stream).connect(analyser);
-    // Longer than the time between two looks, so that nothing is missed.
+    // Longer than the polling interval, so that nothing is missed.
     analyser.fftSize = 8192;
     const samples = new Float32Array(analyser.fftSize);
     const begun = performance.now();
@@ -48,7 +48,7 @@ function equipRecorder(send) {
       const power = samples.reduce((sum, v) => sum + v * v, 0) / samples.length;
       const level = 10 * Math.log10(power + 1e-12);
       loudest = Math.max(loudest, level);
-      // Falls slowly, as people are used to.
+      // Falls slowly, like a usual level meter.
       shown = Math.max(level, shown - FALL_DB);
       part("level").value = shown;
       const mute = seconds > 3 && loudest < MUTE_DB;
@@ -66,7 +66,7 @@ function equipRecorder(send) {
     button.disabled = true;
     let stream;
     try {
-      // What makes telephone calls clear takes away one of two voices.
+      // Processing for telephone calls may remove one of two voices.
       const audio = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
       stream = await navigator.mediaDevices.getUserMedia({ audio });
     } catch (problem) {
@@ -93,7 +93,7 @@ function equipRecorder(send) {
       button.focus();
       say(kept ? "the recording has ended and is sent" : "the recording is discarded");
     };
-    // A microphone that is unplugged ends the recording; what was heard is kept.
+    // Unplugging the microphone ends the recording, which is kept.
     stream.getTracks()[0].addEventListener("ended", () => finish(true));
     recorder.start();
     part("drop").hidden = true;
