@@ -19,10 +19,8 @@ from pipeline import cli
 
 
 def _define_flags() -> None:
-    flags.DEFINE_string(
-        "output_dir", "voices-apart-demo", "folder to write to; it is made where there is none"
-    )
-    flags.DEFINE_string("model", "", "as of export.separate; by default the shipped one")
+    flags.DEFINE_string("output_dir", "voices-apart-demo", "folder to write to, created if missing")
+    flags.DEFINE_string("model", "", "as for export.separate; by default the shipped one")
     flags.DEFINE_integer("seed", 0, "other seeds give other speakers", lower_bound=0)
 
 

@@ -377,36 +377,36 @@ def _define_flags() -> None:
         "model",
         [],
         "A SavedModel's folder, a trainer's --model_dir, a .keras file, or the name of a model "
-        "that comes with the package. Again for models to stand side by side; without it the "
-        "oracles stand alone.",
+        "shipped with the package. Repeat it to compare models; without it only the oracles are "
+        "evaluated.",
     )
     flags.DEFINE_multi_string(
         "data_dir",
         [],
         "A dataset's folder, made by pipeline.preprocess, or a folder of mixtures "
-        "and their voices as LibriMix has it (mix_clean, s1, s2). May be given again.",
+        "and their voices laid out as in LibriMix (mix_clean, s1, s2). May be repeated.",
     )
-    flags.DEFINE_enum("split", "test", schema.SPLITS, "Which part of the dataset.")
-    flags.DEFINE_string("output_dir", "report", "Where the results go.")
+    flags.DEFINE_enum("split", "test", schema.SPLITS, "Split of the dataset.")
+    flags.DEFINE_string("output_dir", "report", "Folder for the results.")
     flags.DEFINE_integer(
-        "max_mixtures", None, "At most so many of each dataset: its first.", lower_bound=1
+        "max_mixtures", None, "Use only the first mixtures of each dataset.", lower_bound=1
     )
     flags.DEFINE_list(
         "conditions",
         ["clean"],
-        "Under which conditions, made from the dataset's own voices: clean, the mixtures as they "
-        "are; noise, at 10 dB; room, with echo; turns, conversations of 40 s; solo, one person.",
+        "Test conditions, made from the dataset's own voices: clean, the mixtures as they are; "
+        "noise, at 10 dB; room, with echo; turns, conversations of 40 s; solo, one person.",
     )
     flags.DEFINE_string(
-        "noise_dir", "", "Folder of recordings for noise (default: coloured noise is made)."
+        "noise_dir", "", "Folder of recordings for noise (default: coloured noise)."
     )
     flags.DEFINE_string(
-        "room_dir", "", "Folder of impulse responses for room (default: they are made)."
+        "room_dir", "", "Folder of impulse responses for room (default: synthetic)."
     )
     flags.DEFINE_list(
         "metrics",
         list(_METRICS),
-        f"Which figures, of {', '.join(_METRICS)}; SI-SDR is always there.",
+        f"Metrics, of {', '.join(_METRICS)}; SI-SDR is always included.",
     )
     flags.DEFINE_integer(
         "workers", None, "Processes that compute the figures; all cores by default.", lower_bound=1
@@ -414,21 +414,20 @@ def _define_flags() -> None:
     flags.DEFINE_integer(
         "examples",
         1,
-        "Mixtures to look at and listen to on the page, of each dataset: so many of the best, of "
-        "the middle and of the worst.",
+        "Number of best, median and worst mixtures each in the report, per dataset.",
         lower_bound=0,
         upper_bound=10,
     )
-    flags.DEFINE_bool("audio", True, "Whether the page holds their sound.")
+    flags.DEFINE_bool("audio", True, "Include their audio in the report.")
     flags.DEFINE_bool(
-        "overwrite", False, "Replace the results of other settings, when the new ones are whole."
+        "overwrite", False, "Replace results of other settings once the new ones are complete."
     )
     flags.DEFINE_multi_enum(
         "clusterer",
         [],
         ["kmeans", "mean_shift"],
-        "Cluster the embeddings of deep_clustering and chimera also with scikit-learn, for further "
-        "rows beside those of the models themselves. May be given again.",
+        "Also cluster the embeddings of deep_clustering and chimera with scikit-learn, in rows of "
+        "their own. May be repeated.",
     )
 
 

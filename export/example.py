@@ -19,7 +19,7 @@ def _define_flags() -> None:
     flags.DEFINE_string("data_dir", None, "Folder of the dataset.", required=True)
     flags.DEFINE_enum("split", "test", schema.SPLITS, "Split of the mixture.")
     flags.DEFINE_integer(
-        "index", 0, "Which mixture of the split, in the order of the shards.", lower_bound=0
+        "index", 0, "Index of the mixture within the split, in shard order.", lower_bound=0
     )
     flags.DEFINE_string("output_dir", None, "Folder to write to.", required=True)
 

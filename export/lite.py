@@ -59,11 +59,11 @@ def _define_flags() -> None:
     flags.DEFINE_string(
         "model", "",
         "folder of export.saved_model, folder of trainer.task (its best weights), .keras file, or "
-        "name of a model that comes with the package (default: the one that does)",
+        "name of a model shipped with the package (default: the shipped one)",
     )  # fmt: skip
     flags.DEFINE_string("output", None, "the file to write, *.tflite", required=True)
-    flags.DEFINE_bool("int8", False, "weights of eight bits: a third to a quarter of the size")
-    flags.DEFINE_bool("float16", False, "weights of sixteen bits: half the size")
+    flags.DEFINE_bool("int8", False, "store 8-bit weights: a third to a quarter of the size")
+    flags.DEFINE_bool("float16", False, "store 16-bit weights: half the size")
 
 
 def main(arguments: list[str]) -> None:

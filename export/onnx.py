@@ -39,7 +39,7 @@ def _define_flags() -> None:
     flags.DEFINE_string(
         "model", "",
         "folder of export.saved_model, folder of trainer.task (its best weights), .keras file, or "
-        "name of a model that comes with the package (default: the one that does)",
+        "name of a model shipped with the package (default: the shipped one)",
     )  # fmt: skip
     flags.DEFINE_string("output", None, "the file to write, *.onnx", required=True)
 

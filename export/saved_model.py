@@ -137,13 +137,13 @@ def _check_target(target: pathlib.Path, overwrite: bool) -> None:
 
 def _define_flags() -> None:
     flags.DEFINE_string(
-        "model_dir", None, "folder of trainer.task, or a .keras file; its best weights are taken",
+        "model_dir", None, "folder of trainer.task, or a .keras file; its best weights are used",
         required=True,
     )  # fmt: skip
-    flags.DEFINE_string("output_dir", None, "the folder to make", required=True)
-    flags.DEFINE_bool("overwrite", False, "replace an exported model that is there")
-    flags.DEFINE_bool("lite", True, f"write {file_names.LITE_MODEL} as well, where it can be")
-    flags.DEFINE_bool("float16", False, "weights of sixteen bits: half the size")
+    flags.DEFINE_string("output_dir", None, "the folder to create", required=True)
+    flags.DEFINE_bool("overwrite", False, "replace an existing exported model")
+    flags.DEFINE_bool("lite", True, f"also write {file_names.LITE_MODEL}, if possible")
+    flags.DEFINE_bool("float16", False, "store 16-bit weights: half the size")
 
 
 def main(arguments: list[str]) -> None:

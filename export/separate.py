@@ -394,35 +394,33 @@ def _define_flags() -> None:
     flags.DEFINE_string(
         "model", "",
         "folder of export.saved_model, folder of trainer.task (its best weights), .keras file, or "
-        "name of a model that comes with the package (default: the one that does)",
+        "name of a model shipped with the package (default: the shipped one)",
     )  # fmt: skip
-    flags.DEFINE_string("output_dir", ".", "folder for the voices; it is made where there is none")
+    flags.DEFINE_string("output_dir", ".", "folder for the voices, created if missing")
     flags.DEFINE_bool("plot", False, "draw waveforms, spectrograms and masks of each recording")
     flags.DEFINE_bool("activity", False, "write who speaks when, as RTTM and as JSON")
-    flags.DEFINE_bool(
-        "json", False, "print a JSON object for each recording, one a line, and nothing else"
-    )
+    flags.DEFINE_bool("json", False, "print only a JSON object for each recording, one per line")
     flags.DEFINE_float(
         "chunk_seconds", long_audio.CHUNK_SECONDS,
-        "a longer recording is separated in pieces of this length", lower_bound=2.0,
+        "longer recordings are separated in pieces of this length", lower_bound=2.0,
     )  # fmt: skip
     flags.DEFINE_float(
         "overlap_seconds", long_audio.OVERLAP_SECONDS,
-        "that two pieces share at least, up to half of a piece", lower_bound=0.5,
+        "minimum overlap of two pieces, up to half a piece", lower_bound=0.5,
     )  # fmt: skip
     flags.DEFINE_enum(
         "band", "full", conversation.BANDS,
-        "full: what lies above the model's band is divided between the voices, so that they add up "
-        "to all of the recording; model: it is left out",
+        "full: frequencies above the model's band are divided between the voices, so that they add "
+        "up to the whole recording; model: they are left out",
     )  # fmt: skip
     flags.DEFINE_bool(
-        "gate", True, "where one person speaks alone, all of the recording goes to that voice"
+        "gate", True, "where one person speaks alone, give that voice the whole recording"
     )
     flags.DEFINE_bool(
         "track",
         None,
-        "a person is known by voice, and stays in one file after a pause (default: "
-        "yes, but not with --band=model --nogate)",
+        "recognise each person by voice, to stay in one file after a pause (default: "
+        "yes, except with --band=model --nogate)",
     )
     stdio.define_flags()
 

@@ -74,33 +74,35 @@ def _names(host: str, loopback: bool, more: list[str]) -> set[str]:
 def _define_flags() -> None:
     flags.DEFINE_multi_string(
         "model", [],
-        "a model as export.separate takes it, to choose beside those that come with the package; "
-        "may be repeated, and the first is chosen at first",
+        "a model, as for export.separate, to offer besides those shipped with the package; may be "
+        "repeated, and the first is the default",
     )  # fmt: skip
-    flags.DEFINE_string("host", "127.0.0.1", "address to answer at; 0.0.0.0 lets others in")
+    flags.DEFINE_string(
+        "host", "127.0.0.1", "address to listen on; 0.0.0.0 gives other machines access"
+    )
     flags.DEFINE_integer(
-        "port", 8000, "port to answer at; 0 for any that is free", lower_bound=0, upper_bound=65535
+        "port", 8000, "port to listen on; 0 for any free one", lower_bound=0, upper_bound=65535
     )
     flags.DEFINE_multi_string(
-        "allowed_host", [], "name under which the page may be called, too (behind another server)"
+        "allowed_host", [], "further host name that requests may use (behind another server)"
     )
     flags.DEFINE_float(
-        "max_megabytes", 200, "largest file that is taken", lower_bound=0.01, upper_bound=1e5
+        "max_megabytes", 200, "size of the largest accepted file", lower_bound=0.01, upper_bound=1e5
     )
     flags.DEFINE_float(
         "max_minutes",
         10,
-        "longest recording that is taken (a minute takes 50 MB of memory)",
+        "duration of the longest accepted recording (a minute takes 50 MB of memory)",
         lower_bound=0.2,
         upper_bound=60,
     )
     flags.DEFINE_float(
-        "keep_minutes", 10, "keep the files of a closed page for so long", lower_bound=0.05
+        "keep_minutes", 10, "how long to keep the files of a closed page", lower_bound=0.05
     )
     flags.DEFINE_float(
         "keep_gigabytes",
         20,
-        "take no more recordings when the files of all browsers need so much",
+        "refuse recordings once the files of all browsers take this much",
         lower_bound=0.001,
     )
     flags.DEFINE_integer(

@@ -30,31 +30,31 @@ _OF_STREAMS = ("gain_db", "stdin", "stdout", "rate", "block_ms")
 
 def define_flags() -> None:
     """Defines the flags of `export.separate --stream`."""
-    flags.DEFINE_bool("stream", False, "separate standard input as it comes, to standard output")
+    flags.DEFINE_bool("stream", False, "separate standard input to standard output as it arrives")
     flags.DEFINE_float(
-        "gain_db", 0.0, "--stream: what the mixture is changed by before the model hears it",
+        "gain_db", 0.0, "--stream: gain applied to the mixture before the model",
         lower_bound=-120.0, upper_bound=120.0,
     )  # fmt: skip
     flags.DEFINE_enum(
         "stdin", wav_stream.WAV, wav_stream.FORMATS,
-        "--stream: what comes; a WAV need not know its length, raw samples may need --rate",
+        "--stream: input format; a WAV may be of unknown length, raw samples may need --rate",
     )  # fmt: skip
     flags.DEFINE_enum(
         "stdout", wav_stream.WAV, wav_stream.FORMATS,
-        "--stream: what is written, a channel a voice; wav has 16 bits, as s16le",
+        "--stream: output format, one channel per voice; wav has 16 bits, like s16le",
     )  # fmt: skip
     flags.DEFINE_integer(
-        "rate", None, "--stream: of raw samples, in Hz (default: the model's)",
+        "rate", None, "--stream: rate of raw samples, in Hz (default: the model's)",
         lower_bound=limits.MIN_RATE, upper_bound=limits.MAX_RATE,
     )  # fmt: skip
     flags.DEFINE_string(
-        "channels", "auto", "mix: the model separates; separate: there is a speaker on each of two "
-        "channels; auto: finds that out. --stream: number of raw samples' channels (default: 1); "
-        "of a WAV, what its header must say",
+        "channels", "auto", "mix: the model separates; separate: there is one speaker on each of "
+        "two channels; auto: detect which. --stream: number of channels of raw samples (default: "
+        "1); for a WAV, the expected value in its header",
     )  # fmt: skip
     flags.DEFINE_float(
-        "block_ms", 16.0, "--stream: what the model is handed at a time, to the nearest whole hop "
-        "of its own; longer blocks take less computing and add to the delay",
+        "block_ms", 16.0, "--stream: duration of the model's blocks, rounded to a multiple of its "
+        "hop; longer blocks need less computation and add to the delay",
         lower_bound=0, upper_bound=10000,
     )  # fmt: skip
 
