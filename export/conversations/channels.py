@@ -109,7 +109,8 @@ def examine(
         The crosstalk; None if the recording is a mixture for a model.
 
     Raises:
-        UserError: one speaker per channel is assumed, but there are not two channels.
+        UserError: one speaker per channel is assumed, but there are not two channels, or the
+            model separates another number of voices.
     """
     iterator = iter(blocks)
     first = next(iterator, None)
@@ -119,6 +120,11 @@ def examine(
                 f"--channels=separate is for two channels, not {first.shape[1]}; use --channels=mix"
             )
         return None
+    if num_sources != 2:
+        raise errors.UserError(
+            f"--channels=separate gives two voices, and the model has {num_sources}; use "
+            "--channels=mix"
+        )
     frame = max(1, round(FRAME_SECONDS * rate))
     parts, spectra, rest = [], _Spectra(rate), np.zeros((0, 2), np.float32)
     # The loudest frame is not known at the beginning; the loudest so far is used instead.

@@ -199,6 +199,12 @@ class TestChannels:
         with pytest.raises(errors.UserError, match="two channels, not 1"):
             run(samples[:, :1], 16000, bands, channels="separate")
 
+    def test_two_channels_are_not_three_voices(self, make_stub):
+        model = make_stub(lambda w: np.stack([w / 3] * 3, axis=1), 3)
+        samples = np.zeros((8000, 2), np.float32)
+        with pytest.raises(errors.UserError, match="two voices, and the model has 3"):
+            run(samples, 8000, model, channels="separate")
+
     def test_from_python(self, talkers, bands):
         samples = self.call(talkers, [0.05])
         assert separate.separate(samples, 16000, bands).shape == (2, *samples.shape)
