@@ -152,17 +152,23 @@ class Conversation:
         if not self._listeners:
             yield from pieces
             return
-        shape = (2, 1)
+        shape: tuple[int, int] | None = None
         waiting: list[np.ndarray] = []
+        rate, model_rate = self._rate, self._model.sample_rate
 
         def flat() -> Iterator[np.ndarray]:
             nonlocal shape
             for piece in pieces:
                 shape = (piece.shape[0], piece.shape[2])
                 waiting.append(piece)
-                yield np.ascontiguousarray(piece.transpose(1, 0, 2)).reshape(piece.shape[1], -1)
+                yield _flat(piece)
+            # Also of a recording of one sample, listeners are to hear something.
+            if shape is not None and rate != model_rate:
+                spare = long_audio.num_spare(rate, model_rate)
+                yield np.zeros((spare, shape[0] * shape[1]), np.float32)
 
-        for low in decoding.resample_blocks(flat(), self._rate, self._model.sample_rate):
+        for low in decoding.resample_blocks(flat(), rate, model_rate):
+            assert shape is not None
             voices = low.reshape(-1, *shape).transpose(1, 0, 2)
             for listener in self._listeners:
                 listener(voices.sum(axis=0), voices)

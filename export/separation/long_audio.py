@@ -125,8 +125,7 @@ def model_voices(
     def with_spare() -> Iterator[np.ndarray]:
         yield from blocks
         if rate != model_rate:
-            spare = -(-_SPARE_SAMPLES * rate // model_rate)
-            yield np.zeros((spare, first_block.shape[1]), np.float32)
+            yield np.zeros((num_spare(rate, model_rate), first_block.shape[1]), np.float32)
 
     yield from chunks.separate_blocks(
         decoding.resample_blocks(with_spare(), rate, model_rate),
@@ -136,6 +135,11 @@ def model_voices(
         at_once=max(1, min(_AT_ONCE, 2 * _AT_ONCE // first_block.shape[1])),
         in_pauses=in_pauses,
     )
+
+
+def num_spare(rate: int, model_rate: int) -> int:
+    """How many samples to append at `rate`, so that rounding at another rate costs none."""
+    return -(-_SPARE_SAMPLES * rate // model_rate)
 
 
 class Counted:

@@ -205,6 +205,17 @@ class TestChannels:
         with pytest.raises(errors.UserError, match="two voices, and the model has 3"):
             run(samples, 8000, model, channels="separate")
 
+    def test_listeners_hear_a_single_sample(self, bands):
+        heard = []
+        samples = np.array([[0.5, 0.25]], np.float32)
+        talk = conversation.Conversation(
+            lambda: [samples], 44100, bands, conversation.Options(channels="separate"),
+            listeners=[lambda mixture, voices: heard.append(voices)],
+        )  # fmt: skip
+        voices = np.concatenate(list(talk.pieces()), axis=1)
+        np.testing.assert_array_equal(voices.sum(axis=0), samples)
+        assert np.concatenate(heard, axis=1).shape[1] > 0
+
     def test_from_python(self, talkers, bands):
         samples = self.call(talkers, [0.05])
         assert separate.separate(samples, 16000, bands).shape == (2, *samples.shape)
