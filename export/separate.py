@@ -79,6 +79,8 @@ from pipeline.audio import decoding, limits
 
 # Encodings with more than 16 bits per sample.
 _FINE_SUBTYPES = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_20", "ALAC_24", "ALAC_32")
+# Samples of a recording in memory that are taken at a time.
+_BLOCK = 2**18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +164,7 @@ def separate(
     if not isinstance(model, loading.LoadedModel):
         model = loading.load(pretrained.quickest(os.fspath(model)))
     options = conversation.Options(band, gate, track, channels, chunk_seconds, overlap_seconds)
-    blocks = [columns] if len(columns) else []
+    blocks = [columns[i : i + _BLOCK] for i in range(0, len(columns), _BLOCK)]
     offset, _ = long_audio.find_offset(blocks, rate)
     talk = conversation.Conversation(lambda: blocks, rate, model, options, offset=offset)
     pieces = talk.pieces()

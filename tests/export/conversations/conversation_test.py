@@ -216,6 +216,13 @@ class TestChannels:
         np.testing.assert_array_equal(voices.sum(axis=0), samples)
         assert np.concatenate(heard, axis=1).shape[1] > 0
 
+    def test_from_python_blocks_leave_no_seams(self, talkers, bands, monkeypatch):
+        samples = self.call(talkers, [0.05])
+        expected, _ = run(samples, 16000, bands, block=len(samples), channels="mix")
+        monkeypatch.setattr(separate, "_BLOCK", 10007)
+        found = separate.separate(samples, 16000, bands, channels="mix")
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
     def test_from_python(self, talkers, bands):
         samples = self.call(talkers, [0.05])
         assert separate.separate(samples, 16000, bands).shape == (2, *samples.shape)
