@@ -24,8 +24,8 @@ from absl import flags
 from benchmarks import children, fresh, measure
 from pipeline import cli, file_names
 
-_ALTERNATIVES = flags.DEFINE_bool("alternatives", True, "Measure those, too.")
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds.", lower_bound=1)
+_ALTERNATIVES = flags.DEFINE_bool("alternatives", True, "Also measure the alternatives.")
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Number of rounds.", lower_bound=1)
 _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/cold_start.json.")
 
 COMMANDS = (

@@ -22,8 +22,10 @@ from pipeline.io import stored_json
 
 _MANIFESTS = flags.DEFINE_multi_string("manifest", [], "CSV manifest of a corpus.")
 _FOLDERS = flags.DEFINE_multi_string("input_dir", [], "Folder of a corpus.")
-_MAX_RECORDINGS = flags.DEFINE_integer("max_recordings", 500, "Of the corpus.", lower_bound=2)
-_REPEATS = flags.DEFINE_integer("repeats", 3, "Rounds.", lower_bound=1)
+_MAX_RECORDINGS = flags.DEFINE_integer(
+    "max_recordings", 500, "Maximum number of recordings of the corpus.", lower_bound=2
+)
+_REPEATS = flags.DEFINE_integer("repeats", 3, "Number of rounds.", lower_bound=1)
 _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/cost.json.")
 
 _RATE = schema.DEFAULT_SAMPLE_RATE

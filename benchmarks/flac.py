@@ -16,9 +16,9 @@ from benchmarks import measure
 from pipeline import cli, errors
 from pipeline.io import storage
 
-_INPUT_DIR = flags.DEFINE_string("input_dir", None, "Folder with FLAC files of 16 bits.")
-_FILES = flags.DEFINE_integer("files", 400, "How many are read.", lower_bound=1)
-_REPEATS = flags.DEFINE_integer("repeats", 3, "Rounds.", lower_bound=1)
+_INPUT_DIR = flags.DEFINE_string("input_dir", None, "Folder with 16-bit FLAC files.")
+_FILES = flags.DEFINE_integer("files", 400, "Number of files to read.", lower_bound=1)
+_REPEATS = flags.DEFINE_integer("repeats", 3, "Number of rounds.", lower_bound=1)
 _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/flac.json.")
 
 

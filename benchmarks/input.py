@@ -30,11 +30,13 @@ from pipeline.io.cores import available_cores
 
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the dataset.")
 _MODEL = flags.DEFINE_string("model", "lstm", "The network.")
-_ALTERNATIVES = flags.DEFINE_bool("alternatives", True, "Measure those, too.")
-_STEPS = flags.DEFINE_integer("steps", 20, "Steps of training in a round.", lower_bound=2)
-_SECONDS = flags.DEFINE_float("seconds", 10, "Time that the input is read for.", lower_bound=0.1)
-_WINDOWS = flags.DEFINE_integer("windows", 8192, "Windows in .npy files, at most.", lower_bound=64)
-_ROUNDS = flags.DEFINE_integer("rounds", 3, "Rounds.", lower_bound=1)
+_ALTERNATIVES = flags.DEFINE_bool("alternatives", True, "Also measure the alternatives.")
+_STEPS = flags.DEFINE_integer("steps", 20, "Training steps per round.", lower_bound=2)
+_SECONDS = flags.DEFINE_float("seconds", 10, "How long to read the input.", lower_bound=0.1)
+_WINDOWS = flags.DEFINE_integer(
+    "windows", 8192, "Maximum number of windows in .npy files.", lower_bound=64
+)
+_ROUNDS = flags.DEFINE_integer("rounds", 3, "Number of rounds.", lower_bound=1)
 _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/input.json.")
 
 _BATCH = 64

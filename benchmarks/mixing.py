@@ -21,8 +21,8 @@ from trainer import config as config_lib
 from trainer import training
 from trainer.data import data_sources, dynamic_mixing, tfio
 
-_STEPS = flags.DEFINE_integer("steps", 40, "Steps of a round.", lower_bound=2)
-_ROUNDS = flags.DEFINE_integer("rounds", 3, "Rounds.", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 40, "Steps per round.", lower_bound=2)
+_ROUNDS = flags.DEFINE_integer("rounds", 3, "Number of rounds.", lower_bound=1)
 _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/mixing.json.")
 
 

@@ -29,9 +29,15 @@ _NETWORKS = flags.DEFINE_list("networks", None, "Names of networks (default: all
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Dataset to train on.")
 _TEST_DIR = flags.DEFINE_multi_string("test_dir", None, "Datasets to test on (default: the same).")
 _RUNS_DIR = flags.DEFINE_string("runs_dir", "runs/networks", "Folder of the training runs.")
-_MINUTES = flags.DEFINE_float("minutes", 0, "Of two cores, to train each network.", lower_bound=0)
-_MIXTURES = flags.DEFINE_integer("mixtures", 100, "To test on, of each dataset.", lower_bound=1)
-_SECONDS = flags.DEFINE_float("seconds", 10, "Audio to time the exported model on.", lower_bound=1)
+_MINUTES = flags.DEFINE_float(
+    "minutes", 0, "Training time of each network, on two cores.", lower_bound=0
+)
+_MIXTURES = flags.DEFINE_integer(
+    "mixtures", 100, "Number of test mixtures of each dataset.", lower_bound=1
+)
+_SECONDS = flags.DEFINE_float(
+    "seconds", 10, "Duration of the audio for timing the exported model.", lower_bound=1
+)
 _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/networks.json.")
 
 # The trainer with a clock in which a second is two seconds of CPU time.

@@ -24,12 +24,14 @@ from export.outlets import conversion
 from export.separation import loading
 from pipeline import cli, errors, file_names
 
-_MODELS = flags.DEFINE_multi_string("model", [], "As export.separate takes it; may be repeated.")
+_MODELS = flags.DEFINE_multi_string(
+    "model", [], "A model, as for export.separate; may be repeated."
+)
 _NETWORKS = flags.DEFINE_list("networks", [], "Names of networks.")
-_SECONDS = flags.DEFINE_float("seconds", 20, "Of the mixture.", lower_bound=1)
-_REPEATS = flags.DEFINE_integer("repeats", 3, "Rounds.", lower_bound=1)
+_SECONDS = flags.DEFINE_float("seconds", 20, "Duration of the mixture.", lower_bound=1)
+_REPEATS = flags.DEFINE_integer("repeats", 3, "Number of rounds.", lower_bound=1)
 _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/outlets.json.")
-_RUN = flags.DEFINE_string("run", "", "Used by the command itself: the outlet to measure.")
+_RUN = flags.DEFINE_string("run", "", "Used by the command itself: the format to measure.")
 
 
 def main(arguments: list[str]) -> None:

@@ -31,9 +31,12 @@ from pipeline.io.cores import available_cores
 
 _MANIFESTS = flags.DEFINE_multi_string("manifest", [], "CSV manifest of a corpus.")
 _FOLDERS = flags.DEFINE_multi_string("input_dir", [], "Folder of a corpus.")
-_REPEATS = flags.DEFINE_integer("repeats", 3, "Rounds.", lower_bound=1)
+_REPEATS = flags.DEFINE_integer("repeats", 3, "Number of rounds.", lower_bound=1)
 _ONE_CORE_PAIRS = flags.DEFINE_integer(
-    "one_core_pairs", 400, "Mixtures that loop and generator make on one core.", lower_bound=1
+    "one_core_pairs",
+    400,
+    "Number of mixtures for the loop and the generator on one core.",
+    lower_bound=1,
 )
 _TIMES = flags.DEFINE_integer(
     "mixtures_per_utterance", 1, "More give a small corpus enough to do.", lower_bound=1

@@ -23,8 +23,8 @@ from pipeline import cli, errors, file_names
 
 _DATA = flags.DEFINE_string("data_dir", "demo/dataset", "A dataset.")
 _GOAL = flags.DEFINE_float("goal_db", 3.0, "SI-SDR improvement on the valid split, in dB.")
-_MINUTES = flags.DEFINE_float("max_minutes", 15.0, "When a run is given up.", lower_bound=0.1)
-_STEPS = flags.DEFINE_integer("steps", 100, "Between two validations.", lower_bound=1)
+_MINUTES = flags.DEFINE_float("max_minutes", 15.0, "When to give up a run.", lower_bound=0.1)
+_STEPS = flags.DEFINE_integer("steps", 100, "Steps between two validations.", lower_bound=1)
 _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/quality.json.")
 
 # Programs that run instead of `python -m trainer.task`.

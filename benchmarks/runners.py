@@ -31,8 +31,8 @@ _FOLDERS = flags.DEFINE_multi_string("input_dir", [], "Folder of a corpus.")
 _TIMES = flags.DEFINE_integer(
     "mixtures_per_utterance", 1, "More work from the same recordings.", lower_bound=1
 )
-_NUM_SHARDS = flags.DEFINE_integer("num_shards", 32, "Files of each split.", lower_bound=1)
-_REPEATS = flags.DEFINE_integer("repeats", 3, "Rounds.", lower_bound=1)
+_NUM_SHARDS = flags.DEFINE_integer("num_shards", 32, "Number of files per split.", lower_bound=1)
+_REPEATS = flags.DEFINE_integer("repeats", 3, "Number of rounds.", lower_bound=1)
 _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/runners.json.")
 
 

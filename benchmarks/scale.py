@@ -28,9 +28,11 @@ from pipeline import cli, schema
 from pipeline.io.cores import available_cores
 
 _UTTERANCES = flags.DEFINE_list("utterances", ["10000", "30000", "100000"], "Sizes of corpora.")
-_WORKERS = flags.DEFINE_integer("workers", 0, "Processes; 0 is as many as cores.", lower_bound=0)
-_FOLDER = flags.DEFINE_string("folder", None, "Where the temporary folder is made.")
-_REPEATS = flags.DEFINE_integer("repeats", 1, "Rounds.", lower_bound=1)
+_WORKERS = flags.DEFINE_integer(
+    "workers", 0, "Number of processes; 0 for one per core.", lower_bound=0
+)
+_FOLDER = flags.DEFINE_string("folder", None, "Where to create the temporary folder.")
+_REPEATS = flags.DEFINE_integer("repeats", 1, "Number of rounds.", lower_bound=1)
 _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/scale.json.")
 
 _RATE = 8000

@@ -26,9 +26,9 @@ from pipeline.io.cores import available_cores
 _MODEL = flags.DEFINE_string("model", None, "Folder of a SavedModel, instead of fresh networks.")
 _NETWORKS = flags.DEFINE_list("networks", None, "Names of networks (default: all).")
 _CORES = flags.DEFINE_list("cores", None, "Numbers of cores (default: 1 and all).")
-_ALTERNATIVES = flags.DEFINE_bool("alternatives", True, "Measure those, too.")
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds.", lower_bound=1)
-_SECONDS = flags.DEFINE_float("seconds", 10, "Length of the recording.", lower_bound=1)
+_ALTERNATIVES = flags.DEFINE_bool("alternatives", True, "Also measure the alternatives.")
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Number of rounds.", lower_bound=1)
+_SECONDS = flags.DEFINE_float("seconds", 10, "Duration of the recording.", lower_bound=1)
 _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/separation.json.")
 
 # The alternatives to each network; sizes are the same, except for SepFormer.

@@ -36,11 +36,13 @@ _PRECISIONS = flags.DEFINE_list("precisions", ["float32", "bfloat16"], "float32,
 _VARIANTS = flags.DEFINE_list(
     "variants", ["network", "trainer", "keras", "torch"], "What takes part."
 )
-_THREADS = flags.DEFINE_integer("threads", 0, "0 is as many as cores.", lower_bound=0)
-_ROUNDS = flags.DEFINE_integer("rounds", 9, "Rounds.", lower_bound=1)
-_STEPS = flags.DEFINE_integer("steps", 3, "Steps in a round, and one to warm up.", lower_bound=1)
-_JIT = flags.DEFINE_bool("jit", False, "Compile the steps on Keras with XLA.")
-_FLOOR = flags.DEFINE_bool("floor", True, "Measure the rates that the floor is reckoned from.")
+_THREADS = flags.DEFINE_integer(
+    "threads", 0, "Number of threads; 0 for one per core.", lower_bound=0
+)
+_ROUNDS = flags.DEFINE_integer("rounds", 9, "Number of rounds.", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 3, "Steps per round, after one for warm-up.", lower_bound=1)
+_JIT = flags.DEFINE_bool("jit", False, "Compile Keras' steps with XLA.")
+_FLOOR = flags.DEFINE_bool("floor", True, "Measure the rates that the floor is based on.")
 _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/step.json.")
 
 _TCN = {"batch": 8, "frames": 375, "width": 192, "units": 384, "layers": 7}

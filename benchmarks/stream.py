@@ -25,11 +25,15 @@ from benchmarks import children, fresh, measure
 from pipeline import cli
 
 _MODELS = flags.DEFINE_multi_string("model", [], "Folder of a SavedModel with a stream.")
-_HOPS = flags.DEFINE_multi_integer("hops", [], "Hops of the model in one call (1, and 16 ms).")
-_SECONDS = flags.DEFINE_float("seconds", 60, "Of audio in a run.", lower_bound=1)
-_REPEATS = flags.DEFINE_integer("repeats", 3, "Rounds.", lower_bound=1)
+_HOPS = flags.DEFINE_multi_integer(
+    "hops", [], "Hops per call of the model (default: 1, and 16 ms)."
+)
+_SECONDS = flags.DEFINE_float("seconds", 60, "Duration of the audio per run.", lower_bound=1)
+_REPEATS = flags.DEFINE_integer("repeats", 3, "Number of rounds.", lower_bound=1)
 _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/stream.json.")
-_ONE = flags.DEFINE_string("one", "", "One run of MODEL:HOPS, printed: the benchmark's own child.")
+_ONE = flags.DEFINE_string(
+    "one", "", "Run and print a single MODEL:HOPS; used by the benchmark's child."
+)
 
 _BLOCK_SECONDS = 0.016
 _NETWORKS: dict[str, dict[str, Any]] = {

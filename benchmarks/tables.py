@@ -17,7 +17,7 @@ from absl import flags
 from benchmarks import measure
 from pipeline import cli
 
-_PAGE = flags.DEFINE_string("page", "docs/speed.md", "The page.")
+_PAGE = flags.DEFINE_string("page", "docs/speed.md", "The page to update.")
 _PLACE = re.compile(r"<!-- (\w+)(?:: ([^>]*?))? -->\n.*?<!-- end of \1(?:: \2)? -->", re.DOTALL)
 
 
