@@ -79,7 +79,7 @@ from pipeline.audio import decoding, limits
 
 # Encodings with more than 16 bits per sample.
 _FINE_SUBTYPES = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_20", "ALAC_24", "ALAC_32")
-# Samples of a recording in memory that are taken at a time.
+# Block size, in samples, for recordings in memory.
 _BLOCK = 2**18
 
 

@@ -103,14 +103,14 @@ def examine(
         blocks: the recording, float32 `[sample, channel]`.
         rate: in Hz.
         wanted: assume one speaker per channel.
-        num_sources: number of expected voices; unless it is two, the result is None.
+        num_sources: number of voices of the model; unless it is two, nothing is detected.
 
     Returns:
         The crosstalk; None if the recording is a mixture for a model.
 
     Raises:
         UserError: one speaker per channel is assumed, but there are not two channels, or the
-            model separates another number of voices.
+            model does not separate two voices.
     """
     iterator = iter(blocks)
     first = next(iterator, None)

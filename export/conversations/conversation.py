@@ -162,7 +162,7 @@ class Conversation:
                 shape = (piece.shape[0], piece.shape[2])
                 waiting.append(piece)
                 yield _flat(piece)
-            # Also of a recording of one sample, listeners are to hear something.
+            # Listeners are also called for a recording of a single sample.
             if shape is not None and rate != model_rate:
                 spare = long_audio.num_spare(rate, model_rate)
                 yield np.zeros((spare, shape[0] * shape[1]), np.float32)

@@ -138,7 +138,7 @@ def model_voices(
 
 
 def num_spare(rate: int, model_rate: int) -> int:
-    """How many samples to append at `rate`, so that rounding at another rate costs none."""
+    """Returns how many samples to append at `rate` so that resampling does not lose any."""
     return -(-_SPARE_SAMPLES * rate // model_rate)
 
 
