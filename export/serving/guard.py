@@ -73,7 +73,7 @@ class Guard:
             )
         reading = method in _READING
         origin = headers.get("origin")
-        if not reading and origin is not None and urllib.parse.urlsplit(origin).netloc != host:
+        if not reading and origin is not None and not _is_at(origin, host):
             return "another page may not use this one"
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             fetched = headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")
@@ -91,3 +91,10 @@ class Guard:
         except ValueError:
             return name in self._names
         return True
+
+
+def _is_at(origin: str, host: str) -> bool:
+    try:
+        return urllib.parse.urlsplit(origin).netloc == host
+    except ValueError:  # Malformed.
+        return False

@@ -461,6 +461,7 @@ class TestStrangers:
             {"Origin": "http://evil.example"},
             {"Origin": "null"},
             {"Origin": "http://127.0.0.1:1"},
+            {"Origin": "http://["},
             {"Sec_Fetch_Site": "cross-site"},
             {"Sec_Fetch_Site": "same-site"},
         ],
