@@ -58,6 +58,7 @@ def main(arguments: list[str]) -> None:
     people = read(_MANIFESTS.value, "train")
     strangers = read(_MANIFESTS.value, "valid")
     weights = train_embedding(people, _STEPS.value, rng)
+    weights |= whitening(speaker.Networks(weights), people, rng)
     networks = speaker.Networks(weights)
     logging.info(
         "equal error rate on valid, segments of 2 s: %.3f", error_rate(networks, strangers)
