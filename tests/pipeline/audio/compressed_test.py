@@ -330,6 +330,21 @@ def test_blocks_are_of_the_size_that_was_asked_for():
     assert 0 < sizes[-1] <= 1000
 
 
+def test_a_frame_that_cannot_be_converted_is_an_error_of_the_recording(monkeypatch):
+    class Resampler:
+        def __init__(self, *_):
+            pass
+
+        def resample(self, _):
+            # What PyAV says where another layout of as many channels follows.
+            raise ValueError("Frame does not match AudioResampler setup.")
+
+    data = encode("ipod", "aac")
+    monkeypatch.setattr(av, "AudioResampler", Resampler)
+    with pytest.raises(limits.AudioError, match="damaged or cut short: Frame does not match"):
+        decoding.decode(data)
+
+
 def test_without_pyav_the_error_says_what_to_install(monkeypatch):
     data = encode("ipod", "aac")
     monkeypatch.setitem(sys.modules, "av", None)
