@@ -9,7 +9,7 @@ import cachetools
 import numpy as np
 
 from pipeline import errors
-from pipeline.audio import decoding
+from pipeline.audio import decoding, limits
 from pipeline.io import storage
 
 # Recordings are voices of several mixtures; what a worker keeps of them, decoded, in bytes (an hour
@@ -74,7 +74,7 @@ def load(recording: Recording, sample_rate: int, num_samples: int) -> np.ndarray
                 if cut and max(done, reader.num_samples or 0) > longest:
                     break
             short = max(done, reader.num_samples or 0) <= longest
-    except decoding.AudioError as error:
+    except (decoding.AudioError, limits.MissingDecoderError) as error:
         raise errors.UserError(f"{recording.path}: {error}") from error
     samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
     samples = decoding.resample(samples, reader.rate, sample_rate)

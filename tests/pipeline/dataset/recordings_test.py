@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from pipeline import errors
-from pipeline.audio import decoding
+from pipeline.audio import compressed, decoding, limits
 from pipeline.dataset import recordings
 
 RATE = 8000
@@ -38,3 +38,16 @@ def test_short_recordings_are_decoded_once_and_long_ones_are_not_kept(tmp_path, 
     recordings.forget()
     with pytest.raises(errors.UserError, match=r"short\.wav: no such file"):
         recordings.load(recording, RATE, 5000)
+
+
+def test_a_missing_decoder_is_reported_with_the_recording(tmp_path, monkeypatch):
+    # As on a worker that has no PyAV, when another has inspected the recording.
+    def missing(*_):
+        raise limits.MissingDecoderError("PyAV is not installed: pip install av")
+
+    monkeypatch.setattr(compressed, "Source", missing)
+    path = tmp_path / "voice.amr"
+    path.write_bytes(b"#!AMR\n" + bytes(100))
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(errors.UserError, match=r"voice\.amr: PyAV is not installed"):
+        recordings.load(recordings.Recording(str(path), "a", "", sha256), RATE, 1000)
