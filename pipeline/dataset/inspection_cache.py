@@ -18,6 +18,8 @@ from pipeline.io import atomic, storage
 PREFIX = "facts"
 # How long a worker keeps to itself what it has found: that is lost with it.
 FLUSH_SECONDS = 30.0
+# Findings in a file of those that are kept: `storage.read_bytes` has a limit.
+_PER_FILE = 100_000
 
 Found = inspection.Facts | corpus.Rejection
 
@@ -112,8 +114,9 @@ def keep(work: str, utterances: Sequence[corpus.Utterance], sample_rate: int) ->
             kept[utterance.id] = Finding(utterance, facts, finding.stamp)
     atomic.remove_folder(work)
     atomic.make_folder(work)
-    if kept:
-        write(work, sample_rate, kept.values())
+    findings = list(kept.values())
+    for start in range(0, len(findings), _PER_FILE):
+        write(work, sample_rate, findings[start : start + _PER_FILE])
     return set(kept)
 
 

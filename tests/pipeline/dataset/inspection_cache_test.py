@@ -57,6 +57,14 @@ def test_facts_are_kept_and_all_else_goes(work, table):
     assert inspection_cache.keep(str(work), table, RATE) == {"u0", "u1", "u2"}
 
 
+def test_many_facts_are_kept_in_several_files(work, table, monkeypatch):
+    before, _ = inspection_cache.read(str(work))
+    monkeypatch.setattr(inspection_cache, "_PER_FILE", 2)
+    assert inspection_cache.keep(str(work), table, RATE) == {"u0", "u1", "u2"}
+    assert len(list(work.iterdir())) == 2
+    assert inspection_cache.read(str(work)) == (before, [])
+
+
 def test_what_has_changed_is_looked_at_again(work, table, voice):
     soundfile.write(table[0].path, voice(9, 1.5), 16000)
     os.utime(table[1].path, ns=(0, inspection_cache.stamp(table[1].path)[1] + 1))
