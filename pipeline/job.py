@@ -33,7 +33,7 @@ from pipeline.dataset import (
     summary,
     utterance_shards,
 )
-from pipeline.io import atomic, storage
+from pipeline.io import atomic, object_lock, storage
 from pipeline.job_settings import Settings
 
 # About how many one core inspects in a second: decides whether worker processes are worth their
@@ -494,6 +494,9 @@ def work_folder(folder: str) -> Iterator[str]:
     work = storage.join(folder, dataset.WORK_FOLDER)
     try:
         yield work
+    except object_lock.LostError:
+        # The folder and what is in it are now another job's.
+        raise
     except BaseException as error:
         interrupted = isinstance(error, errors.WorkerLostError | KeyboardInterrupt)
         with contextlib.suppress(Exception):

@@ -21,6 +21,7 @@ from pipeline import errors, job, plan, schema, version
 from pipeline.beam import runners
 from pipeline.corpora import mixture_list
 from pipeline.dataset import dataset, mixture_shards, recordings, shards
+from pipeline.io import object_lock
 
 MODULE = "pipeline.preprocess"
 
@@ -640,3 +641,15 @@ def test_real_recordings(recordings, tmp_path):
     )
     assert not train & valid
     assert len(train | valid) == 16
+
+
+def test_what_another_job_has_taken_over_is_left_to_it(tmp_path):
+    work = tmp_path / "_work"
+    work.mkdir()
+    (work / "statistics.json").write_text("null")
+    shard = tmp_path / "train-00000-of-00001.tfrecord"
+    shard.write_bytes(b"the other job has not written its side-car yet")
+    with pytest.raises(object_lock.LostError), job.work_folder(str(tmp_path)):
+        raise object_lock.LostError("another has taken over")
+    assert (work / "statistics.json").exists()
+    assert shard.exists()
