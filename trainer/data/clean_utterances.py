@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline import errors, schema
 from pipeline.dataset import dataset
-from pipeline.io import storage
+from pipeline.io import open_files, storage
 from trainer.data import splits
 
 _COLUMNS = ("shard", "offset", "num_samples", "speaker_id", "active_level_db")
@@ -112,6 +112,7 @@ def _read_index(path: str) -> list[tuple[str, int, int, str, float]]:
 def _open(path: str) -> np.ndarray:
     if storage.is_remote(path):
         return _fetch(path)
+    open_files.allow_many()
     try:
         # An empty file cannot be mapped.
         return np.memmap(path, np.uint8, "r") if os.path.getsize(path) else np.zeros(0, np.uint8)

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline import schema
 from pipeline.dataset import tfrecord
-from pipeline.io import storage
+from pipeline.io import open_files, storage
 from trainer.data import splits
 
 _FEATURES = {feature.name: feature for feature in schema.MIXTURE_FEATURES}
@@ -168,6 +168,7 @@ class _Shard:
 
     def _read_one(self) -> None:
         if self._records is None:
+            open_files.allow_many()
             with open(self._path, "rb") as file:
                 # The mapping remains valid after the file is closed.
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

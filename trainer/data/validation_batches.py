@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline import schema
 from pipeline.dataset import tfrecord
-from pipeline.io import storage
+from pipeline.io import open_files, storage
 from trainer.data import splits
 
 Batch = dict[str, np.ndarray]
@@ -104,6 +104,7 @@ class _Plan:
 
 def _read_piece(piece: splits.Piece, split: splits.Split) -> list[np.ndarray]:
     found: list[np.ndarray] = []
+    open_files.allow_many()
     try:
         with splits.open_shard(piece.path) as (file, _):
             shard = None if storage.is_remote(piece.path) else np.memmap(piece.path, np.uint8, "r")
