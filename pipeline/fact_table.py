@@ -1,7 +1,7 @@
-"""The facts of all recordings in columns, some 130 bytes each, sorted by utterance id.
+"""The facts of all recordings in columns, about 130 bytes each, sorted by utterance id.
 
-NumPy holds the numbers, Arrow the names; `inspection.Facts` are made of single rows when somebody
-asks for them. Rows are numbers from 0 on, everywhere.
+Numbers are in NumPy arrays, names in Arrow; `inspection.Facts` are made from single rows on
+demand. Rows are numbered from 0.
 """
 
 import itertools
@@ -13,7 +13,7 @@ import numpy as np
 from pipeline import inspection
 from pipeline.corpora import corpus
 
-# What is turned into Python's objects at a time.
+# Number of rows that are converted to Python objects at a time.
 CHUNK = 2**17
 
 
@@ -21,8 +21,8 @@ class FactTable(Sequence[inspection.Facts]):
     """Facts of usable recordings.
 
     Attributes:
-        ids: of the utterances, an Arrow array of text, ascending and unique.
-        speakers: int32 `[row]`, places in `speaker_names`.
+        ids: ids of the utterances, an Arrow array of text, ascending and unique.
+        speakers: int32 `[row]`, indices into `speaker_names`.
         speaker_names: sorted.
         num_samples: int64 `[row]`, at the dataset's rate.
         peaks: float64 `[row]`.
@@ -33,11 +33,11 @@ class FactTable(Sequence[inspection.Facts]):
     def __init__(
         self, columns: dict[str, Any], notes: dict[str, tuple[str, ...]] | None = None
     ) -> None:
-        """From columns in any order; of two rows of one id the last counts.
+        """Makes a table of columns in any order; if two rows have the same id, the last counts.
 
         Args:
-            columns: `id`, `folder` (text that ends before the file's name), `file`, `speaker`,
-                `sex`, `split`: Arrow arrays of text; `num_samples`, `peak`, `level`, `sha256`,
+            columns: `id`, `folder` (the path up to the file name), `file`, `speaker`, `sex`,
+                `split`: Arrow arrays of text; `num_samples`, `peak`, `level`, `sha256`,
                 `file_bytes`, `file_rate`: as the attributes.
             notes: of those recordings that have any, by id.
         """
@@ -60,7 +60,7 @@ class FactTable(Sequence[inspection.Facts]):
 
     @classmethod
     def of(cls, facts: Iterable[inspection.Facts]) -> "FactTable":
-        """From facts in any order, which need not be there all at once."""
+        """Makes a table of facts in any order, which need not all be in memory at once."""
         if isinstance(facts, cls):
             return facts
         parts, rest = [], iter(facts)
@@ -92,29 +92,29 @@ class FactTable(Sequence[inspection.Facts]):
         return isinstance(other, Iterable) and list(self) == list(other)
 
     def names(self, rows: np.ndarray) -> list[str]:
-        """The utterances' ids."""
+        """Returns the utterances' ids."""
         return _texts(self.ids, rows)
 
     def paths(self, rows: np.ndarray) -> list[str]:
-        """Where the recordings are."""
+        """Returns the paths of the recordings."""
         folders = map(self._folder_names.__getitem__, self._folders[rows].tolist())
         return [a + b for a, b in zip(folders, _texts(self._files, rows), strict=True)]
 
     def speakers_of(self, rows: np.ndarray) -> list[str]:
-        """Who speaks."""
+        """Returns the speakers' names."""
         return list(map(self.speaker_names.__getitem__, self.speakers[rows].tolist()))
 
     def sexes(self, rows: np.ndarray) -> list[str]:
-        """`f`, `m`, or empty where it is not known."""
+        """Returns `f`, `m`, or empty if unknown."""
         return list(map(self._sex_names.__getitem__, self._sexes[rows].tolist()))
 
     def checksums(self, rows: np.ndarray) -> list[str]:
-        """SHA-256 of the files, hexadecimal."""
+        """Returns the SHA-256 of the files, hexadecimal."""
         text = self.sha256[rows].tobytes().hex()
         return [text[n : n + 64] for n in range(0, len(text), 64)]
 
     def facts(self, rows: np.ndarray) -> list[inspection.Facts]:
-        """Whole facts."""
+        """Returns the facts of some rows as objects."""
         names = self.names(rows)
         splits = map(self._split_names.__getitem__, self._splits[rows].tolist())
         utterances = map(
@@ -135,7 +135,7 @@ class FactTable(Sequence[inspection.Facts]):
         )
 
     def noted(self) -> list[inspection.Facts]:
-        """The facts of recordings that have notes."""
+        """Returns the facts of recordings that have notes."""
         if not self._notes:
             return []
         found = [
@@ -144,11 +144,11 @@ class FactTable(Sequence[inspection.Facts]):
         return self.facts(np.concatenate(found))
 
     def where(self, kept: np.ndarray) -> "FactTable":
-        """The rows for which a bool `[row]` is true, as a table of its own."""
+        """Returns a table of the rows for which a bool `[row]` is true."""
         return FactTable.of(fact for fact, keep in zip(self, kept, strict=True) if keep)
 
     def shared(self) -> np.ndarray:
-        """Bool `[row]`: whether the file is another speaker's recording too."""
+        """Returns bool `[row]`: whether the same file is also a recording of another speaker."""
         files = np.ascontiguousarray(self.sha256).view("V32").ravel()
         order = np.argsort(files, kind="stable")
         starts = np.flatnonzero(np.append(True, files[order][1:] != files[order][:-1]))
@@ -161,7 +161,7 @@ class FactTable(Sequence[inspection.Facts]):
 
 
 def reject_shared(table: FactTable) -> tuple[FactTable, list[corpus.Rejection]]:
-    """Leaves out recordings that are said to be of several speakers: nobody knows whose they are.
+    """Rejects recordings that occur with several speakers, since it is unknown who speaks.
 
     Args:
         table: of all recordings.
@@ -190,7 +190,7 @@ def reject_shared(table: FactTable) -> tuple[FactTable, list[corpus.Rejection]]:
 
 
 def chunks(count: int) -> Iterator[np.ndarray]:
-    """The rows from 0 to `count`, some at a time."""
+    """Yields the rows from 0 to `count`, some at a time."""
     for start in range(0, count, CHUNK):
         yield np.arange(start, min(start + CHUNK, count))
 
@@ -228,12 +228,12 @@ def _concatenate(parts: list[Any]) -> Any:
 
     if isinstance(parts[0], np.ndarray):
         return np.concatenate(parts)
-    # Parts have dictionaries of their own.
+    # Each part has a dictionary of its own.
     return pa.concat_arrays(pa.chunked_array(parts).unify_dictionaries().chunks)
 
 
 def _sorted_rows(ids: Any) -> np.ndarray | None:
-    """The rows in the order of their ids, each once; None where they lie so already."""
+    """Returns the rows in the order of their ids, each once; None if they already are."""
     import pyarrow.compute as pc
 
     if pc.all(pc.less(ids[:-1], ids[1:])).as_py() in (True, None):
@@ -256,7 +256,7 @@ def _taker(rows: np.ndarray | None) -> Callable[[Any], Any]:
 
 
 def _codes(texts: Any, dtype: Any) -> tuple[np.ndarray, list[str]]:
-    """Places in a sorted list of the texts, and that list."""
+    """Returns indices into a sorted list of the texts, and that list."""
     import pyarrow.compute as pc
 
     encoded = pc.dictionary_encode(texts)
@@ -268,7 +268,7 @@ def _codes(texts: Any, dtype: Any) -> tuple[np.ndarray, list[str]]:
 
 
 def _release() -> None:
-    """Gives back what Arrow holds of columns that are gone."""
+    """Releases Arrow's memory of deleted columns."""
     import pyarrow as pa
 
     pa.default_memory_pool().release_unused()

@@ -2,7 +2,7 @@
 
     job.run(job.Settings(input_dir=("/data/TIMIT",), output_dir="/data/timit-2mix"))
 
-does what `python -m pipeline.preprocess` does. Each step is a function from values to a value:
+does the same as `python -m pipeline.preprocess`. Each step is a function from values to a value:
 
     read_source → Source → inspect → Inspected → make_plan → Planned → write → Written → finish
 """
@@ -36,23 +36,23 @@ from pipeline.dataset import (
 from pipeline.io import atomic, object_lock, storage
 from pipeline.job_settings import Settings
 
-# About how many one core inspects in a second: decides whether worker processes are worth their
-# start.
+# Approximate number of recordings that one core inspects per second; used to decide whether to
+# start worker processes.
 _RECORDINGS_PER_SECOND = 200.0
-# Fewer unusable recordings than that are never too many.
+# This number of unusable recordings is always accepted.
 _BAD_ALWAYS_ALLOWED = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What every step is given.
+    """The arguments that all steps share.
 
     Attributes:
-        settings: what is wanted, with absolute paths.
-        beam_flags: Beam's own.
-        say: gets the lines of the summary.
-        verbose: let Beam say what it does.
-        seconds: how long each step has taken; `timed` fills it.
+        settings: the job's settings, with absolute paths.
+        beam_flags: Beam's own flags.
+        say: called with each line of the summary.
+        verbose: show Beam's messages.
+        seconds: duration of each step, filled in by `timed`.
     """
 
     settings: Settings
@@ -63,7 +63,7 @@ class Job:
 
     @contextlib.contextmanager
     def timed(self, step: str) -> Iterator[None]:
-        """Notes how long the `with` block takes."""
+        """Records the duration of the `with` block."""
         start = time.monotonic()
         yield
         self.seconds[step] = time.monotonic() - start
@@ -71,12 +71,12 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What a dataset is made from.
+    """The source of a dataset.
 
     Attributes:
         table: the recordings.
-        listed: the mixtures of `Settings.mixture_list`; None where they are drawn.
-        config: what decides the dataset's content.
+        listed: the mixtures of `Settings.mixture_list`; None if they are drawn.
+        config: the settings that determine the dataset's content.
     """
 
     table: corpus.Corpus
@@ -86,7 +86,7 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Inspected:
-    """What the recordings are: facts by utterance id, rejections by path."""
+    """The result of the inspection: facts by utterance id, rejections by path."""
 
     facts: fact_table.FactTable
     rejections: list[corpus.Rejection]
@@ -102,21 +102,21 @@ class Planned:
 
     @property
     def paths(self) -> list[str]:
-        """Of all shards, within the dataset's folder."""
+        """Paths of all shards in the dataset's folder."""
         return [*self.of_mixtures.paths, *self.of_utterances.paths]
 
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """What the shards' side-cars say, in the order of the plan.
+    """The content of the shards' side-cars, in the order of the plan.
 
     Attributes:
-        mixtures: of the shards of mixtures.
-        utterances: of those of clean utterances.
+        mixtures: side-cars of the shards of mixtures.
+        utterances: side-cars of the shards of clean utterances.
         mean: of the train split's log-magnitudes; None without train.
-        deviation: likewise.
-        mixtures_digest: of the plans of the shards of mixtures.
-        utterances_digest: of the others'.
+        deviation: standard deviation of the same; None without train.
+        mixtures_digest: digest of the plans of the shards of mixtures.
+        utterances_digest: digest of the plans of the shards of clean utterances.
     """
 
     mixtures: list[mixture_shards.Sidecar]
@@ -133,19 +133,19 @@ def run(
     say: Callable[[str], None] = print,
     verbose: bool = False,
 ) -> dataset.DatasetInfo | None:
-    """Makes a dataset, or says that it is there.
+    """Makes a dataset, unless it already exists.
 
     Args:
-        settings: what is wanted.
-        beam_flags: Beam's own.
-        say: gets the lines of the summary.
-        verbose: let Beam say what it does.
+        settings: the job's settings.
+        beam_flags: Beam's own flags.
+        say: called with each line of the summary.
+        verbose: show Beam's messages.
 
     Returns:
         The dataset's info; None with `dry_run`.
 
     Raises:
-        UserError: something a person can mend; nothing that looks whole is left.
+        UserError: an error that the user can fix; nothing that looks complete is left.
     """
     job = Job(job_settings.absolute(settings), beam_flags, say, verbose)
     try:
@@ -160,10 +160,10 @@ def run(
         if done:
             return done
         with dataset.lock(job.settings.output_dir):
-            # Another job may have ended between the question and the lock.
+            # Another job may have finished before this one got the lock.
             return find_done(job, source) or make(job, source)
     finally:
-        # Where the workers were threads of this process.
+        # Needed if the workers were threads of this process.
         recordings.forget()
 
 
@@ -183,7 +183,7 @@ def make(job: Job, source: Source) -> dataset.DatasetInfo:
 
 
 def dry_run(job: Job, source: Source) -> None:
-    """Says what would be made."""
+    """Prints what would be made."""
     with passing_folder(job) as work:
         inspected = inspect(job, source, work)
         refuse_bad(job.settings, inspected)
@@ -200,7 +200,7 @@ def dry_run(job: Job, source: Source) -> None:
 
 
 def connect(job: Job) -> None:
-    """Whether the object stores that are named can be reached shows before all else."""
+    """Checks first of all that the object stores in the settings are accessible."""
     settings = job.settings
     places = (*settings.input_dir, *settings.manifest, settings.output_dir)
     remote = [path for path in (*places, settings.mixture_list or "") if "://" in path]
@@ -227,10 +227,10 @@ def read_source(settings: Settings) -> Source:
 
 
 def find_done(job: Job, source: Source) -> dataset.DatasetInfo | None:
-    """The dataset that is there already, if it is of the same settings and not to be replaced.
+    """Returns the existing dataset if it has the same settings and is not to be replaced.
 
     Raises:
-        DatasetError: it is of others.
+        DatasetError: it has other settings.
     """
     folder = job.settings.output_dir
     if job.settings.overwrite or not dataset.is_whole(folder):
@@ -253,12 +253,12 @@ def find_done(job: Job, source: Source) -> dataset.DatasetInfo | None:
 
 
 def inspect(job: Job, source: Source, work: str) -> Inspected:
-    """Looks at all recordings that are wanted, by a Beam job.
+    """Inspects all recordings that are needed, with a Beam job.
 
     Args:
-        job: all about it.
-        source: of the dataset.
-        work: folder, in which an interrupted job may have left what it had found.
+        job: the job.
+        source: source of the dataset.
+        work: folder, which may contain findings of an interrupted job.
 
     Raises:
         UserError: the Beam job failed.
@@ -297,14 +297,14 @@ def inspect(job: Job, source: Source, work: str) -> Inspected:
     for line in summary.reading_lines(facts.noted()):
         job.say(line)
     shared: list[corpus.Rejection] = []
-    # A list of mixtures has decided what is used.
+    # A list of mixtures already determines which recordings are used.
     if source.listed is None:
         facts, shared = fact_table.reject_shared(facts)
     return Inspected(facts, sorted({*rejections, *shared, *source.table.rejections}))
 
 
 def refuse_bad(settings: Settings, inspected: Inspected) -> None:
-    """Raises `UserError` where too few recordings are usable; they are listed in a file."""
+    """Raises `UserError` if too few recordings are usable, and lists the bad ones in a file."""
     rejections, bad = inspected.rejections, len(inspected.rejections)
     total = len(inspected.facts) + bad
     too_many = bad > _BAD_ALWAYS_ALLOWED and bad > settings.max_bad_fraction * total
@@ -324,7 +324,7 @@ def refuse_bad(settings: Settings, inspected: Inspected) -> None:
 
 
 def make_plan(job: Job, source: Source, inspected: Inspected) -> Planned:
-    """All that decides the shards: a pure function of settings, source and facts.
+    """Plans all shards: a pure function of settings, source and facts.
 
     Raises:
         UserError: no mixtures can be made of these recordings, or not those of the list.
@@ -371,12 +371,12 @@ def make_plan(job: Job, source: Source, inspected: Inspected) -> Planned:
 
 
 def refuse_small_disk(settings: Settings, planned: Planned) -> None:
-    """Raises `UserError` where what is planned needs more than the local disk has."""
+    """Raises `UserError` if the planned dataset does not fit on the local disk."""
     folder = settings.output_dir
     if storage.is_remote(folder):
         return
     needed = planned.of_mixtures.num_bytes + planned.of_utterances.num_bytes
-    # Shards that are there stay, or are removed before.
+    # Existing shards are kept, or removed before writing.
     replaced = dataset.shard_names(folder) if settings.overwrite else ()
     for name in replaced or planned.paths:
         path = storage.join(folder, name)
@@ -390,20 +390,20 @@ def refuse_small_disk(settings: Settings, planned: Planned) -> None:
 
 
 def write(job: Job, planned: Planned, work: str) -> Written:
-    """Writes all shards that are not there yet, by a Beam job, and holds them to the plan.
+    """Writes all shards that do not exist yet, with a Beam job, and compares them with the plan.
 
     Args:
-        job: all about it.
-        planned: what is to be written.
-        work: folder.
+        job: the job.
+        planned: what to write.
+        work: the work folder.
 
     Raises:
-        UserError: the Beam job failed, or a shard is not what was planned.
+        UserError: the Beam job failed, or a shard is not as planned.
     """
     from pipeline.beam import runners, transforms
 
     folder = job.settings.output_dir
-    # A dataset that is to be replaced stays whole until nothing is left that may be refused.
+    # A dataset that is to be replaced stays complete until all checks have passed.
     dataset.remove_marker(folder)
     if job.settings.overwrite:
         dataset.remove_leftovers(folder, ())
@@ -442,7 +442,7 @@ def write(job: Job, planned: Planned, work: str) -> Written:
 def finish(
     job: Job, source: Source, inspected: Inspected, planned: Planned, written: Written
 ) -> dataset.DatasetInfo:
-    """Removes what is not of this dataset, and writes the files about it, the marker last.
+    """Removes files of other datasets, and writes the files about this one, the marker last.
 
     Raises:
         UserError: shards were written with different versions of libraries.
@@ -486,16 +486,16 @@ def finish(
 
 @contextlib.contextmanager
 def work_folder(folder: str) -> Iterator[str]:
-    """The work folder of a dataset's folder, which is gone when the job has ended well.
+    """Yields the work folder in a dataset's folder, and removes it when the job has succeeded.
 
-    Where it fails, what is whole stays for the next attempt; what was found out, unless a person
-    has to mend something first, perhaps a recording.
+    If the job fails, complete shards are kept for the next attempt. Findings about recordings are
+    only kept if the job was interrupted, since otherwise the user may have to fix a recording.
     """
     work = storage.join(folder, dataset.WORK_FOLDER)
     try:
         yield work
     except object_lock.LostError:
-        # The folder and what is in it are now another job's.
+        # The folder and everything in it now belong to another job.
         raise
     except BaseException as error:
         interrupted = isinstance(error, errors.WorkerLostError | KeyboardInterrupt)
@@ -509,14 +509,14 @@ def work_folder(folder: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def passing_folder(job: Job) -> Iterator[str]:
-    """A work folder for what is done without touching the dataset's folder."""
+    """Yields a work folder for steps that do not touch the dataset's folder."""
     from pipeline.beam import runners
 
     folder = job.settings.output_dir
     if runners.is_on_this_machine(runners.parse(job.beam_flags)):
         work = tempfile.mkdtemp()
     elif folder:
-        # Where the workers, on whatever machine, would find the dataset's.
+        # Workers on any machine can access a folder beside the dataset's.
         work = atomic.beside(folder)
     else:
         raise errors.UserError(
@@ -530,7 +530,7 @@ def passing_folder(job: Job) -> Iterator[str]:
 
 
 def _has_same_plan(job: Job, source: Source, info: dataset.DatasetInfo) -> bool:
-    """Whether the recordings that are there now give the same plan, checksums included."""
+    """Returns whether the current recordings give the same plan, including checksums."""
     with passing_folder(job) as work:
         planned = make_plan(job, source, inspect(job, source, work))
     clean = info.utterances.plan_digest if info.utterances else shards.digest([])
@@ -540,7 +540,7 @@ def _has_same_plan(job: Job, source: Source, info: dataset.DatasetInfo) -> bool:
 
 
 def _say_without_valid(job: Job, splits: Mapping[str, str]) -> None:
-    """Where there are too few speakers for a split that was asked for."""
+    """Prints a line if there are too few speakers for a valid split that was asked for."""
     of_train = sum(split == "train" for split in splits.values())
     if of_train and "valid" not in splits.values() and job.settings.valid_fraction > 0:
         voices = job.settings.mixing.num_sources

@@ -1,15 +1,15 @@
-"""From the facts of recordings to all mixtures, and their order in shards. A pure function.
+"""Plans all mixtures, and their order in shards, from the facts of recordings; a pure function.
 
-The plan is complete: it holds every gain, so that no later step decides anything. Every draw is a
+The plan is complete: it contains every gain, so no later step decides anything. Every draw is a
 SHA-256 of (seed, what is drawn, mixture id): the plan of one mixture depends neither on the others
-nor on a library's random numbers. Changing a draw changes everybody's datasets: it is a breaking
+nor on a library's random numbers. Changing a draw changes all users' datasets, so it is a breaking
 release.
 
-All of it is in columns: ten million mixtures take a minute and some 40 bytes each.
+The plan is stored in columns: ten million mixtures take a minute and about 40 bytes each.
 
-One thing is known only when the audio is there: a mixture in which a voice is active for less than
-half a second is left out of the shard and counted (`pipeline.dataset.mixture_shards`). That too
-follows from the plan alone, and the `mixtures.csv` of a finished dataset lists what is in it.
+One thing is only known once the audio is read: a mixture in which a voice is active for less than
+half a second is left out of the shard and counted (`pipeline.dataset.mixture_shards`). This, too,
+follows from the plan alone, and the `mixtures.csv` of a finished dataset lists the mixtures in it.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from pipeline import errors, fact_table, inspection, schema
 
 TARGET_LEVEL_DB = -26.0
 MAX_PEAK = 0.98
-# A worker needs some 140 bytes of memory for each sample of the mixture that it makes.
+# A worker needs about 140 bytes of memory for each sample of a mixture.
 MAX_SAMPLES = 600 * schema.DEFAULT_SAMPLE_RATE
 
 
@@ -36,14 +36,14 @@ class Settings:
     Attributes:
         num_sources: voices in a mixture.
         mixtures_per_utterance: how often each utterance is the first voice.
-        level: `active` brings each voice to -26 dB active level, and then apart; `raw` leaves them
-            as recorded.
+        level: `active` sets each voice to -26 dB active level before the random difference; `raw`
+            leaves the voices as recorded.
         length: `min` cuts to the shortest voice, `max` pads with zeros to the longest.
-        max_snr_db: two voices differ by up to this much (`active` only); each of more than two is
-            moved by up to half of it.
+        max_snr_db: maximum level difference of two voices (`active` only); of more than two, each
+            level changes by up to half of it.
         min_samples: shorter utterances are left out.
         max_samples: longer mixtures are cut to this at their end.
-        seed: of all draws.
+        seed: random seed of all draws.
     """
 
     num_sources: int = 2
@@ -58,15 +58,15 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """One mixture; all its voices begin at their first sample.
+    """One mixture, in which all voices begin at their first sample.
 
     Attributes:
         id: unique in the plan: the first voice's utterance, `-` and a number.
         split: `train`, `valid` or `test`.
-        num_samples: each voice is cut or padded with zeros at its end to this.
-        utterance_ids: of each voice.
-        speakers: likewise, all different.
-        gains_db: likewise; multiples of 0.01.
+        num_samples: length to which each voice is cut, or padded with zeros, at its end.
+        utterance_ids: utterance of each voice.
+        speakers: speaker of each voice, all different.
+        gains_db: gain of each voice in dB, multiples of 0.01.
     """
 
     id: str
@@ -79,16 +79,16 @@ class Mixture:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mixtures(Sequence[Mixture]):
-    """All mixtures in columns; `Mixture`s are made of single rows when somebody asks for them.
+    """All mixtures in columns; `Mixture` objects are made from single rows on demand.
 
     Attributes:
         table: facts of the recordings.
-        splits: int8 `[mixture]`, places in `schema.SPLITS`.
+        splits: int8 `[mixture]`, indices into `schema.SPLITS`.
         voices: int32 `[mixture, source]`, rows of the table.
         num_samples: int64 `[mixture]`.
         gains: int32 `[mixture, source]`, in hundredths of a dB.
-        numbers: int32 `[mixture]`, the end of the id of one that was drawn.
-        given_ids: of mixtures that somebody has listed; otherwise None.
+        numbers: int32 `[mixture]`, the number at the end of a drawn mixture's id.
+        given_ids: ids of mixtures from a list; None if they were drawn.
     """
 
     table: fact_table.FactTable
@@ -101,7 +101,7 @@ class Mixtures(Sequence[Mixture]):
 
     @classmethod
     def listed(cls, mixtures: Sequence[Mixture], table: fact_table.FactTable) -> "Mixtures":
-        """Mixtures that are there already, whose utterances are all in the table."""
+        """Converts given mixtures, whose utterances must all be in the table."""
         place = {name: row for row, name in enumerate(table.ids.to_pylist())}
         shape = (len(mixtures), len(mixtures[0].utterance_ids) if mixtures else 2)
         voices = [[place[name] for name in m.utterance_ids] for m in mixtures]
@@ -135,7 +135,7 @@ class Mixtures(Sequence[Mixture]):
         return isinstance(other, Iterable) and list(self) == list(other)
 
     def select(self, rows: np.ndarray) -> "Mixtures":
-        """Some of them, in the order of the rows."""
+        """Returns some of the mixtures, in the order of the rows."""
         given = self.given_ids
         return Mixtures(
             self.table,
@@ -148,14 +148,14 @@ class Mixtures(Sequence[Mixture]):
         )
 
     def ids(self, rows: np.ndarray) -> list[str]:
-        """Of some of them."""
+        """Returns the ids of some of the mixtures."""
         if self.given_ids is not None:
             return list(map(self.given_ids.__getitem__, rows.tolist()))
         names = self.table.names(self.voices[rows, 0])
         return [f"{a}-{b}" for a, b in zip(names, self.numbers[rows].tolist(), strict=True)]
 
     def columns(self, rows: np.ndarray) -> list[list[Any]]:
-        """Some of them: id, split, samples, and utterance, speaker and gain in dB of each voice."""
+        """Returns id, split, samples, and each voice's utterance, speaker and gain in dB."""
         found: list[list[Any]] = [
             self.ids(rows),
             list(map(schema.SPLITS.__getitem__, self.splits[rows].tolist())),
@@ -168,13 +168,13 @@ class Mixtures(Sequence[Mixture]):
         return found
 
     def mixtures(self, rows: np.ndarray) -> list[Mixture]:
-        """Some of them, as objects."""
+        """Returns some of the mixtures as objects."""
         ids, splits, num_samples, *voices = self.columns(rows)
         triples = (zip(*voices[part::3], strict=True) for part in range(3))
         return list(map(Mixture, ids, splits, num_samples, *triples))
 
     def without(self, dropped: Collection[str]) -> "Mixtures":
-        """Those with other ids."""
+        """Returns the mixtures whose ids are not in `dropped`."""
         if not dropped:
             return self
         kept = [
@@ -184,7 +184,7 @@ class Mixtures(Sequence[Mixture]):
         return self.select(np.concatenate(kept))
 
     def speakers(self, split: str) -> int:
-        """How many speak in a split."""
+        """Returns the number of speakers in a split."""
         voices = self.voices[self.splits == schema.SPLITS.index(split)]
         return int(np.unique(self.table.speakers[voices]).size)
 
@@ -195,12 +195,12 @@ def make(
     """Draws all mixtures.
 
     Args:
-        facts: of the usable recordings, best as a `FactTable`; those too short are passed over.
-        splits: of each speaker (`corpus.assign_splits`).
-        settings: how.
+        facts: facts of the usable recordings, preferably a `FactTable`; short ones are left out.
+        splits: split of each speaker (`corpus.assign_splits`).
+        settings: how to draw.
 
     Returns:
-        By split (train, valid, test), first voice and number.
+        Sorted by split (train, valid, test), first voice and number.
 
     Raises:
         UserError: nothing is long enough, or a split has fewer speakers than a mixture has voices.
@@ -231,18 +231,18 @@ def make(
 
 
 def order(seed: int, count: int, names: Callable[[np.ndarray], list[str]]) -> np.ndarray:
-    """Rows from 0 to `count` in an order that a salted hash of their names decides.
+    """Returns the rows from 0 to `count`, ordered by a salted hash of their names.
 
     Args:
         seed: the salt.
-        count: how many.
-        names: gives those of some rows.
+        count: number of rows.
+        names: returns the names of given rows.
     """
     keys = np.empty(count, np.uint64)
     for rows in fact_table.chunks(count):
         keys[rows] = _draws(seed, "order", names(rows))
     found = np.argsort(keys, kind="stable").astype(np.int32)
-    # Equal keys are settled by the names; among a million there is hardly one such pair.
+    # Equal keys are ordered by name; even among a million, there is hardly one such pair.
     same = np.flatnonzero(keys[found][1:] == keys[found][:-1])
     for _, run in itertools.groupby(enumerate(same.tolist()), lambda pair: pair[1] - pair[0]):
         places = [place for _, place in run]
@@ -255,15 +255,15 @@ def order(seed: int, count: int, names: Callable[[np.ndarray], list[str]]) -> np
 def deal(
     split: str, rows: np.ndarray, num_shards: int
 ) -> Iterator[tuple[schema.ShardName, np.ndarray]]:
-    """Deals a split's records out to shards, evenly.
+    """Distributes a split's records evenly over shards.
 
     Args:
-        split: whose.
-        rows: of the records, in their order.
-        num_shards: that are wanted; of fewer records each has a shard.
+        split: name of the split.
+        rows: rows of the records, in their order.
+        num_shards: desired number; if there are fewer records, each has a shard.
 
     Yields:
-        Each shard, and its rows.
+        Each shard and its rows.
     """
     for name in schema.ShardName.of_split(split, min(num_shards, len(rows))):
         yield name, rows[name.index :: name.count]
@@ -272,8 +272,8 @@ def deal(
 def _draw_split(
     table: fact_table.FactTable, rows: np.ndarray, split: int, settings: Settings
 ) -> tuple[np.ndarray, ...]:
-    """Columns of `Mixtures` for one split, whose usable rows of the table these are."""
-    # Sorted by speaker, then id: the others of a mixture lie outside of a few ranges.
+    """Returns the columns of `Mixtures` for one split, drawn from the usable rows of the table."""
+    # Sorted by speaker, then id, so that excluding a mixture's speakers excludes a few ranges.
     pool = rows[np.argsort(table.speakers[rows], kind="stable")].astype(np.int32)
     speakers = table.speakers[pool]
     starts = np.searchsorted(speakers, np.arange(len(table.speaker_names)), "left")
@@ -299,7 +299,7 @@ def _draw_split(
 
 
 def _others(draws: np.ndarray, size: int, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
-    """A place in a pool outside of some ranges `[mixture, range]`, each as likely, by its draw."""
+    """Returns, for each draw, a uniform place in a pool outside of ranges `[mixture, range]`."""
     sequence = np.argsort(starts, axis=1)
     starts = np.take_along_axis(starts, sequence, 1)
     stops = np.take_along_axis(stops, sequence, 1)
@@ -312,16 +312,16 @@ def _others(draws: np.ndarray, size: int, starts: np.ndarray, stops: np.ndarray)
 def _gains(
     table: fact_table.FactTable, voices: np.ndarray, ids: Sequence[str], settings: Settings
 ) -> np.ndarray:
-    """In hundredths of a dB, int32 `[mixture, source]`."""
+    """Returns gains in hundredths of a dB, int32 `[mixture, source]`."""
     gains = np.zeros(voices.shape)
     if settings.level == "active":
         gains = TARGET_LEVEL_DB + _level_moves(voices.shape, ids, settings) - table.levels[voices]
-    # By the C library's functions, as NumPy's give other last bits on other processors.
+    # With the C library's functions, since NumPy's differ in the last bits between processors.
     factors = _each(lambda gain: 10.0**gain, gains / 20)
     products = (table.peaks[voices] * factors).tolist()
     peaks = np.array(list(map(math.fsum, products)))
     common = np.minimum(0.0, 20 * _each(math.log10, MAX_PEAK / peaks))
-    # Down to what is written in the list, so that the list gives exactly these.
+    # Rounded down to the precision of the list, so that the list gives exactly these gains.
     return np.floor(100 * (gains + common[:, np.newaxis])).astype(np.int32)
 
 
@@ -340,7 +340,7 @@ def _each(function: Callable[[float], float], values: np.ndarray) -> np.ndarray:
 
 
 def _draws(seed: int, what: str, ids: Iterable[str]) -> np.ndarray:
-    """64 random bits for each, uint64."""
+    """Returns 64 random bits for each id, uint64."""
     start = f"{seed}/{what}/".encode()
     sha256: Any = hashlib.sha256
     found = b"".join([sha256(start + name.encode()).digest()[:8] for name in ids])
@@ -348,7 +348,7 @@ def _draws(seed: int, what: str, ids: Iterable[str]) -> np.ndarray:
 
 
 def _uniform(seed: int, what: str, ids: Iterable[str]) -> np.ndarray:
-    """Between -1 and 1, float64."""
+    """Returns values between -1 and 1, float64."""
     return _draws(seed, what, ids).astype(np.float64) / 2**63 - 1
 
 

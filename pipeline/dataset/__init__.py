@@ -1,4 +1,4 @@
-"""What a job writes: records, shards, statistics and the files about a dataset.
+"""The output of a job: records, shards, statistics and the files about a dataset.
 
 Imports the top of `pipeline`, `pipeline.io`, `pipeline.audio` and `pipeline.corpora`.
 """

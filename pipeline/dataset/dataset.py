@@ -1,4 +1,4 @@
-"""A dataset's folder: its info, the marker that it is whole, the lock, and what is missing."""
+"""A dataset's folder: its info, the marker of a complete dataset, the lock, and leftovers."""
 
 import contextlib
 import dataclasses
@@ -12,16 +12,16 @@ from pipeline import errors, file_names, schema
 from pipeline.io import atomic, file_lock, object_lock, storage, stored_json
 
 WORK_FOLDER = "_work"
-# The object stores' folders that this process has locked.
+# The folders of object stores that this process has locked.
 _leases: dict[str, object_lock.Lease] = {}
 _PLACES = ("input_dir", "manifest")
-# What holds of datasets from before they named it: the longest recording, unless one was longer,
-# and the features that there were (`schema.fingerprint`).
+# Settings of older datasets whose info does not contain them: the longest recording, unless one was
+# longer, and the features of that time (`schema.fingerprint`).
 _BEFORE = {
     "max_seconds": 600.0,
     "features": "00b9792b4c0c29d93227daf3ab6591124e9d6d76612c9f5b966247518d21d2ca",
 }
-# What the folder holds beside shards.
+# The files in the folder besides shards.
 _FILES = frozenset(
     (
         schema.INFO_FILE, schema.REJECTED_FILE, schema.MIXTURES_FILE, schema.MARKER_FILE,
@@ -31,11 +31,11 @@ _FILES = frozenset(
 
 
 class DatasetError(errors.UserError):
-    """A folder is no dataset, or not the one that is needed."""
+    """A folder is not a dataset, or not the required one."""
 
 
 class ShardInfo(stored_json.Stored, frozen=True):
-    """One shard: file name, number of records, of bytes, and the SHA-256 of the file."""
+    """One shard: file name, number of records and of bytes, and SHA-256 of the file."""
 
     name: str
     records: stored_json.Count
@@ -57,9 +57,9 @@ class UtterancesInfo(stored_json.Stored, frozen=True):
     """The clean utterances of the train split.
 
     Attributes:
-        utterances: how many.
-        speakers: likewise.
-        seconds: of all utterances.
+        utterances: number of utterances.
+        speakers: number of speakers.
+        seconds: total length of all utterances.
         shards: in `schema.UTTERANCES_FOLDER`; their names are without it.
         plan_digest: SHA-256 of their plan.
     """
@@ -72,23 +72,23 @@ class UtterancesInfo(stored_json.Stored, frozen=True):
 
 
 class DatasetInfo(stored_json.Stored, frozen=True):
-    """What `dataset_info.json` holds.
+    """The content of `dataset_info.json`.
 
     Attributes:
-        schema_version: of `pipeline.schema`.
-        config: the settings that decide the dataset's content (sample_rate, num_sources, masks,
-            level, length, seed, …), less the runner and the number of workers.
-        splits: by name, those that have mixtures.
+        schema_version: version of `pipeline.schema`.
+        config: the settings that determine the dataset's content (sample_rate, num_sources, masks,
+            level, length, seed, …), without the runner and the number of workers.
+        splits: those that have mixtures, by name.
         mean: of the train split's log-magnitudes over all bins and frames; None without train.
-        deviation: likewise, the standard deviation.
-        active_level_db: mean over the train split's mixtures of their active level, dB; likewise.
+        deviation: standard deviation of the same; None without train.
+        active_level_db: mean active level of the train split's mixtures, dB; None without train.
         plan_digest: SHA-256 of the mixtures' plan.
-        versions: of this package and the libraries that decide bytes.
+        versions: versions of this package and the libraries that determine bytes.
         created: UTC, ISO 8601.
-        counts: `recordings` found, `rejected` as unusable, `too_short` for a mixture, `cut` to
-            the longest that one may be, and planned mixtures `dropped` since a voice is hardly
-            active in them.
-        utterances: clean ones, stored beside the mixtures; None where there are none.
+        counts: `recordings` found, `rejected` as unusable, `too_short` for a mixture, `cut` to the
+            maximum length, and planned mixtures `dropped` because a voice is hardly active in
+            them.
+        utterances: clean utterances, stored beside the mixtures; None if there are none.
     """
 
     schema_version: stored_json.Integer
@@ -110,24 +110,24 @@ class DatasetInfo(stored_json.Stored, frozen=True):
 
     @property
     def num_sources(self) -> int:
-        """Voices in each mixture."""
+        """Number of voices in each mixture."""
         return int(self.config["num_sources"])
 
     @property
     def masks(self) -> tuple[str, ...]:
-        """The masks that are stored."""
+        """The stored masks."""
         return tuple(self.config["masks"])
 
     def to_json(self) -> str:
-        """The text of the file."""
+        """Returns the text of the file."""
         return stored_json.dumps(self, indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> "DatasetInfo":
-        """The info in the text of the file.
+        """Parses the text of the file.
 
         Raises:
-            DatasetError: it is not such a text, or of another version of the schema.
+            DatasetError: it is not such a text, or has another version of the schema.
         """
         try:
             version = stored_json.loads(text, _Versioned).schema_version
@@ -151,7 +151,7 @@ class DatasetInfo(stored_json.Stored, frozen=True):
 
 @dataclasses.dataclass(frozen=True)
 class _Versioned:
-    """The part of an info that every version has."""
+    """The part of an info that all versions have in common."""
 
     schema_version: stored_json.Integer
 
@@ -170,13 +170,13 @@ class _Config:
 
 
 def read(folder: str) -> DatasetInfo:
-    """The info of a finished dataset.
+    """Reads the info of a finished dataset.
 
     Args:
         folder: local or with a scheme.
 
     Raises:
-        DatasetError: there is no dataset, or it is not whole; says what to do.
+        DatasetError: there is no dataset, or it is incomplete; the message says what to do.
     """
     text = _read_text(folder, schema.INFO_FILE)
     if _read_text(folder, schema.MARKER_FILE) is not None and text is not None:
@@ -197,13 +197,13 @@ def read(folder: str) -> DatasetInfo:
 
 @contextlib.contextmanager
 def lock(folder: str) -> Iterator[None]:
-    """Keeps other jobs off the folder, which is made if there is none.
+    """Keeps other jobs out of the folder, which is created if it does not exist.
 
-    The lock dies with its process, however that ends (`pipeline.io.file_lock`). In an object store
-    it is a lease, which expires a minute after its process has died.
+    The lock is released when its process ends, for any reason (`pipeline.io.file_lock`). In an
+    object store, it is a lease, which expires a minute after its process has died.
 
     Raises:
-        UserError: another job has it.
+        UserError: another job holds it.
     """
     atomic.make_folder(folder)
     if storage.is_remote(folder):
@@ -226,14 +226,14 @@ def lock(folder: str) -> Iterator[None]:
 
 
 def is_whole(folder: str) -> bool:
-    """Whether the marker is there."""
+    """Returns whether the marker exists."""
     return atomic.exists(storage.join(folder, schema.MARKER_FILE))
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between the settings of two runs, as `name: old, now new`.
+    """Returns the differences between the settings of two runs, as `name: old, now new`.
 
-    Where the recordings lie makes no difference (`moved` tells).
+    The locations of the recordings are ignored; see `moved`.
     """
     old, new = {**_BEFORE, **old}, {**_BEFORE, **new}
     return [
@@ -244,17 +244,17 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def moved(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether the recordings lie elsewhere in the settings of two runs."""
+    """Returns whether the locations of the recordings differ between the settings of two runs."""
     return any(old.get(name) != new.get(name) for name in _PLACES)
 
 
 def remove_marker(folder: str) -> None:
-    """From here on the folder does not look whole."""
+    """Removes the marker, so that the folder no longer counts as complete."""
     atomic.remove(storage.join(folder, schema.MARKER_FILE))
 
 
 def shard_names(folder: str) -> list[str]:
-    """The shards that are there, whoever's, with their side-cars, as paths within the folder."""
+    """Returns all shards in the folder and their side-cars, as paths relative to it."""
     below = f"{schema.UTTERANCES_FOLDER}/"
     names = atomic.names(folder)
     names += [below + name for name in atomic.names(storage.join(folder, below))]
@@ -262,23 +262,23 @@ def shard_names(folder: str) -> list[str]:
 
 
 def remove_leftovers(folder: str, keep: Iterable[str] | None = None) -> None:
-    """Removes what earlier attempts left behind: temporary files, and shards that are not wanted.
+    """Removes what earlier attempts left behind: temporary files and unwanted shards.
 
-    The folder has to be ours (`pipeline.dataset.ownership`).
+    The folder must have been written by a job (`pipeline.dataset.ownership`).
 
     Args:
-        folder: of the dataset.
-        keep: the shards that stay, with their side-cars, as paths within the folder; where it is
-            None all that have a side-car, without which a shard is nobody's.
+        folder: the dataset's folder.
+        keep: the shards to keep, with their side-cars, as paths relative to the folder; if None,
+            all that have a side-car, since a shard without one cannot be identified.
     """
     kept = None if keep is None else {path for name in keep for path in (name, f"{name}.json")}
     below = f"{schema.UTTERANCES_FOLDER}/"
     names = atomic.names(folder)
     names += [below + name for name in atomic.names(storage.join(folder, below))]
     there = set(names)
-    # The index is made from all shards' side-cars, at the end.
+    # The index is made at the end, from the side-cars of all shards.
     index = below + schema.UTTERANCES_INDEX_FILE
-    # A shard comes before its side-car: whenever this ends, none is left without one.
+    # Shards come before their side-cars, so that interruption never leaves one without.
     for name in names:
         if is_shard(name.removeprefix(below)):
             alone = not name.endswith(".json") and f"{name}.json" not in there
@@ -305,11 +305,11 @@ def finish(
     """Writes the files about the dataset, and the marker last.
 
     Args:
-        folder: of the dataset, whose shards are there.
-        info: about it.
+        folder: the dataset's folder, with its shards.
+        info: about the dataset.
         mixtures: text of `mixtures.csv`, whole or in parts.
         rejected: text of `rejected.csv`.
-        index: text of the utterances' index, where there are utterances.
+        index: text of the utterances' index, if there are utterances.
     """
     texts: dict[str, str | Iterable[str]] = {
         schema.MIXTURES_FILE: mixtures,
@@ -324,7 +324,7 @@ def finish(
         with atomic.create(storage.join(folder, name)) as file:
             for part in parts:
                 file.write(part.encode())
-    # The marker must not outlive a power cut that the rest does not.
+    # After a power failure, the marker must not exist without the rest.
     shards = [shard.name for split in info.splits.values() for shard in split.shards]
     if info.utterances is not None:
         shards += [f"{below}/{shard.name}" for shard in info.utterances.shards]
@@ -339,14 +339,14 @@ def finish(
         try:
             _leases[folder].check()
         except object_lock.LostError:
-            # Who has taken over does not have a whole dataset yet. Its own marker stays.
+            # The job that has taken over has no complete dataset yet. Its own marker stays.
             if _read_text(folder, schema.MARKER_FILE) == marker:
                 remove_marker(folder)
             raise
 
 
 def is_shard(name: str) -> bool:
-    """Whether a file is called as shards, or the side-cars of shards, are."""
+    """Returns whether a file is named like a shard or its side-car."""
     try:
         schema.ShardName.parse(name.removesuffix(".json"))
     except ValueError:
@@ -362,7 +362,7 @@ def _short(value: Any) -> str:
 
 
 def _read_text(folder: str, name: str) -> str | None:
-    """The text of a file of the dataset; None where there is none."""
+    """Returns the text of a file of the dataset; None if it does not exist."""
     path = storage.join(folder, name)
     if not storage.is_remote(path):
         try:

@@ -1,7 +1,7 @@
-"""Statistics of float16 values that are the same to the last bit whatever the order of the sums.
+"""Statistics of float16 values that do not depend on the order of summation, to the last bit.
 
-A histogram counts how often each of the 65,536 codes came. Counts are integers, so histograms add
-up exactly in any order; mean and deviation are then rational numbers, rounded once.
+A histogram counts how often each of the 65,536 codes occurs. Counts are integers, so the sum of
+histograms is exact in any order; mean and deviation are then rational numbers, rounded once.
 """
 
 import fractions
@@ -17,7 +17,7 @@ NUM_CODES = 2**16
 
 
 class Codes(stored_json.Stored, frozen=True):
-    """A histogram for JSON: the codes that came, and how often each."""
+    """A histogram for JSON: the codes that occur, and how often each does."""
 
     codes: tuple[Annotated[int, msgspec.Meta(ge=0, lt=NUM_CODES)], ...]
     counts: tuple[Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)], ...]
@@ -28,7 +28,7 @@ class Codes(stored_json.Stored, frozen=True):
 
     @classmethod
     def of(cls, counts: np.ndarray) -> "Codes":
-        """From int64 `[code]`."""
+        """Converts int64 `[code]`."""
         codes = np.flatnonzero(counts)
         return cls(tuple(codes.tolist()), tuple(counts[codes].tolist()))
 
@@ -40,7 +40,7 @@ class Codes(stored_json.Stored, frozen=True):
 
 
 def count(values: np.ndarray) -> np.ndarray:
-    """How often each code comes.
+    """Counts how often each code occurs.
 
     Args:
         values: float16, of any shape.
@@ -53,10 +53,10 @@ def count(values: np.ndarray) -> np.ndarray:
 
 
 def mean_and_deviation(counts: np.ndarray) -> tuple[float, float] | None:
-    """Mean and (population) standard deviation of what was counted; None where there is nothing.
+    """Returns mean and (population) standard deviation of the values; None if there are none.
 
     Args:
-        counts: int64 `[code]`; codes of NaN and infinity must not have come.
+        counts: int64 `[code]`; must be zero for NaN and infinity.
     """
     codes = np.flatnonzero(counts)
     if not codes.size:

@@ -1,8 +1,8 @@
-"""What the inspection has found, in files of the work folder that outlive a job which is killed.
+"""The findings of the inspection, in files of the work folder that survive a killed job.
 
-Workers write what they have found every half minute, each time into a file of its own, under a
-temporary name that is then renamed. A job that finds such files takes from them the facts of
-recordings that have not changed since (size and time of the last change), and inspects the others.
+Every half minute, workers write their findings to a new file, under a temporary name that is then
+renamed. A later job takes from these files the facts of recordings that have not changed since
+(size and modification time), and inspects the others.
 """
 
 import dataclasses
@@ -16,9 +16,9 @@ from pipeline.corpora import corpus
 from pipeline.io import atomic, storage
 
 PREFIX = "facts"
-# How long a worker keeps to itself what it has found: that is lost with it.
+# How long a worker collects findings before writing them; if it dies, they are lost.
 FLUSH_SECONDS = 30.0
-# Findings in a file of those that are kept: `storage.read_bytes` has a limit.
+# Kept findings per file, since `storage.read_bytes` has a limit.
 _PER_FILE = 100_000
 
 Found = inspection.Facts | corpus.Rejection
@@ -26,13 +26,13 @@ Found = inspection.Facts | corpus.Rejection
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What one look at a recording gave.
+    """The result of inspecting a recording.
 
     Attributes:
-        utterance: whose recording.
+        utterance: the utterance of the recording.
         found: facts, or why it is rejected.
-        stamp: size and time of the last change (nanoseconds) before the look; None where the file
-            could not be asked, or lies in an object store.
+        stamp: size and modification time (nanoseconds) before the inspection; None if they are not
+            available, or the file is in an object store.
     """
 
     utterance: corpus.Utterance
@@ -41,7 +41,7 @@ class Finding:
 
 
 def stamp(path: str) -> tuple[int, int] | None:
-    """Size and time of the last change of a local file; None where that cannot be told."""
+    """Returns size and modification time of a local file; None if they are not available."""
     if storage.is_remote(path):
         return None
     try:
@@ -52,11 +52,11 @@ def stamp(path: str) -> tuple[int, int] | None:
 
 
 def write(work: str, sample_rate: int, found: Iterable[Finding]) -> None:
-    """Writes some findings into a file of their own.
+    """Writes findings to a new file.
 
     Args:
-        work: folder.
-        sample_rate: of the dataset, Hz: facts hold for one rate.
+        work: the work folder.
+        sample_rate: of the dataset, Hz; facts are valid for one rate only.
         found: at least one.
     """
     lines = [{"sample_rate": sample_rate, "versions": version.versions()}]
@@ -66,7 +66,7 @@ def write(work: str, sample_rate: int, found: Iterable[Finding]) -> None:
 
 
 def read(work: str) -> tuple[fact_table.FactTable, list[corpus.Rejection]]:
-    """All that is in the work folder, without what a runner did twice.
+    """Reads all findings in the work folder, without duplicates from steps that a runner repeated.
 
     Returns:
         Facts by utterance id, rejections by path.
@@ -85,15 +85,15 @@ def read(work: str) -> tuple[fact_table.FactTable, list[corpus.Rejection]]:
 
 
 def keep(work: str, utterances: Sequence[corpus.Utterance], sample_rate: int) -> set[str]:
-    """Keeps the facts of an earlier job that still hold, and removes all else from the folder.
+    """Keeps the facts of an earlier job that are still valid, and removes everything else.
 
     Args:
-        work: folder; it need not be there.
-        utterances: that are wanted now.
-        sample_rate: of the dataset, Hz.
+        work: the work folder; it need not exist.
+        utterances: the utterances needed now.
+        sample_rate: sample rate of the dataset in Hz.
 
     Returns:
-        The ids of those that need no second look.
+        The ids of those that need not be inspected again.
     """
     wanted = {utterance.path: utterance for utterance in utterances}
     head = {"sample_rate": sample_rate, "versions": version.versions()}
@@ -104,12 +104,12 @@ def keep(work: str, utterances: Sequence[corpus.Utterance], sample_rate: int) ->
         if (
             own_head == head
             and utterance is not None
-            # What could not be read may now be readable.
+            # A recording that could not be read may be readable now.
             and isinstance(facts, inspection.Facts)
             and finding.stamp is not None
             and finding.stamp == stamp(utterance.path)
         ):
-            # Whose recording it is may be told otherwise now.
+            # The corpus may describe the recording differently now.
             facts = dataclasses.replace(facts, utterance=utterance)
             kept[utterance.id] = Finding(utterance, facts, finding.stamp)
     atomic.remove_folder(work)
@@ -121,7 +121,7 @@ def keep(work: str, utterances: Sequence[corpus.Utterance], sample_rate: int) ->
 
 
 def _read(work: str) -> Iterator[tuple[dict[str, object], Finding]]:
-    """Each finding with the head of its file."""
+    """Yields each finding with the head of its file."""
     for name in atomic.names(work):
         if not name.startswith(PREFIX):
             continue
@@ -130,7 +130,7 @@ def _read(work: str) -> Iterator[tuple[dict[str, object], Finding]]:
             head, *found = map(json.loads, lines)
             findings = [_from_dict(fields) for fields in found]
         except (KeyError, TypeError, ValueError):
-            # A power cut: the name was on the disk before the content.
+            # After a power failure, the name may be on disk without the content.
             continue
         for finding in findings:
             yield head, finding
@@ -139,7 +139,7 @@ def _read(work: str) -> Iterator[tuple[dict[str, object], Finding]]:
 def _to_dict(finding: Finding) -> dict[str, object]:
     good = isinstance(finding.found, inspection.Facts)
     found = dataclasses.asdict(finding.found)
-    # It stands beside it.
+    # The utterance is stored beside it.
     found.pop("utterance", None)
     return {
         "utterance": dataclasses.asdict(finding.utterance),

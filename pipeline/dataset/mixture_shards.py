@@ -1,4 +1,4 @@
-"""Shards of mixtures: what the records hold, and what their side-cars say."""
+"""Shards of mixtures: their records and their side-cars."""
 
 import dataclasses
 import functools
@@ -12,19 +12,19 @@ from pipeline.dataset import dataset, histogram, shards
 from pipeline.dataset import recordings as recordings_lib
 from pipeline.io import stored_json
 
-# A mixture in which a voice is active for less is left out.
+# A mixture in which a voice is active for less than this is left out.
 MIN_ACTIVE_SECONDS = 0.5
 
 
 class Sidecar(shards.Sidecar, frozen=True, kw_only=True):
-    """What the JSON beside a shard of mixtures holds.
+    """The JSON beside a shard of mixtures.
 
     Attributes:
-        samples: of all mixtures in it.
-        frames: likewise.
+        samples: total of all mixtures in it.
+        frames: total of all mixtures in it.
         dropped: ids of planned mixtures in which a voice is active for less than half a second.
         active_level_mdb: sum over the mixtures of their active level in thousandths of a dB.
-        log_magnitude_codes: how often each float16 code of the log-magnitudes came.
+        log_magnitude_codes: how often each float16 code of the log-magnitudes occurs.
     """
 
     samples: stored_json.Count
@@ -35,18 +35,18 @@ class Sidecar(shards.Sidecar, frozen=True, kw_only=True):
 
 
 class Columns(shards.Columns, frozen=True, kw_only=True):
-    """All that decides the bytes of one shard of mixtures.
+    """Everything that determines the bytes of one shard of mixtures.
 
     Attributes:
-        masks: those stored.
-        ids: of the mixtures, in the order of the records.
-        num_samples: likewise.
-        voices: for each source `[mixture]`, a place among the utterances.
-        gains: likewise, in hundredths of a dB.
+        masks: names of the stored masks.
+        ids: ids of the mixtures, in the order of the records.
+        num_samples: of the mixtures, in the same order.
+        voices: for each source `[mixture]`, an index into the utterances.
+        gains: for each source `[mixture]`, in hundredths of a dB.
         utterances: ids of all that are needed, ascending.
-        speakers: of each utterance.
-        sexes: likewise.
-        sha256: of its recording's file.
+        speakers: speaker of each utterance.
+        sexes: sex of each utterance's speaker.
+        sha256: SHA-256 of the file of each utterance's recording.
     """
 
     masks: tuple[str, ...]
@@ -61,16 +61,16 @@ class Columns(shards.Columns, frozen=True, kw_only=True):
 
     @property
     def features(self) -> tuple[schema.Feature, ...]:
-        """Of its records."""
+        """The features of its records."""
         return schema.mixture_features(self.masks)
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardPlan(shards.ShardPlan[Sidecar]):
-    """The same as a worker uses it.
+    """The plan as a worker uses it.
 
     Attributes:
-        masks: those stored.
+        masks: names of the stored masks.
         mixtures: in the order of the records.
         recordings: by utterance id.
     """
@@ -85,12 +85,12 @@ class ShardPlan(shards.ShardPlan[Sidecar]):
 
     @property
     def num_records(self) -> int:
-        """That are planned."""
+        """Number of planned records."""
         return len(self.mixtures)
 
     @property
     def columns(self) -> Columns:
-        """The plan in columns."""
+        """Returns the plan in columns."""
         utterances = sorted(self.recordings)
         places = {name: place for place, name in enumerate(utterances)}
         found = [self.recordings[name] for name in utterances]
@@ -135,7 +135,7 @@ class ShardPlan(shards.ShardPlan[Sidecar]):
         )
 
     def maker(self) -> "Maker":
-        """What makes its records."""
+        """Returns the maker of its records."""
         return Maker(self)
 
 
@@ -149,7 +149,7 @@ class Maker(shards.Maker[Sidecar]):
         self._codes = np.zeros(histogram.NUM_CODES, np.int64)
 
     def records(self) -> Iterator[dict[str, Any] | None]:
-        """The values of each mixture; None where a voice is hardly active."""
+        """Yields the values of each mixture; None if a voice is hardly active."""
         shard = self._shard
         for mixture in shard.mixtures:
             sources = mix(mixture, shard.recordings, shard.sample_rate)
@@ -170,7 +170,7 @@ class Maker(shards.Maker[Sidecar]):
         self._level += round(1000 * features.active_level_db(mixed(values["sources"])))
 
     def sidecar(self, shard: dataset.ShardInfo, plan_digest: str) -> Sidecar:
-        """What was counted."""
+        """Returns the side-car with the counts."""
         return Sidecar(
             shard=shard,
             plan_digest=plan_digest,
@@ -190,13 +190,13 @@ def make_plans(
     num_shards: int,
     seed: int,
 ) -> shards.Plans[ShardPlan]:
-    """Deals the mixtures out to shards, evenly and in an order that a salted hash decides.
+    """Distributes the mixtures evenly over shards, in an order given by a salted hash.
 
     Args:
-        mixtures: of all splits.
-        sample_rate: of the dataset, Hz.
-        masks: that are stored.
-        num_shards: of each split; a split of fewer mixtures has one shard for each.
+        mixtures: the mixtures of all splits.
+        sample_rate: sample rate of the dataset in Hz.
+        masks: names of the masks to store.
+        num_shards: number for each split; a split of fewer mixtures has one shard for each.
         seed: salt of the hash.
 
     Returns:
@@ -235,12 +235,12 @@ def make_plans(
 
 
 def record_bytes(num_samples: np.ndarray, num_sources: int, masks: Iterable[str]) -> np.ndarray:
-    """About how many bytes records take: their arrays, and a little for the rest.
+    """Returns the approximate size of records in bytes: their arrays, and a little for the rest.
 
     Args:
         num_samples: int64 `[mixture]`.
-        num_sources: voices in each.
-        masks: that are stored.
+        num_sources: voices in each mixture.
+        masks: names of the stored masks.
 
     Returns:
         int64 `[mixture]`.
@@ -257,7 +257,7 @@ def record_bytes(num_samples: np.ndarray, num_sources: int, masks: Iterable[str]
         }
         return sum(feature.num_bytes(sizes) for feature in features)
 
-    # They grow in proportion, to a few bytes.
+    # The size of the arrays is proportional to the length, up to a few bytes.
     long = 2**20 * schema.HOP
     least = arrays(0)
     return least + num_samples * (arrays(long) - least) // long + 400 + 40 * num_sources
@@ -266,18 +266,18 @@ def record_bytes(num_samples: np.ndarray, num_sources: int, masks: Iterable[str]
 def mix(
     mixture: plan.Mixture, recordings: dict[str, recordings_lib.Recording], sample_rate: int
 ) -> np.ndarray:
-    """The voices as they are in the mixture, rebuilt from the plan.
+    """Rebuilds the voices of a mixture from the plan.
 
     Args:
         mixture: the plan.
         recordings: by utterance id.
-        sample_rate: of the dataset, Hz.
+        sample_rate: sample rate of the dataset in Hz.
 
     Returns:
         int16 `[source, sample]`; their integer sum is the mixture.
 
     Raises:
-        UserError: a recording cannot be read, or is not the one that the plan was made for.
+        UserError: a recording cannot be read, or has changed since the plan was made.
     """
     sources = np.zeros((len(mixture.utterance_ids), mixture.num_samples), np.int16)
     for source, utterance, gain in zip(
@@ -290,16 +290,16 @@ def mix(
 
 
 def mixed(sources: np.ndarray) -> np.ndarray:
-    """The mixture of int16 `[source, sample]`: float32 `[sample]`, full scale 1, exactly."""
+    """Returns the mixture of int16 `[source, sample]`: float32 `[sample]`, full scale 1, exact."""
     return sources.sum(axis=0, dtype=np.int32).astype(np.float32) / schema.FULL_SCALE
 
 
 def compute(sources: np.ndarray, masks: tuple[str, ...]) -> dict[str, Any]:
-    """The record's arrays.
+    """Computes the record's arrays.
 
     Args:
         sources: int16 `[source, sample]`.
-        masks: those wanted.
+        masks: names of the masks to compute.
 
     Returns:
         By feature: `sources`, `log_magnitude` float16 `[frame, bin]`, `voice_activity` bool
@@ -307,7 +307,7 @@ def compute(sources: np.ndarray, masks: tuple[str, ...]) -> dict[str, Any]:
     """
     num_sources = len(sources)
     voices = features.stft(sources / np.float32(schema.FULL_SCALE))
-    # The transform is linear, so the mixture needs none of its own.
+    # The transform is linear, so the mixture does not need a transform of its own.
     mixture = voices.sum(axis=0)
     values: dict[str, Any] = {
         "sources": sources,

@@ -1,7 +1,7 @@
-"""Whose a folder is: a job must not remove or replace what it, or one before it, did not write.
+"""Checks that a job removes or replaces only files that it or an earlier job wrote.
 
-Names prove nothing: `train-00005-of-00010.tfrecord` is what many programs call a shard. So a folder
-counts as ours by what is in it: a work folder that a job has left, the info of a dataset, or the
+File names are not sufficient: many programs call a shard `train-00005-of-00010.tfrecord`. A folder
+is therefore recognised by its content: a work folder left by a job, the info of a dataset, or the
 side-cars beside the shards.
 """
 
@@ -12,9 +12,9 @@ from pipeline import errors, schema
 from pipeline.dataset import dataset, summary
 from pipeline.io import atomic, storage, stored_json
 
-# All that a job puts into its work folder (`pipeline.beam.transforms`,
-# `pipeline.dataset.inspection_cache`, `pipeline.beam.progress`), less temporary files,
-# which begin with a dot.
+# All files that a job writes to its work folder (`pipeline.beam.transforms`,
+# `pipeline.dataset.inspection_cache`, `pipeline.beam.progress`), except temporary files, whose
+# names begin with a dot.
 _SHARD = r"[a-z]+-\d{5}-of-\d{5}\.tfrecord"
 _OF_WORK = re.compile(
     r"utterances(-\d{5})?\.jsonl|facts-[0-9a-f]{32}\.jsonl|statistics\.json"
@@ -25,16 +25,16 @@ _INDEX = _UTTERANCES + schema.UTTERANCES_INDEX_FILE
 
 
 def refuse_others(folder: str) -> None:
-    """Refuses a folder in which a job would remove or replace what is not a dataset's.
+    """Refuses a folder in which a job would remove or replace anything but a dataset.
 
-    Every state that a job leaves behind, killed or failed, passes: while there is a shard without
-    its side-car there is a work folder too.
+    Every state that a killed or failed job leaves behind is accepted: as long as there is a shard
+    without its side-car, there is a work folder, too.
 
     Args:
-        folder: of the dataset; it need not be there.
+        folder: the dataset's folder; it need not exist.
 
     Raises:
-        UserError: names what is not ours, and says what to do.
+        UserError: the message names the foreign file, and says what to do.
     """
     others = list(_others(folder))
     if others:
@@ -46,7 +46,7 @@ def refuse_others(folder: str) -> None:
 
 
 def is_of_work(name: str) -> bool:
-    """Whether a job gives this name, relative to its work folder, to a file there."""
+    """Returns whether a job gives this name, relative to its work folder, to a file there."""
     return _OF_WORK.fullmatch(name) is not None
 
 
@@ -67,7 +67,7 @@ def _others(folder: str) -> Iterator[str]:
         return
     written = (schema.INFO_FILE, schema.MARKER_FILE, schema.MIXTURES_FILE, _INDEX)
     yield from (name for name in written if name in names)
-    # A job that has refused too many recordings leaves nothing else.
+    # A job that fails because of too many bad recordings leaves only this file.
     if schema.REJECTED_FILE in names and not _text(folder, schema.REJECTED_FILE).startswith(
         summary.rejected_csv([])
     ):
@@ -75,7 +75,7 @@ def _others(folder: str) -> Iterator[str]:
 
 
 def _in_work(folder: str) -> tuple[str, ...]:
-    """All files in the work folder, less hidden ones; none where there is no such folder."""
+    """Returns all files in the work folder except hidden ones; none if it does not exist."""
     try:
         return storage.list_files(storage.join(folder, dataset.WORK_FOLDER)).files
     except storage.ReadError:
@@ -83,13 +83,13 @@ def _in_work(folder: str) -> tuple[str, ...]:
 
 
 def _has_info(folder: str) -> bool:
-    """Whether there is an info of ours, of whatever version: other programs call theirs so too."""
+    """Returns whether the info is that of a dataset of any version; other programs use its name."""
     fields = _json(folder, schema.INFO_FILE)
     return {"schema_version", "plan_digest", "splits"} <= fields.keys()
 
 
 def _is_own_shard(folder: str, name: str, names: set[str]) -> bool:
-    """Whether a shard has a side-car of ours beside it, or is one."""
+    """Returns whether a file is a shard with a side-car of ours beside it, or such a side-car."""
     sidecar = name if name.endswith(".json") else f"{name}.json"
     if sidecar not in names:
         return False
@@ -97,7 +97,7 @@ def _is_own_shard(folder: str, name: str, names: set[str]) -> bool:
 
 
 def _json(folder: str, name: str) -> dict[str, object]:
-    """The object in a file; empty where there is no such file, or no object in it."""
+    """Returns the object in a JSON file; empty if there is no such file, or no object in it."""
     try:
         return stored_json.loads(_text(folder, name), dict)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Recordings as a worker needs them: at the dataset's rate, and kept for their next mixture."""
+"""Loads recordings for a worker, at the dataset's rate, and caches them for later mixtures."""
 
 import dataclasses
 import hashlib
@@ -12,20 +12,20 @@ from pipeline import errors
 from pipeline.audio import decoding, limits
 from pipeline.io import storage
 
-# Recordings are voices of several mixtures; what a worker keeps of them, decoded, in bytes (an hour
-# at 8 kHz is 115 MB), and the longest that is kept.
+# Recordings occur in several mixtures. The size in bytes of a worker's cache of decoded recordings
+# (an hour at 8 kHz is 115 MB), and the length of the longest that it keeps.
 _KEPT_BYTES = 2**27
 _LONGEST_KEPT_SECONDS = 60
 _kept: cachetools.LRUCache[tuple[str, int], np.ndarray] = cachetools.LRUCache(
     _KEPT_BYTES, getsizeof=lambda samples: samples.nbytes
 )
-# Some runners' workers are threads.
+# The workers of some runners are threads.
 _kept_lock = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-    """What writing needs of a recording: where, whose, and the SHA-256 of the file."""
+    """What a shard's plan says about a recording: path, speaker, and SHA-256 of the file."""
 
     path: str
     speaker: str
@@ -34,21 +34,21 @@ class Recording:
 
 
 def load(recording: Recording, sample_rate: int, num_samples: int) -> np.ndarray:
-    """A recording at the dataset's rate, the mean of its channels, cut at its end.
+    """Loads a recording at the dataset's rate, as the mean of its channels, cut at its end.
 
-    The last ones are kept in memory, by their SHA-256, until `forget`.
+    Recent recordings are cached in memory, by their SHA-256, until `forget`.
 
     Args:
-        recording: which.
-        sample_rate: of the dataset, Hz.
-        num_samples: that are wanted.
+        recording: which one.
+        sample_rate: sample rate of the dataset in Hz.
+        num_samples: maximum length.
 
     Returns:
-        Float32 `[sample]`, full scale 1, read-only: the first `num_samples`, or all where there are
+        Float32 `[sample]`, full scale 1, read-only: the first `num_samples`, or all if there are
         fewer.
 
     Raises:
-        UserError: it cannot be read, or is not the one that the plan was made for.
+        UserError: it cannot be read, or has changed since the plan was made.
     """
     key = (recording.sha256, sample_rate)
     with _kept_lock:
@@ -61,7 +61,7 @@ def load(recording: Recording, sample_rate: int, num_samples: int) -> np.ndarray
             f"{recording.path}: has changed since it was inspected; run the same command again"
         )
     try:
-        # The inspection has compared FLAC's own checksum.
+        # The inspection has already verified FLAC's own checksum.
         with decoding.Reader(io.BytesIO(data), verify=False) as reader:
             longest = _LONGEST_KEPT_SECONDS * reader.rate
             blocks: list[np.ndarray] = []
@@ -69,7 +69,7 @@ def load(recording: Recording, sample_rate: int, num_samples: int) -> np.ndarray
             for block in reader.blocks():
                 blocks.append(decoding.mean_channel(block))
                 done += len(block)
-                # Where nothing is resampled, what will be cut off need not be decoded.
+                # Without resampling, the part that will be cut off need not be decoded.
                 cut = reader.rate == sample_rate and done >= num_samples
                 if cut and max(done, reader.num_samples or 0) > longest:
                     break
@@ -81,12 +81,12 @@ def load(recording: Recording, sample_rate: int, num_samples: int) -> np.ndarray
     samples.flags.writeable = False
     if short:
         with _kept_lock:
-            # Contiguous: a view would keep all channels.
+            # Contiguous, since a view would keep all channels in memory.
             _kept[key] = np.ascontiguousarray(samples)
     return samples[:num_samples]
 
 
 def forget() -> None:
-    """Lets go of the recordings that this process has kept, decoded."""
+    """Empties this process's cache of decoded recordings."""
     with _kept_lock:
         _kept.clear()

@@ -1,12 +1,12 @@
-"""One shard: from its plan to the file and the small JSON beside it, and back.
+"""Writes and reads shards: the file of a planned shard and the small JSON beside it.
 
-A shard's bytes are a function of its plan: whichever worker writes it, whenever, they are the same
-(on one type of processor and one set of versions). The file gets its name when it is whole, then
-the JSON is written in the same way; a shard whose JSON fits the plan and the versions, and whose
-SHA-256 fits the JSON, need not be written again.
+A shard's bytes are a function of its plan: they do not depend on the worker or the time (on one
+type of processor and with one set of versions). The file gets its name when it is complete, then
+the JSON is written in the same way. A shard need not be written again if its JSON fits the plan and
+the versions, and its SHA-256 fits the JSON.
 
-What the records are is a recipe: `mixture_shards` and `utterance_shards` each have one, a
-`ShardPlan`, its `Maker` and its `Sidecar`.
+What records contain is defined by a recipe: `mixture_shards` and `utterance_shards` each have one,
+consisting of a `ShardPlan`, its `Maker` and its `Sidecar`.
 """
 
 import abc
@@ -26,13 +26,13 @@ from pipeline.io import atomic, storage, stored_json
 
 
 class Sidecar(stored_json.Stored, frozen=True, kw_only=True):
-    """What the JSON beside any shard holds.
+    """The JSON beside any shard.
 
     Attributes:
         shard: name, records, bytes, SHA-256.
-        plan_digest: `ShardPlan.digest` of what was written.
-        versions: of the libraries that wrote it, which decide its bytes too.
-        schema_version: of `pipeline.schema`.
+        plan_digest: `ShardPlan.digest` of the plan that was written.
+        versions: versions of the libraries that wrote it, which also determine its bytes.
+        schema_version: version of `pipeline.schema`.
     """
 
     shard: dataset.ShardInfo
@@ -45,7 +45,7 @@ class Sidecar(stored_json.Stored, frozen=True, kw_only=True):
             raise ValueError("another version of the schema")
 
     def to_json(self) -> str:
-        """The text of the file; `stored_json.loads` is its inverse."""
+        """Returns the text of the file; `stored_json.loads` is its inverse."""
         return stored_json.dumps(self)
 
 
@@ -53,33 +53,33 @@ _SidecarType = TypeVar("_SidecarType", bound=Sidecar)
 
 
 class Maker(abc.ABC, Generic[_SidecarType]):
-    """Makes the records of one shard, and counts what the side-car tells of them."""
+    """Makes the records of one shard, and counts what goes into the side-car."""
 
     @abc.abstractmethod
     def records(self) -> Iterator[dict[str, Any] | None]:
-        """The values of each planned record; None for one that is left out.
+        """Yields the values of each planned record; None for one that is left out.
 
         Raises:
-            UserError: a recording cannot be read, or is not the one that the plan was made for.
+            UserError: a recording cannot be read, or has changed since the plan was made.
         """
 
     @abc.abstractmethod
     def count(self, values: Mapping[str, Any], record: bytes, offset: int) -> None:
-        """Counts a record that has been written, which begins at a byte of the file."""
+        """Counts a record that was written at `offset`, a byte of the file."""
 
     @abc.abstractmethod
     def sidecar(self, shard: dataset.ShardInfo, plan_digest: str) -> _SidecarType:
-        """What was counted."""
+        """Returns the side-car with the counts."""
 
 
 class Columns(stored_json.Stored, frozen=True, kw_only=True):
-    """All that decides the bytes of one shard, in columns: what the launching process writes.
+    """Everything that determines the bytes of one shard, in columns, as the launcher writes it.
 
     Attributes:
-        name: of the shard.
-        sample_rate: in Hz.
-        paths: of the recordings.
-        FOLDER: in which such shards lie, within the dataset's, with a `/` at its end.
+        name: name of the shard.
+        sample_rate: sample rate in Hz.
+        paths: paths of the recordings.
+        FOLDER: folder of such shards in the dataset's folder, ending in `/`.
     """
 
     FOLDER: ClassVar[str] = ""
@@ -90,19 +90,19 @@ class Columns(stored_json.Stored, frozen=True, kw_only=True):
 
     @property
     def path(self) -> str:
-        """Of the shard, within the dataset's folder."""
+        """Path of the shard in the dataset's folder."""
         return f"{self.FOLDER}{self.name}"
 
     @property
     def features(self) -> tuple[schema.Feature, ...]:
-        """Of its records."""
+        """The features of its records."""
         raise NotImplementedError
 
     @property
     def digest(self) -> str:
-        """SHA-256 over everything but the recordings' paths: a corpus may be moved.
+        """SHA-256 of everything but the recordings' paths, since a corpus may be moved.
 
-        The list of features is part of it: it decides what the records hold.
+        It includes the list of features, which determines what the records contain.
         """
         record = schema.fingerprint(self.features)
         facts = [record, self.path, msgspec.structs.replace(self, paths=[])]
@@ -111,14 +111,14 @@ class Columns(stored_json.Stored, frozen=True, kw_only=True):
 
 @dataclasses.dataclass(frozen=True)
 class ShardPlan(abc.ABC, Generic[_SidecarType]):
-    """The same as a worker uses it, record by record.
+    """The plan of a shard as a worker uses it, record by record.
 
     Attributes:
-        name: of the shard.
-        sample_rate: in Hz.
-        COLUMNS: the other form.
-        SIDECAR: what the JSON beside the shard holds.
-        SPEED: about how many seconds of audio a core writes in a second.
+        name: name of the shard.
+        sample_rate: sample rate in Hz.
+        COLUMNS: class of the plan in columns.
+        SIDECAR: class of the JSON beside the shard.
+        SPEED: approximate seconds of audio that one core writes per second.
     """
 
     COLUMNS: ClassVar[type[Any]] = Columns
@@ -130,18 +130,18 @@ class ShardPlan(abc.ABC, Generic[_SidecarType]):
 
     @property
     def path(self) -> str:
-        """Of the shard, within the dataset's folder."""
+        """Path of the shard in the dataset's folder."""
         return f"{self.COLUMNS.FOLDER}{self.name}"
 
     @property
     def digest(self) -> str:
-        """Of all that decides its bytes (`Columns.digest`)."""
+        """SHA-256 of everything that determines its bytes (`Columns.digest`)."""
         return str(self.columns.digest)
 
     @property
     @abc.abstractmethod
     def columns(self) -> Any:
-        """The plan in columns."""
+        """Returns the plan in columns."""
 
     @classmethod
     @abc.abstractmethod
@@ -151,11 +151,11 @@ class ShardPlan(abc.ABC, Generic[_SidecarType]):
     @property
     @abc.abstractmethod
     def num_records(self) -> int:
-        """That are planned."""
+        """Number of planned records."""
 
     @abc.abstractmethod
     def maker(self) -> Maker[_SidecarType]:
-        """What makes its records."""
+        """Returns the maker of its records."""
 
 
 _PlanType = TypeVar("_PlanType", bound=ShardPlan[Any])
@@ -163,16 +163,16 @@ _PlanType = TypeVar("_PlanType", bound=ShardPlan[Any])
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plans(Sequence[_PlanType]):
-    """The plans of all shards of one recipe, each made when somebody asks for it.
+    """The plans of all shards of one recipe, each made on demand.
 
     Attributes:
-        kind: of the plans.
-        names: of the shards.
-        rows: of each shard's records, in their order, in columns that `make` knows.
-        samples: int64 `[row]`, of each record.
-        bytes: int64 `[row]`, about what each record takes.
-        sample_rate: in Hz.
-        make: a plan in columns, of its name and rows.
+        kind: class of the plans.
+        names: names of the shards.
+        rows: of each shard's records, in their order, in the columns that `make` uses.
+        samples: int64 `[row]`, length of each record.
+        bytes: int64 `[row]`, approximate size of each record.
+        sample_rate: sample rate in Hz.
+        make: returns the plan of a shard in columns, from its name and rows.
     """
 
     kind: type[_PlanType]
@@ -201,47 +201,47 @@ class Plans(Sequence[_PlanType]):
         return isinstance(other, Iterable) and list(self) == list(other)
 
     def columns(self) -> Iterator[Columns]:
-        """The plans in columns, one after the other."""
+        """Yields the plans in columns."""
         return map(self.make, self.names, self.rows)
 
     @property
     def paths(self) -> list[str]:
-        """Of the shards, within the dataset's folder."""
+        """Paths of the shards in the dataset's folder."""
         return [f"{self.kind.COLUMNS.FOLDER}{name}" for name in self.names]
 
     @property
     def num_records(self) -> int:
-        """Of all shards together."""
+        """Number of records in all shards."""
         return sum(map(len, self.rows))
 
     @property
     def num_bytes(self) -> int:
-        """About how many all files take."""
+        """Approximate size of all files in bytes."""
         return sum(int(self.bytes[rows].sum()) for rows in self.rows)
 
     @property
     def seconds_of_work(self) -> dict[str, float]:
-        """About how long a core takes for each shard, by its path."""
+        """Approximate seconds that one core takes for each shard, by the shard's path."""
         samples = [int(self.samples[rows].sum()) for rows in self.rows]
         speed = self.sample_rate * self.kind.SPEED
         return {path: count / speed for path, count in zip(self.paths, samples, strict=True)}
 
 
 def digest(digests: Iterable[str]) -> str:
-    """SHA-256 of a whole plan, from its shards'."""
+    """Returns the SHA-256 of a whole plan, from those of its shards."""
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def find(shard: ShardPlan[_SidecarType], folder: str) -> _SidecarType | None:
-    """The side-car of a shard that is already there and whole.
+    """Returns the side-car of a shard that already exists and is complete.
 
     Args:
         shard: the plan.
-        folder: of the dataset.
+        folder: the dataset's folder.
 
     Returns:
-        None where the shard or its side-car is missing, damaged, of another plan, or written with
-        other versions than this process has: its bytes could be others than ours.
+        None if the shard or its side-car is missing, damaged, of another plan, or written with
+        other versions than those of this process: its bytes could be different.
     """
     try:
         sidecar = read(shard, folder)
@@ -254,11 +254,11 @@ def find(shard: ShardPlan[_SidecarType], folder: str) -> _SidecarType | None:
 
 
 def read(shard: ShardPlan[_SidecarType], folder: str) -> _SidecarType:
-    """The side-car of a shard that has been written.
+    """Reads the side-car of a shard that has been written.
 
     Args:
         shard: the plan.
-        folder: of the dataset.
+        folder: the dataset's folder.
 
     Raises:
         UserError: it cannot be read, is damaged, or of another plan.
@@ -267,7 +267,7 @@ def read(shard: ShardPlan[_SidecarType], folder: str) -> _SidecarType:
 
 
 def read_sidecar(path: str, plan_digest: str, kind: type[_SidecarType]) -> _SidecarType:
-    """The side-car of a shard at a path, likewise, without its plan."""
+    """Reads the side-car of the shard at a path; raises UserError as `read` does."""
     path = f"{path}.json"
     try:
         sidecar = stored_json.loads(storage.read_bytes(path), kind)
@@ -286,15 +286,15 @@ def write(
 
     Args:
         shard: the plan.
-        folder: of the dataset.
+        folder: the dataset's folder.
         on_record: called after each planned record, for progress.
 
     Returns:
-        What the side-car holds.
+        The side-car.
 
     Raises:
-        UserError: a recording cannot be read, or is not the one that the plan was made for.
-        OSError: the folder does not take the file.
+        UserError: a recording cannot be read, or has changed since the plan was made.
+        OSError: the folder cannot hold the file.
     """
     path = storage.join(folder, shard.path)
     columns = shard.columns
@@ -314,23 +314,23 @@ def write(
 
 
 def encode(features: Sequence[schema.Feature], values: Mapping[str, Any]) -> bytes:
-    """A record: a serialised `tf.train.Example` of these values."""
+    """Returns a record: a serialised `tf.train.Example` of these values."""
     lists = schema.encode(features, values)
     return tfrecord.example_bytes({f.name: (f.kind, lists[f.name]) for f in features})
 
 
 def check_files(infos: Mapping[str, dataset.ShardInfo], contents: bool) -> None:
-    """Compares shards with what their side-cars say, as the last thing before the marker.
+    """Compares shards with their side-cars, as the last step before the marker.
 
     A worker that outlived its job may have replaced a shard after its side-car was read.
 
     Args:
         infos: by the shard's path.
-        contents: compare SHA-256 too, which reads all of them; otherwise only the lengths of local
+        contents: compare SHA-256, too, which reads all files; otherwise only the lengths of local
             files.
 
     Raises:
-        UserError: one differs, or is not there.
+        UserError: a shard is different or missing.
     """
 
     def differs(path: str) -> bool:
@@ -349,13 +349,14 @@ def check_files(infos: Mapping[str, dataset.ShardInfo], contents: bool) -> None:
 
 
 def common_versions(sidecars: Iterable[Sidecar]) -> dict[str, str]:
-    """The versions that all shards of a dataset were written with.
+    """Returns the versions with which all shards of a dataset were written.
 
     Args:
-        sidecars: of all its shards, at least one.
+        sidecars: side-cars of all its shards, at least one.
 
     Raises:
-        UserError: they differ, as where workers do: the dataset would be no function of its plan.
+        UserError: they differ, for example between workers, so the bytes do not follow from the
+            plan.
     """
     first, *rest = sidecars
     for other in rest:

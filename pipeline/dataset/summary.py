@@ -1,4 +1,4 @@
-"""What a job says, and what the dataset's files say of it."""
+"""The lines that a job prints, and the counts in the dataset's files."""
 
 import collections
 import csv
@@ -25,12 +25,12 @@ _KINDS = {
 def splits(
     mixtures: plan.Mixtures, sidecars: Iterable[mixture_shards.Sidecar], sample_rate: int
 ) -> dict[str, dataset.SplitInfo]:
-    """Each split's counts and shards.
+    """Returns each split's counts and shards.
 
     Args:
-        mixtures: that are in the shards.
-        sidecars: of all shards, in order.
-        sample_rate: of the dataset, Hz.
+        mixtures: those in the shards.
+        sidecars: side-cars of all shards, in order.
+        sample_rate: sample rate of the dataset in Hz.
     """
     return {
         split: dataset.SplitInfo(
@@ -49,12 +49,12 @@ def utterances(
     plan_digest: str,
     sample_rate: int,
 ) -> dataset.UtterancesInfo | None:
-    """The clean utterances' counts and shards; None where there are none.
+    """Returns counts and shards of the clean utterances; None if there are none.
 
     Args:
-        sidecars: of all their shards, in order.
-        plan_digest: of all their plans.
-        sample_rate: of the dataset, Hz.
+        sidecars: side-cars of all their shards, in order.
+        plan_digest: digest of all their plans.
+        sample_rate: sample rate of the dataset in Hz.
     """
     entries = [entry for sidecar in sidecars for entry in sidecar.utterances]
     if not entries:
@@ -69,14 +69,14 @@ def utterances(
 
 
 def train_level_db(sidecars: Iterable[mixture_shards.Sidecar]) -> float | None:
-    """Mean active level of the train split's mixtures, dB; None where there are none."""
+    """Returns the mean active level of the train split's mixtures, dB; None if there are none."""
     part = _by_split(sidecars).get("train", [])
     records = sum(sidecar.shard.records for sidecar in part)
     return sum(s.active_level_mdb for s in part) / (1000 * records) if records else None
 
 
 def corpus_lines(table: corpus.Corpus) -> Iterator[str]:
-    """Lines about what was found."""
+    """Yields lines about the corpus."""
     for path, kind in table.kinds:
         yield f"{path}: {_KINDS.get(kind, kind)}"
     yield from table.notes
@@ -85,12 +85,12 @@ def corpus_lines(table: corpus.Corpus) -> Iterator[str]:
 
 
 def reading_lines(facts: Iterable[inspection.Facts]) -> Iterator[str]:
-    """Lines about how recordings were read, where that is worth a word: one for each kind."""
+    """Yields lines about how recordings were read, if it was unusual: one for each kind of note."""
     paths: dict[str, list[str]] = collections.defaultdict(list)
     texts: dict[str, str] = {}
     for fact in facts:
         for note in fact.notes:
-            # Numbers differ from one recording to the next.
+            # The numbers in a note vary between recordings.
             kind = re.sub(r"\d+", "0", note)
             texts.setdefault(kind, note)
             paths[kind].append(fact.utterance.path)
@@ -100,7 +100,7 @@ def reading_lines(facts: Iterable[inspection.Facts]) -> Iterator[str]:
 
 
 def rejected_csv(rejections: Iterable[corpus.Rejection]) -> str:
-    """The text of `rejected.csv`."""
+    """Returns the text of `rejected.csv`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "reason"])
@@ -109,7 +109,7 @@ def rejected_csv(rejections: Iterable[corpus.Rejection]) -> str:
 
 
 def finished(info: dataset.DatasetInfo) -> Iterator[str]:
-    """Lines about a finished dataset."""
+    """Yields lines about a finished dataset."""
     counts = info.counts
     yield from _cut_lines(counts["cut"])
     yield (
@@ -137,14 +137,14 @@ def planned(
     speakers: int,
     num_cut: int = 0,
 ) -> Iterator[str]:
-    """Lines about a dataset that would be made.
+    """Yields lines about a dataset that would be made.
 
     Args:
-        mixtures: all of them.
+        mixtures: all mixtures.
         of_mixtures: plans of their shards.
         of_utterances: plans of the shards of clean utterances.
-        speakers: of those.
-        num_cut: recordings that are too long.
+        speakers: number of speakers of the clean utterances.
+        num_cut: number of recordings that are too long.
     """
     yield from _cut_lines(num_cut)
     for split in dict.fromkeys(name.split for name in of_mixtures.names):
@@ -163,7 +163,7 @@ def planned(
 
 
 def _totals(plans: shards.Plans[Any], parts: Sequence[np.ndarray]) -> tuple[int, float, int]:
-    """Records, hours and bytes."""
+    """Returns the number of records, hours and bytes."""
     rows = np.concatenate(parts)
     hours = int(plans.samples[rows].sum()) / plans.sample_rate / 3600
     return len(rows), hours, int(plans.bytes[rows].sum())

@@ -1,7 +1,7 @@
 """Shards of clean utterances of the train split, for mixing anew at every step, and their index.
 
-From the side-cars the job makes one index (`schema.UTTERANCES_INDEX_FILE`) with the place of each
-utterance's samples, so that a reader maps the files and takes what it needs.
+From the side-cars, the job makes one index (`schema.UTTERANCES_INDEX_FILE`) with the place of each
+utterance's samples, so that a reader can map the files and read only what it needs.
 """
 
 import csv
@@ -25,7 +25,7 @@ _INT16 = np.iinfo(np.int16)
 class Utterance:
     """One utterance to be stored: its id, samples at the dataset's rate, and recording.
 
-    The samples are the recording's first ones, all of them unless it is very long.
+    The samples are those at the start of the recording, or all unless it is very long.
     """
 
     id: str
@@ -34,7 +34,7 @@ class Utterance:
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """A line of the index, less its shard (`schema.UTTERANCES_INDEX_COLUMNS`)."""
+    """A line of the index without its shard (`schema.UTTERANCES_INDEX_COLUMNS`)."""
 
     offset: stored_json.Count
     num_samples: stored_json.Count
@@ -45,20 +45,20 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Sidecar(shards.Sidecar, frozen=True, kw_only=True):
-    """What the JSON beside a shard of utterances holds: entries of the index too, in order."""
+    """The JSON beside a shard of utterances, with their index entries in order."""
 
     utterances: tuple[Entry, ...]
 
 
 class Columns(shards.Columns, frozen=True, kw_only=True):
-    """All that decides the bytes of one shard of utterances, which are in the records' order.
+    """Everything that determines the bytes of one shard of utterances, in the records' order.
 
     Attributes:
-        ids: of the utterances.
-        num_samples: that are stored of each.
-        speakers: likewise.
-        sexes: likewise.
-        sha256: of its recording's file.
+        ids: ids of the utterances.
+        num_samples: number of stored samples of each.
+        speakers: speaker of each utterance.
+        sexes: sex of each utterance's speaker.
+        sha256: SHA-256 of the file of each utterance's recording.
     """
 
     FOLDER: ClassVar[str] = f"{schema.UTTERANCES_FOLDER}/"
@@ -71,13 +71,13 @@ class Columns(shards.Columns, frozen=True, kw_only=True):
 
     @property
     def features(self) -> tuple[schema.Feature, ...]:
-        """Of its records."""
+        """The features of its records."""
         return schema.UTTERANCE_FEATURES
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardPlan(shards.ShardPlan[Sidecar]):
-    """The same as a worker uses it."""
+    """The plan as a worker uses it."""
 
     COLUMNS: ClassVar[type[Columns]] = Columns
     SIDECAR: ClassVar[type[Sidecar]] = Sidecar
@@ -87,12 +87,12 @@ class ShardPlan(shards.ShardPlan[Sidecar]):
 
     @property
     def num_records(self) -> int:
-        """That are planned."""
+        """Number of planned records."""
         return len(self.utterances)
 
     @property
     def columns(self) -> Columns:
-        """The plan in columns."""
+        """Returns the plan in columns."""
         found = [utterance.recording for utterance in self.utterances]
         return Columns(
             name=self.name,
@@ -115,7 +115,7 @@ class ShardPlan(shards.ShardPlan[Sidecar]):
         return cls(columns.name, columns.sample_rate, tuple(utterances))
 
     def maker(self) -> "Maker":
-        """What makes its records."""
+        """Returns the maker of its records."""
         return Maker(self)
 
 
@@ -127,7 +127,7 @@ class Maker(shards.Maker[Sidecar]):
         self._entries: list[Entry] = []
 
     def records(self) -> Iterator[dict[str, Any] | None]:
-        """The values of each utterance; None where nothing of it can be heard."""
+        """Yields the values of each utterance; None if it is silent."""
         for utterance in self._shard.utterances:
             recording = utterance.recording
             samples = recordings.load(recording, self._shard.sample_rate, utterance.num_samples)
@@ -136,15 +136,15 @@ class Maker(shards.Maker[Sidecar]):
                 "speaker_id": recording.speaker,
                 "sex": recording.sex,
             }
-            # What is loud enough may lie beyond where the recording is cut.
+            # The audible part of a recording may be beyond where it is cut.
             yield values if values["samples"].any() else None
 
     def count(self, values: Mapping[str, Any], record: bytes, offset: int) -> None:
-        """Notes where an utterance that has been written is."""
+        """Records where an utterance was written."""
         self._entries.append(entry(values, record, offset))
 
     def sidecar(self, shard: dataset.ShardInfo, plan_digest: str) -> Sidecar:
-        """The places of all."""
+        """Returns the side-car with the places of all utterances."""
         return Sidecar(shard=shard, plan_digest=plan_digest, utterances=tuple(self._entries))
 
 
@@ -157,14 +157,14 @@ def make_plans(
     seed: int,
     max_samples: int = plan.MAX_SAMPLES,
 ) -> shards.Plans[ShardPlan]:
-    """Deals utterances out to shards, as `mixture_shards.make_plans` does with mixtures.
+    """Distributes utterances over shards, as `mixture_shards.make_plans` does with mixtures.
 
     Args:
-        facts: of the usable recordings, best as a `FactTable`.
-        wanted: bool `[row]`, which utterances are to be stored; by default all. Those so quiet that
-            nothing of them is left in 16 bits are passed over.
-        sample_rate: of the dataset, Hz.
-        num_shards: that are wanted.
+        facts: facts of the usable recordings, preferably a `FactTable`.
+        wanted: bool `[row]`, the utterances to store; by default all. Those so quiet that nothing
+            is left of them in 16 bits are left out.
+        sample_rate: sample rate of the dataset in Hz.
+        num_shards: desired number of shards.
         seed: salt of the order.
         max_samples: longer recordings are cut to this at their end.
     """
@@ -192,7 +192,7 @@ def make_plans(
         [name for name, _ in dealt],
         [own for _, own in dealt],
         samples,
-        # The samples, the names, and what protobuf adds.
+        # The samples, the names, and the overhead of protobuf.
         2 * samples + 210,
         sample_rate,
         make,
@@ -200,15 +200,15 @@ def make_plans(
 
 
 def compute(samples: np.ndarray, sample_rate: int) -> dict[str, Any]:
-    """What a record holds of the audio.
+    """Computes the audio features of a record.
 
     Args:
-        samples: float32 `[sample]`, full scale 1. What exceeds 16 bits is scaled down as a whole.
-        sample_rate: in Hz.
+        samples: float32 `[sample]`, full scale 1. If they exceed 16 bits, all are scaled down.
+        sample_rate: sample rate in Hz.
 
     Returns:
-        By feature: `samples` int16 `[sample]`, and `sample_rate`, `num_samples`, `active_level_db`
-        of those.
+        By feature: `samples` int16 `[sample]`, and their `sample_rate`, `num_samples` and
+        `active_level_db`.
     """
     scale = float(schema.FULL_SCALE)
     low, high = float(samples.min()), float(samples.max())
@@ -220,17 +220,17 @@ def compute(samples: np.ndarray, sample_rate: int) -> dict[str, Any]:
         "samples": stored,
         "sample_rate": sample_rate,
         "num_samples": len(stored),
-        # As precise as gains are, and no more than every processor agrees on.
+        # With the precision of gains, to which all processors agree.
         "active_level_db": round(level, 2),
     }
 
 
 def entry(values: Mapping[str, Any], record: bytes, offset: int) -> Entry:
-    """An utterance's line of the index.
+    """Returns an utterance's entry in the index.
 
     Args:
-        values: of `schema.UTTERANCE_FEATURES`.
-        record: that was made of them.
+        values: values of `schema.UTTERANCE_FEATURES`.
+        record: serialised record of these values.
         offset: byte of the file at which it begins.
     """
     named = {name: values[name] for name in Entry.__struct_fields__ if name != "offset"}
@@ -238,7 +238,7 @@ def entry(values: Mapping[str, Any], record: bytes, offset: int) -> Entry:
 
 
 def index_csv(sidecars: Iterable[Sidecar]) -> str:
-    """The index as a table, from all shards' side-cars."""
+    """Returns the index as a table, from the side-cars of all shards."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(schema.UTTERANCES_INDEX_COLUMNS)
