@@ -116,7 +116,7 @@ class Source:
             try:
                 packet = next(packets, None)
                 ended = packet is None
-                # Converting may fail, too, for example where the layout of the channels changes.
+                # Conversion may fail, too, for example if the channel layout changes.
                 frames = list(self._to_float(packet.decode() if packet is not None else None))
             except (self._av.error.FFmpegError, OSError, ValueError) as error:
                 at = f" after {self._decoded / self.rate:.1f} s" if self._decoded else ""

@@ -105,7 +105,7 @@ class DatasetInfo(stored_json.Stored, frozen=True):
 
     @property
     def sample_rate(self) -> int:
-        """In Hz."""
+        """Sample rate in Hz."""
         return int(self.config["sample_rate"])
 
     @property

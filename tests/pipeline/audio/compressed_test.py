@@ -336,7 +336,7 @@ def test_a_frame_that_cannot_be_converted_is_an_error_of_the_recording(monkeypat
             pass
 
         def resample(self, _):
-            # What PyAV says where another layout of as many channels follows.
+            # PyAV's error if a different layout with the same number of channels follows.
             raise ValueError("Frame does not match AudioResampler setup.")
 
     data = encode("ipod", "aac")

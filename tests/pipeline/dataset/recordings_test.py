@@ -41,7 +41,7 @@ def test_short_recordings_are_decoded_once_and_long_ones_are_not_kept(tmp_path, 
 
 
 def test_a_missing_decoder_is_reported_with_the_recording(tmp_path, monkeypatch):
-    # As on a worker that has no PyAV, when another has inspected the recording.
+    # As on a worker without PyAV, if another worker has inspected the recording.
     def missing(*_):
         raise limits.MissingDecoderError("PyAV is not installed: pip install av")
 
