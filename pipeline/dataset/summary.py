@@ -115,7 +115,7 @@ def finished(info: dataset.DatasetInfo) -> Iterator[str]:
     yield (
         f"{counts['recordings']:,d} recordings, of which {counts['rejected']:,d} unusable "
         f"({schema.REJECTED_FILE} says why) and {counts['too_short']:,d} too short; "
-        f"{counts['dropped']:,d} mixtures dropped, a voice being hardly active in them"
+        f"{counts['dropped']:,d} mixtures dropped because a voice is hardly active in them"
     )
     for name, split in info.splits.items():
         size = sum(shard.bytes for shard in split.shards)
