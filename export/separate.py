@@ -235,7 +235,8 @@ def separate_file(
                 raise decoding.AudioError(f"{job.source}: empty: it has no samples")
             if peak <= 1 and reader.subtype not in _FINE_SUBTYPES:
                 drafts = [_in_16_bits(draft) for draft in drafts]
-            notes = (*talk.notes, *filter(None, [tally.note()]))
+            note = tally.note(by_model=talk.mode == conversation.MIX)
+            notes = (*talk.notes, *filter(None, [note]))
             warnings = (*read_notes, *long_audio.offset_notes(offset))
             found = meter.activity()
             facts = summary.describe(

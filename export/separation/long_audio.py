@@ -222,10 +222,16 @@ class Tally:
         self._voices += np.square(parts).sum(axis=(1, 2))
         self._products += np.einsum("snc,nc->s", parts, sound)
 
-    def note(self) -> str:
-        """What the user has to know about the result; empty if voices were separated."""
+    def note(self, by_model: bool = True) -> str:
+        """What the user has to know about the result; empty if voices were separated.
+
+        Args:
+            by_model: whether the model has separated them, or else they are the channels.
+        """
         if self._mixture == 0:
             return "is silent within the model's band, and so are its voices"
+        if not by_model:
+            return ""
         nothing = 10 ** (_NOTHING_DB / 10)
         loudest = int(np.argmax(self._voices))
         weak = self._voices < nothing * self._voices[loudest]

@@ -5,10 +5,11 @@ import contextlib
 import numpy as np
 import pytest
 import scipy.signal
+import soundfile
 
 from export import separate
 from export.conversations import channels, conversation, routing
-from export.separation import long_audio, spool
+from export.separation import jobs, long_audio, spool
 from pipeline import errors
 from pipeline.audio import decoding
 
@@ -204,6 +205,14 @@ class TestChannels:
         samples = np.zeros((8000, 2), np.float32)
         with pytest.raises(errors.UserError, match="two voices, and the model has 3"):
             run(samples, 8000, model, channels="separate")
+
+    def test_nothing_is_said_of_a_model_that_is_not_used(self, talkers, bands, tmp_path):
+        source = tmp_path / "call.wav"
+        samples = self.call(talkers, [0]) * np.float32([1, 0.01])
+        soundfile.write(source, samples, 16000, subtype="FLOAT")
+        done = separate.separate_file(jobs.Job(source, tmp_path / "call"), bands)
+        assert done.mode == "separate"
+        assert "the model finds" not in done.note
 
     def test_listeners_hear_a_single_sample(self, bands):
         heard = []
