@@ -296,8 +296,8 @@ def plain(facts, settings):
                 moves[0] = half * (draw(settings.seed, "level", name) / 2**63 - 1)
                 moves[1] = -moves[0]
             else:
-                whats = [f"level {voice}" for voice in range(len(voices))]
-                moves = [half * (draw(settings.seed, what, name) / 2**63 - 1) for what in whats]
+                reasons = [f"level {voice}" for voice in range(len(voices))]
+                moves = [half * (draw(settings.seed, what, name) / 2**63 - 1) for what in reasons]
             gains = [0.0] * len(voices)
             if settings.level == "active":
                 levels = [v.active_level_db for v in voices]
