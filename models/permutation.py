@@ -15,8 +15,8 @@ Tensor = Any
 
 # Up to this many voices all assignments (at most six) are tried, in one matrix product.
 _FEW = 3
-# For more voices, dynamic programming over sets of voices is used: 256 sets for eight voices, the most
-# that a dataset can have.
+# For more voices, dynamic programming over sets of voices is used: 256 sets for eight voices, which
+# is the most that a dataset can have.
 MAX_SOURCES = 8
 
 
