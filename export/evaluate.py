@@ -147,7 +147,7 @@ def evaluate(
         "run": {
             "seconds": round(seconds, 1),
             "mixtures": total - resumed,
-            "workers": workers,
+            "workers": workers or cores.available_cores(),
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         },
     }
