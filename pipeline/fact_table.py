@@ -14,7 +14,7 @@ from pipeline import inspection
 from pipeline.corpora import corpus
 
 # Number of rows that are converted to Python objects at a time.
-CHUNK = 2**17
+CHUNK = 2**15
 
 
 class FactTable(Sequence[inspection.Facts]):
@@ -69,7 +69,8 @@ class FactTable(Sequence[inspection.Facts]):
             parts.append(_columns(chunk))
             notes |= {fact.utterance.id: fact.notes for fact in chunk if fact.notes}
         parts = parts or [_columns([])]
-        columns = {name: _concatenate([part[name] for part in parts]) for name in parts[0]}
+        # Each column is removed from the parts, since all of them twice would be much memory.
+        columns = {name: _concatenate([part.pop(name) for part in parts]) for name in [*parts[0]]}
         return cls(columns, notes)
 
     def __len__(self) -> int:

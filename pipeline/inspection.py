@@ -14,7 +14,7 @@ from pipeline.io import storage
 SILENCE_DB = -100.0
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Facts:
     """What the plan needs to know about a recording.
 

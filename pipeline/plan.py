@@ -211,7 +211,8 @@ def make(
         raise errors.UserError(
             f"no utterance has {settings.min_samples} samples or more; lower --min_seconds"
         )
-    split_of = np.array([schema.SPLITS.index(splits[name]) for name in table.speaker_names])
+    codes = [schema.SPLITS.index(splits[name]) for name in table.speaker_names]
+    split_of = np.array(codes, np.int8)
     row_splits = split_of[table.speakers[long_enough]]
     alone = np.unique(table.speakers[long_enough]).size == 1
     parts = []
@@ -226,8 +227,9 @@ def make(
                 "each another speaker's" + _hint(schema.SPLITS[code], alone=alone)
             )
         parts.append(_draw_split(table, rows, code, settings))
-    splits_of, voices, num_samples, gains, numbers = map(np.concatenate, zip(*parts, strict=True))
-    return Mixtures(table, splits_of, voices, num_samples, gains, numbers)
+    # Each column is removed from the parts, since all of them twice would be much memory.
+    columns = [np.concatenate([part.pop(0) for part in parts]) for _ in range(5)]
+    return Mixtures(table, *columns)
 
 
 def order(seed: int, count: int, names: Callable[[np.ndarray], list[str]]) -> np.ndarray:
@@ -241,9 +243,11 @@ def order(seed: int, count: int, names: Callable[[np.ndarray], list[str]]) -> np
     keys = np.empty(count, np.uint64)
     for rows in fact_table.chunks(count):
         keys[rows] = _draws(seed, "order", names(rows))
-    found = np.argsort(keys, kind="stable").astype(np.int32)
+    found = np.argsort(keys, kind="stable")
+    keys = keys[found]
+    found = found.astype(np.int32)
     # Equal keys are ordered by name; even among a million, there is hardly one such pair.
-    same = np.flatnonzero(keys[found][1:] == keys[found][:-1])
+    same = np.flatnonzero(keys[1:] == keys[:-1])
     for _, run in itertools.groupby(enumerate(same.tolist()), lambda pair: pair[1] - pair[0]):
         places = [place for _, place in run]
         tied = slice(places[0], places[-1] + 2)
@@ -271,7 +275,7 @@ def deal(
 
 def _draw_split(
     table: fact_table.FactTable, rows: np.ndarray, split: int, settings: Settings
-) -> tuple[np.ndarray, ...]:
+) -> list[np.ndarray]:
     """Returns the columns of `Mixtures` for one split, drawn from the usable rows of the table."""
     # Sorted by speaker, then id, so that excluding a mixture's speakers excludes a few ranges.
     pool = rows[np.argsort(table.speakers[rows], kind="stable")].astype(np.int32)
@@ -295,7 +299,7 @@ def _draw_split(
         longest = lengths.max(axis=1) if settings.length == "max" else lengths.min(axis=1)
         num_samples[part] = np.minimum(longest, settings.max_samples)
         gains[part] = _gains(table, voices[part], ids, settings)
-    return np.full(total, split, np.int8), voices, num_samples, gains, numbers
+    return [np.full(total, split, np.int8), voices, num_samples, gains, numbers]
 
 
 def _others(draws: np.ndarray, size: int, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
@@ -316,11 +320,13 @@ def _gains(
     gains = np.zeros(voices.shape)
     if settings.level == "active":
         gains = TARGET_LEVEL_DB + _level_moves(voices.shape, ids, settings) - table.levels[voices]
+    common = np.zeros(len(voices))
+    loud = (table.peaks[voices] * 10 ** (gains / 20)).sum(axis=1) > MAX_PEAK * (1 - 1e-9)
     # With the C library's functions, since NumPy's differ in the last bits between processors.
-    factors = _each(lambda gain: 10.0**gain, gains / 20)
-    products = (table.peaks[voices] * factors).tolist()
+    factors = _each(lambda gain: 10.0**gain, gains[loud] / 20)
+    products = (table.peaks[voices[loud]] * factors).tolist()
     peaks = np.array(list(map(math.fsum, products)))
-    common = np.minimum(0.0, 20 * _each(math.log10, MAX_PEAK / peaks))
+    common[loud] = np.minimum(0.0, 20 * _each(math.log10, MAX_PEAK / peaks))
     # Rounded down to the precision of the list, so that the list gives exactly these gains.
     return np.floor(100 * (gains + common[:, np.newaxis])).astype(np.int32)
 
@@ -343,8 +349,8 @@ def _draws(seed: int, what: str, ids: Iterable[str]) -> np.ndarray:
     """Returns 64 random bits for each id, uint64."""
     start = f"{seed}/{what}/".encode()
     sha256: Any = hashlib.sha256
-    found = b"".join([sha256(start + name.encode()).digest()[:8] for name in ids])
-    return np.frombuffer(found, ">u8").astype(np.uint64)
+    found = b"".join([sha256(start + name.encode()).digest() for name in ids])
+    return np.frombuffer(found, ">u8")[::4].astype(np.uint64)
 
 
 def _uniform(seed: int, what: str, ids: Iterable[str]) -> np.ndarray:

@@ -6,7 +6,6 @@ memory grows with the corpus.
 """
 
 import contextlib
-import dataclasses
 import json
 import re
 import time
@@ -104,11 +103,11 @@ class InspectFn(beam.DoFn):
     def process(self, line: str) -> None:
         """Inspects one recording."""
         with _one_line():
-            utterance = corpus.Utterance(**json.loads(line))
+            utterance = stored_json.loads(line, corpus.Utterance)
             # Taken before inspecting, so that a file that changes meanwhile is inspected again.
             stamp = inspection_cache.stamp(utterance.path)
             found = inspection.inspect(utterance, self._sample_rate)
-            self._found.append(inspection_cache.Finding(utterance, found, stamp))
+            self._found.append(inspection_cache.Finding.of(found, stamp))
             (self._good if isinstance(found, inspection.Facts) else self._bad).inc()
             _tick(self._work, INSPECTED)
             if time.monotonic() - self._since > inspection_cache.FLUSH_SECONDS:
@@ -183,9 +182,9 @@ def write_utterances(work: str, utterances: Sequence[corpus.Utterance]) -> list[
     names: list[str] = []
     for start in range(0, len(utterances), _PIECE):
         part = utterances[start : start + _PIECE]
-        lines = (json.dumps(dataclasses.asdict(utterance)) + "\n" for utterance in part)
         names.append(f"utterances-{len(names):05d}.jsonl")
-        atomic.write_text(storage.join(work, names[-1]), "".join(lines))
+        lines = "".join(map(stored_json.dumps, part))
+        atomic.write_text(storage.join(work, names[-1]), lines)
     return names
 
 

@@ -42,7 +42,7 @@ _TIMIT = re.compile(
 _TIMIT_REGION = re.compile(r"dr\d/[^/]+/[^/]+", re.IGNORECASE)
 
 
-@dataclasses.dataclass(frozen=True, order=True)
+@dataclasses.dataclass(frozen=True, order=True, slots=True)
 class Utterance:
     """One recording of one speaker.
 
@@ -61,7 +61,7 @@ class Utterance:
     split: str = ""
 
 
-@dataclasses.dataclass(frozen=True, order=True)
+@dataclasses.dataclass(frozen=True, order=True, slots=True)
 class Rejection:
     """A recording that is left out: where it is (or should be), and why."""
 
@@ -389,8 +389,12 @@ def _inside(folder: str, name: str) -> str | None:
 def _with_short_ids(utterances: Iterable[Utterance]) -> list[Utterance]:
     """Removes endings from the ids, unless two would become equal."""
     table = list(utterances)
-    count = collections.Counter(_stem(u.id) for u in table)
-    return [dataclasses.replace(u, id=_stem(u.id)) if count[_stem(u.id)] == 1 else u for u in table]
+    stems = [_stem(u.id) for u in table]
+    count = collections.Counter(stems)
+    return [
+        dataclasses.replace(u, id=stem) if count[stem] == 1 and stem != u.id else u
+        for u, stem in zip(table, stems, strict=True)
+    ]
 
 
 def _consistent(
@@ -411,14 +415,14 @@ def _consistent(
                     f"speaker {utterance.speaker} is {what}: {before} ({where}) and {value} "
                     f"({place})"
                 )
-    return [
-        dataclasses.replace(
-            u,
-            split=seen.get((u.speaker, "split"), ("",))[0],
-            sex=seen.get((u.speaker, "sex"), ("",))[0],
-        )
-        for u in utterances
-    ]
+
+    def filled(utterance: Utterance) -> Utterance:
+        split, sex = (seen.get((utterance.speaker, field), ("",))[0] for field in ("split", "sex"))
+        if (split, sex) == (utterance.split, utterance.sex):
+            return utterance
+        return dataclasses.replace(utterance, split=split, sex=sex)
+
+    return list(map(filled, utterances))
 
 
 def _without_repeats(

@@ -16,7 +16,7 @@ import numpy as np
 from pipeline import errors, inspection, plan, schema
 from pipeline.corpora import manifest
 
-_LINES = 2**16
+_LINES = 2**14
 
 
 def to_csv(mixtures: Sequence[plan.Mixture]) -> str:
@@ -27,21 +27,28 @@ def to_csv(mixtures: Sequence[plan.Mixture]) -> str:
 def to_csv_in_parts(mixtures: Sequence[plan.Mixture]) -> Iterator[str]:
     """Yields the same text, some lines at a time."""
     num_sources = len(mixtures[0].utterance_ids) if mixtures else 0
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_columns(num_sources))
+    yield ",".join(_columns(num_sources)) + "\n"
     for start in range(0, len(mixtures), _LINES):
         rows = range(start, min(start + _LINES, len(mixtures)))
         columns = _cells(mixtures, rows, num_sources)
+        columns[2] = list(map(str, columns[2]))
         for gains in columns[5::3]:
             # There are ten million gains, but few different ones.
             texts = {gain: f"{gain:.2f}" for gain in set(gains)}
             gains[:] = map(texts.__getitem__, gains)
-        writer.writerows(zip(*columns, strict=True))
-        yield text.getvalue()
-        text.seek(0)
-        text.truncate()
-    yield text.getvalue()
+        yield _lines(columns)
+
+
+def _lines(columns: list[list[str]]) -> str:
+    """Returns the rows of a table, with quotation marks where a cell needs them."""
+    text = "\n".join(map(",".join, zip(*columns, strict=True))) + "\n"
+    rows = len(columns[0])
+    marks = [text.count(mark) for mark in (",", "\n", '"', "\r")]
+    if marks == [rows * (len(columns) - 1), rows, 0, 0]:
+        return text
+    quoted = io.StringIO()
+    csv.writer(quoted, lineterminator="\n").writerows(zip(*columns, strict=True))
+    return quoted.getvalue()
 
 
 def _cells(mixtures: Sequence[plan.Mixture], rows: range, num_sources: int) -> list[list[Any]]:

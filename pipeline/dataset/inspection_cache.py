@@ -6,14 +6,13 @@ renamed. A later job takes from these files the facts of recordings that have no
 """
 
 import dataclasses
-import json
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 
 from pipeline import fact_table, inspection, version
 from pipeline.corpora import corpus
-from pipeline.io import atomic, storage
+from pipeline.io import atomic, storage, stored_json
 
 PREFIX = "facts"
 # How long a worker collects findings before writing them; if it dies, they are lost.
@@ -21,23 +20,36 @@ FLUSH_SECONDS = 30.0
 # Kept findings per file, since `storage.read_bytes` has a limit.
 _PER_FILE = 100_000
 
-Found = inspection.Facts | corpus.Rejection
 
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """The result of inspecting a recording.
+class Finding(stored_json.Stored, frozen=True, omit_defaults=True):
+    """The result of inspecting a recording: facts, or why it is rejected.
 
     Attributes:
-        utterance: the utterance of the recording.
-        found: facts, or why it is rejected.
         stamp: size and modification time (nanoseconds) before the inspection; None if they are not
             available, or the file is in an object store.
+        facts: of a usable recording.
+        rejection: of any other.
     """
 
-    utterance: corpus.Utterance
-    found: Found
     stamp: tuple[int, int] | None
+    facts: inspection.Facts | None = None
+    rejection: corpus.Rejection | None = None
+
+    @classmethod
+    def of(
+        cls, found: inspection.Facts | corpus.Rejection, stamp: tuple[int, int] | None
+    ) -> "Finding":
+        """Returns the finding for what `inspection.inspect` returned."""
+        if isinstance(found, inspection.Facts):
+            return cls(stamp, facts=found)
+        return cls(stamp, rejection=found)
+
+
+class _Head(stored_json.Stored, frozen=True):
+    """The first line of a file; facts are valid for one rate and one set of versions only."""
+
+    sample_rate: int
+    versions: dict[str, str]
 
 
 def stamp(path: str) -> tuple[int, int] | None:
@@ -56,12 +68,10 @@ def write(work: str, sample_rate: int, found: Iterable[Finding]) -> None:
 
     Args:
         work: the work folder.
-        sample_rate: of the dataset, Hz; facts are valid for one rate only.
+        sample_rate: of the dataset, Hz.
         found: at least one.
     """
-    lines = [{"sample_rate": sample_rate, "versions": version.versions()}]
-    lines += [_to_dict(finding) for finding in found]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
+    text = "".join(map(stored_json.dumps, [_Head(sample_rate, version.versions()), *found]))
     atomic.write_text(storage.join(work, f"{PREFIX}-{uuid.uuid4().hex}.jsonl"), text)
 
 
@@ -75,10 +85,10 @@ def read(work: str) -> tuple[fact_table.FactTable, list[corpus.Rejection]]:
 
     def facts() -> Iterator[inspection.Facts]:
         for _, finding in _read(work):
-            if isinstance(finding.found, inspection.Facts):
-                yield finding.found
-            else:
-                rejections.add(finding.found)
+            if finding.facts is not None:
+                yield finding.facts
+            elif finding.rejection is not None:
+                rejections.add(finding.rejection)
 
     table = fact_table.FactTable.of(facts())
     return table, sorted(rejections)
@@ -96,22 +106,22 @@ def keep(work: str, utterances: Sequence[corpus.Utterance], sample_rate: int) ->
         The ids of those that need not be inspected again.
     """
     wanted = {utterance.path: utterance for utterance in utterances}
-    head = {"sample_rate": sample_rate, "versions": version.versions()}
+    head = _Head(sample_rate, version.versions())
     kept: dict[str, Finding] = {}
     for own_head, finding in _read(work):
-        utterance = wanted.get(finding.utterance.path)
-        facts = finding.found
+        facts = finding.facts
+        # A recording that could not be read may be readable now.
+        utterance = wanted.get(facts.utterance.path) if facts else None
         if (
             own_head == head
+            and facts is not None
             and utterance is not None
-            # A recording that could not be read may be readable now.
-            and isinstance(facts, inspection.Facts)
             and finding.stamp is not None
             and finding.stamp == stamp(utterance.path)
         ):
             # The corpus may describe the recording differently now.
             facts = dataclasses.replace(facts, utterance=utterance)
-            kept[utterance.id] = Finding(utterance, facts, finding.stamp)
+            kept[utterance.id] = Finding(finding.stamp, facts)
     atomic.remove_folder(work)
     atomic.make_folder(work)
     findings = list(kept.values())
@@ -120,41 +130,17 @@ def keep(work: str, utterances: Sequence[corpus.Utterance], sample_rate: int) ->
     return set(kept)
 
 
-def _read(work: str) -> Iterator[tuple[dict[str, object], Finding]]:
+def _read(work: str) -> Iterator[tuple[_Head, Finding]]:
     """Yields each finding with the head of its file."""
     for name in atomic.names(work):
         if not name.startswith(PREFIX):
             continue
-        lines = storage.read_bytes(storage.join(work, name)).splitlines()
+        first, _, rest = storage.read_bytes(storage.join(work, name)).partition(b"\n")
         try:
-            head, *found = map(json.loads, lines)
-            findings = [_from_dict(fields) for fields in found]
-        except (KeyError, TypeError, ValueError):
+            head = stored_json.loads(first, _Head)
+            findings = stored_json.loads_lines(rest, Finding)
+        except ValueError:
             # After a power failure, the name may be on disk without the content.
             continue
         for finding in findings:
             yield head, finding
-
-
-def _to_dict(finding: Finding) -> dict[str, object]:
-    good = isinstance(finding.found, inspection.Facts)
-    found = dataclasses.asdict(finding.found)
-    # The utterance is stored beside it.
-    found.pop("utterance", None)
-    return {
-        "utterance": dataclasses.asdict(finding.utterance),
-        "stamp": finding.stamp,
-        "facts" if good else "rejection": found,
-    }
-
-
-def _from_dict(fields: dict) -> Finding:
-    utterance = corpus.Utterance(**fields["utterance"])
-    own = fields["stamp"]
-    found: Found
-    if "facts" in fields:
-        facts = fields["facts"]
-        found = inspection.Facts(utterance=utterance, **facts | {"notes": tuple(facts["notes"])})
-    else:
-        found = corpus.Rejection(**fields["rejection"])
-    return Finding(utterance, found, None if own is None else (own[0], own[1]))

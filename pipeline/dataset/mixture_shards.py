@@ -230,8 +230,9 @@ def make_plans(
             paths=table.paths(used),
         )
 
-    sizes = record_bytes(mixtures.num_samples, mixtures.voices.shape[1], masks)
-    return shards.Plans(ShardPlan, names, parts, mixtures.num_samples, sizes, sample_rate, make)
+    num_sources = mixtures.voices.shape[1]
+    bytes_of = functools.partial(record_bytes, num_sources=num_sources, masks=masks)
+    return shards.Plans(ShardPlan, names, parts, mixtures.num_samples, bytes_of, sample_rate, make)
 
 
 def record_bytes(num_samples: np.ndarray, num_sources: int, masks: Iterable[str]) -> np.ndarray:

@@ -170,7 +170,7 @@ class Plans(Sequence[_PlanType]):
         names: names of the shards.
         rows: of each shard's records, in their order, in the columns that `make` uses.
         samples: int64 `[row]`, length of each record.
-        bytes: int64 `[row]`, approximate size of each record.
+        bytes_of: returns the approximate size of records from their lengths, int64 `[record]`.
         sample_rate: sample rate in Hz.
         make: returns the plan of a shard in columns, from its name and rows.
     """
@@ -179,7 +179,7 @@ class Plans(Sequence[_PlanType]):
     names: list[schema.ShardName]
     rows: list[np.ndarray]
     samples: np.ndarray
-    bytes: np.ndarray
+    bytes_of: Callable[[np.ndarray], np.ndarray]
     sample_rate: int
     make: Callable[[schema.ShardName, np.ndarray], Columns]
 
@@ -217,7 +217,7 @@ class Plans(Sequence[_PlanType]):
     @property
     def num_bytes(self) -> int:
         """Approximate size of all files in bytes."""
-        return sum(int(self.bytes[rows].sum()) for rows in self.rows)
+        return sum(int(self.bytes_of(self.samples[rows]).sum()) for rows in self.rows)
 
     @property
     def seconds_of_work(self) -> dict[str, float]:

@@ -166,7 +166,7 @@ def _totals(plans: shards.Plans[Any], parts: Sequence[np.ndarray]) -> tuple[int,
     """Returns the number of records, hours and bytes."""
     rows = np.concatenate(parts)
     hours = int(plans.samples[rows].sum()) / plans.sample_rate / 3600
-    return len(rows), hours, int(plans.bytes[rows].sum())
+    return len(rows), hours, int(plans.bytes_of(plans.samples[rows]).sum())
 
 
 def _cut_lines(num_cut: int) -> Iterator[str]:

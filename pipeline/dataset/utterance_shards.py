@@ -171,7 +171,9 @@ def make_plans(
     table = fact_table.FactTable.of(facts)
     heard = table.peaks * schema.FULL_SCALE > 0.5
     rows = np.flatnonzero(heard if wanted is None else heard & wanted).astype(np.int32)
-    samples = np.minimum(table.num_samples, max_samples)
+    samples = table.num_samples
+    if samples.max(initial=0) > max_samples:
+        samples = np.minimum(samples, max_samples)
 
     def make(name: schema.ShardName, own: np.ndarray) -> Columns:
         return Columns(
@@ -193,7 +195,7 @@ def make_plans(
         [own for _, own in dealt],
         samples,
         # The samples, the names, and the overhead of protobuf.
-        2 * samples + 210,
+        lambda lengths: 2 * lengths + 210,
         sample_rate,
         make,
     )

@@ -32,6 +32,14 @@ def loads(text: str | bytes, kind: type[_Kind]) -> _Kind:
         raise ValueError(_line(error)) from error
 
 
+def loads_lines(text: bytes, kind: type[_Kind]) -> list[_Kind]:
+    """Parses lines of JSON, all of one kind; raises ValueError as `loads` does."""
+    try:
+        return msgspec.json.Decoder(kind).decode_lines(text)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        raise ValueError(_line(error)) from error
+
+
 def convert(value: Any, kind: type[_Kind]) -> _Kind:
     """Converts a value that was parsed as `Any`; raises ValueError as `loads` does."""
     try:

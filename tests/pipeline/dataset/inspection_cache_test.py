@@ -31,7 +31,7 @@ def work(tmp_path, table):
     folder.mkdir()
     (folder / "utterances.jsonl").write_text("of the job before")
     found = [
-        inspection_cache.Finding(u, inspection.inspect(u, RATE), inspection_cache.stamp(u.path))
+        inspection_cache.Finding.of(inspection.inspect(u, RATE), inspection_cache.stamp(u.path))
         for u in table
     ]
     for part in (found[:2], found[2:], found[2:]):
