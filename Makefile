@@ -22,7 +22,7 @@ endif
 PIP_INSTALL = $(BIN)/pip install --quiet $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo flink experiments bench benchmark alternatives fuzz test test-slow test-latest lint docs format clean
+.PHONY: help install demo flink spark experiments bench benchmark alternatives fuzz test test-slow test-latest lint docs format clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,9 @@ demo: $(VENV)/.installed  ## The whole path on an embedded corpus, in some minut
 
 flink: $(VENV)/.installed  ## A local Flink cluster; ARGS='--input_dir=… --output_dir=…' runs a job on it
 	@$(BIN)/python -m tools.flink $(ARGS)
+
+spark: $(VENV)/.installed  ## A local Spark cluster; ARGS as of flink
+	@$(BIN)/python -m tools.spark $(ARGS)
 
 experiments: $(VENV)/.installed  ## Fixed assignment beside permutation-invariant training, in half an hour
 	@BIN=$(BIN) sh tools/experiments.sh
@@ -94,7 +97,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --durations=
 test: $(VENV)/.tests  ## Tests, but for those that take more than ten seconds each
 	$(PYTEST) -m 'not slow' $(ARGS)
 
-test-slow: $(VENV)/.tests  ## Those that take more than ten seconds each: large networks, Flink, object stores
+test-slow: $(VENV)/.tests  ## Those that take more than ten seconds each: large networks, Flink, Spark, object stores
 	$(PYTEST) -m slow $(ARGS)
 
 lint: $(VENV)/.tests  ## Style, types, spelling

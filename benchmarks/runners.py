@@ -54,8 +54,8 @@ def main(arguments: list[str]) -> None:
             jobs[f"local, {workers}"] = lambda n=number, name=f"local, {workers}": _job(
                 folder / "dataset", name, facts, [f"--direct_num_workers={n}"]
             )
-        if flink.missing():
-            print(f"without Flink: {flink.missing()}", file=sys.stderr)
+        if flink.JARS.missing():
+            print(f"without Flink: {flink.JARS.missing()}", file=sys.stderr)
         else:
             start = time.perf_counter()
             cluster = stack.enter_context(flink.Cluster(folder / "flink", cores, 1))

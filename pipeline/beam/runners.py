@@ -34,7 +34,8 @@ _IN_WORKER = "[while running"
 _OF_PROGRAMS = (
     ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError,
 )  # fmt: skip
-_OF_JAVA = re.compile(r"$|at [\w.$/]+\(|\.\.\. \d+ more$")
+# A line of a stack trace of Java or Scala; Spark's have no `at`.
+_OF_JAVA = re.compile(r"$|at [\w.$/]+\(|[\w.$/<>]+\([\w$]+\.(java|scala):\d+\)$|\.\.\. \d+ more$")
 
 
 class _Parser(pipeline_options._BeamArgumentParser):
@@ -209,6 +210,8 @@ class _Quiet:
             return
         self._before = logging.root.manager.disable
         logging.disable(logging.CRITICAL)
+        # It also speaks when the program exits.
+        logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)
         sys.stderr.flush()
         self._stderr = os.dup(2)
         null = os.open(os.devnull, os.O_WRONLY)

@@ -1,4 +1,4 @@
-"""One dataset whichever runner makes it, on a Flink cluster of several processes too."""
+"""One dataset whichever runner makes it, on clusters of several processes too (Flink, Spark)."""
 
 import hashlib
 import json
@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 
+import apache_beam as beam
 import pytest
 
-from pipeline import schema
-from tools import flink
+from pipeline import errors, schema
+from pipeline.beam import runners, transforms
+from tools import flink, spark
 
-# One cluster for all, and not in the way of the other tests of whole commands.
+# One cluster of each kind for all, and not in the way of the other tests of whole commands.
 pytestmark = pytest.mark.xdist_group("runners")
 
 MODULE = "pipeline.preprocess"
@@ -22,10 +24,20 @@ MODULE = "pipeline.preprocess"
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """Two task managers with two slots each."""
-    reason = flink.missing()
+    reason = flink.JARS.missing()
     if reason:
         pytest.skip(f"Flink: {reason}")
     with flink.Cluster(tmp_path_factory.mktemp("flink"), task_managers=2, slots=2) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def spark_cluster(tmp_path_factory):
+    """Two executors with one core each."""
+    reason = spark.JARS.missing()
+    if reason:
+        pytest.skip(f"Spark: {reason}")
+    with spark.Cluster(tmp_path_factory.mktemp("spark"), executors=2) as cluster:
         yield cluster
 
 
@@ -118,3 +130,33 @@ def test_a_job_outlives_a_task_manager(cluster, run_command, corpus, tmp_path):
     failures = cluster.ask(f"jobs/{last['jid']}/exceptions")["exceptionHistory"]["entries"]
     assert len(failures) >= 1
     assert content(out) == content(tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+def test_spark_makes_the_same(spark_cluster, expected, make, tmp_path):
+    printed = make(tmp_path, *spark_cluster.beam_flags())
+    assert (content(tmp_path), summary(printed)) == expected
+    inspect, write = spark_cluster.ask("json/")["completedapps"][-2:]
+    assert inspect["state"] == write["state"] == "FINISHED"
+    # Two executors, each of which has started workers.
+    assert inspect["cores"] == write["cores"] == 2
+    for number in (1, 2):
+        log = spark_cluster.folder / f"executor-{number}" / write["id"]
+        (said,) = log.glob("*/stderr")
+        assert "Python sdk harness starting" in said.read_text()
+
+
+@pytest.mark.slow
+def test_what_a_worker_on_spark_says_is_one_line(spark_cluster):
+    # A nested function, so that it is pickled: worker processes cannot import this module.
+    def fail(_):
+        with transforms._one_line():
+            raise errors.UserError("a.wav: is gone")
+
+    with pytest.raises(errors.UserError, match=r"^a\.wav: is gone$"):
+        runners.run(
+            spark_cluster.beam_flags(),
+            "write",
+            lambda pipeline: pipeline | beam.Create([1]) | beam.Map(fail),
+            1.0,
+        )

@@ -45,19 +45,27 @@ def test_a_runner_that_is_not_there_is_one_line(tmp_path, flags, message):
     assert "\n" not in str(caught.value)
 
 
-def test_what_a_worker_has_said_is_found_among_javas_lines():
+@pytest.mark.parametrize(
+    "traces",
+    [
+        # As Flink writes them, and Spark's job server.
+        "\tat java.base/java.util.concurrent.CompletableFuture.get(CompletableFuture.java:2022)\n"
+        "\t... 1 more\n",
+        "org.apache.spark.rdd.RDD.$anonfun$foreach$1(RDD.scala:1014)\n"
+        "java.base/java.lang.Thread.run(Thread.java:840)\n         \n",
+    ],
+)
+def test_what_a_worker_has_said_is_found_among_javas_lines(traces):
     text = """Pipeline x failed in state FAILED: org.apache.flink.runtime.JobException: gone
 \tat org.apache.flink.runtime.Handler.handle(Handler.java:180)
 Caused by: java.lang.RuntimeException: Error received from SDK harness for instruction 4: Traceback
   File "/opt/voices/transforms.py", line 114, in process
 ZeroDivisionError: integer division or modulo by zero [while running 'Write/WriteOne']
 
-\tat java.base/java.util.concurrent.CompletableFuture.get(CompletableFuture.java:2022)
-\t... 1 more
 """
 
     def build(pipeline):
-        raise RuntimeError(text)
+        raise RuntimeError(text + traces)
 
     with pytest.raises(
         errors.ProgramFaultError,
