@@ -17,6 +17,7 @@ from typing import Any
 import keras
 
 from models import (
+    band_split,
     blstm,
     chimera,
     conv_tasnet,
@@ -30,6 +31,7 @@ from models import (
 from pipeline import errors
 
 NETWORKS: dict[str, type[keras.Model]] = {
+    "band_split": band_split.BandSplit,
     "ffn": ffn.FeedForward,
     "lstm": lstm.LongShortTermMemory,
     "blstm": blstm.BidirectionalLongShortTermMemory,

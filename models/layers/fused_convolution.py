@@ -86,6 +86,28 @@ def convolution(
     return tf.ensure_shape(found, x.shape)
 
 
+def normalise(x: Tensor) -> Tensor:
+    """Layer normalisation over the last axis without gain and bias, in one pass each way.
+
+    Fold them into the product that follows. TensorFlow only.
+
+    Args:
+        x: `[..., channel]`.
+
+    Returns:
+        The same shape and type.
+    """
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def run(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        loops = _loops()
+        normal, scale = loops["normalise"](x)
+        return normal, lambda owed: loops["normalise_back"](owed, normal, scale)
+
+    return tf.ensure_shape(run(x), x.shape)
+
+
 def _run(
     spread: tuple[int, int, int],
     x: Tensor,

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
+from keras import ops
 
 from pipeline.io import cores
 
@@ -57,6 +58,31 @@ class LSTM(keras.layers.LSTM):
         if _blocks.get():
             return _lstm_in_blocks(sequences, *weights)
         return _lstm(sequences, weights, bool(training), self.alone)
+
+    def over_positions(
+        self, sequences: Tensor, gain: Tensor, shift: Tensor, training: bool | None = False
+    ) -> Tensor:
+        """The layer on `sequences * gain + shift`, with frames first.
+
+        With the fused operations this saves two transpositions, and gain and shift cost nothing.
+
+        Args:
+            sequences: `[frame, batch, feature]`.
+            gain: `[feature]`.
+            shift: `[feature]`.
+            training: whether the gradient is needed.
+
+        Returns:
+            `[frame, batch, unit]`.
+        """
+        if not self.fused or _blocks.get() or not self._plain(None, None):
+            x = ops.transpose(sequences * gain + shift, (1, 0, 2))
+            return ops.transpose(self.call(x, training=training), (1, 0, 2))
+        cell = self.cell
+        kernel = ops.convert_to_tensor(cell.kernel)
+        bias = ops.matmul(ops.convert_to_tensor(shift)[None], kernel)[0] + cell.bias
+        weights = (ops.convert_to_tensor(gain)[:, None] * kernel, cell.recurrent_kernel.value, bias)
+        return _over_positions(sequences, weights, bool(training), self.alone)
 
     def _plain(self, initial_state: Any, mask: Tensor | None) -> bool:
         """Whether TensorFlow's operation supports the settings."""
@@ -148,22 +174,29 @@ def _lstm(
     """Maps `[batch, frame, feature]` to `[batch, frame, unit]`, with weights in Keras' layout."""
     import tensorflow as tf
 
+    outputs = _over_positions(tf.transpose(sequences, [1, 0, 2]), weights, with_gradient, alone)
+    shape = [*sequences.shape[:2], outputs.shape[-1]]
+    return tf.ensure_shape(tf.transpose(outputs, [1, 0, 2]), shape)
+
+
+def _over_positions(
+    x: Tensor, weights: tuple[Tensor, ...], with_gradient: bool, alone: bool
+) -> Tensor:
+    """Maps `[frame, batch, feature]` to `[frame, batch, unit]`, with weights in Keras' layout."""
+    import tensorflow as tf
+
     # TensorFlow's order of the gates is input, cell, forget, output. Swapping the middle two is its
     # own inverse.
     def swap(weights: Tensor) -> Tensor:
         i, f, c, o = tf.split(weights, 4, axis=-1)
         return tf.concat([i, c, f, o], axis=-1)
 
-    x = tf.transpose(sequences, [1, 0, 2])
     swapped = [swap(values) for values in weights]
     if with_gradient:
         run = tf.custom_gradient(_run)
         parts = _parts(x) if alone else [x]
-        outputs = tf.concat([run(part, *swapped) for part in parts], axis=1)
-    else:
-        outputs = _run(x, *swapped)[0]
-    shape = [*sequences.shape[:2], outputs.shape[-1]]
-    return tf.ensure_shape(tf.transpose(outputs, [1, 0, 2]), shape)
+        return tf.concat([run(part, *swapped) for part in parts], axis=1)
+    return _run(x, *swapped)[0]
 
 
 def _parts(x: Tensor) -> list[Tensor]:

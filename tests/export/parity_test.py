@@ -63,6 +63,9 @@ ROWS = {
         {"units": 16, "num_layers": 1, "dimension": 4}, chunks_db=-10, slow=True
     ),
     "chimera": Row({"units": 16, "num_layers": 1, "dimension": 4}, slow=True),
+    "band_split": Row(
+        {"channels": 8, "units": 6, "band_units": 4, "num_layers": 1}, chunks_db=-10, slow=True
+    ),
     "conv_tasnet": Row({"filters": 32, "bottleneck": 16, "hidden": 24, "blocks": 2}, slow=True),
     "sepreformer": Row(
         {
@@ -108,6 +111,7 @@ REFUSED = {
     ("blstm", "stream"): _HEARS_THE_FUTURE,
     ("deep_clustering", "stream"): _HEARS_THE_FUTURE,
     ("chimera", "stream"): _HEARS_THE_FUTURE,
+    ("band_split", "stream"): _HEARS_THE_FUTURE,
     ("conv_tasnet", "stream"): _HEARS_THE_FUTURE,
 }
 

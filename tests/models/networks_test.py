@@ -26,6 +26,7 @@ NETWORKS = {
         {"width": 12, "units": 16, "num_layers": 2, "dropout": 0.1, "head": "sigmoid"},
         (2, 9, 129),
     ),
+    "band_split": ({"channels": 8, "units": 6, "band_units": 4, "num_layers": 1}, (2, 500)),
     "conv_tasnet": (
         {"filters": 32, "filter_length": 16, "bottleneck": 12, "hidden": 16, "blocks": 2},
         (2, 500),

@@ -14,8 +14,8 @@ def load(path: str, model: Any) -> None:
     """Copies the weights of another separator with the same network into a separator.
 
     The other network may be a smaller one of the same class if the class has `parts`: parts that it
-    lacks keep their initial values, and a message names them. The normalisation constants stay
-    those of the new dataset.
+    lacks keep their initial values, and a message names them. It may also be the `guide` of the
+    network alone. The normalisation constants stay those of the new dataset.
 
     Args:
         path: folder of a run, a `.keras` file, or a folder written by `export.saved_model`.
@@ -42,8 +42,13 @@ def load(path: str, model: Any) -> None:
             ) from error
         weights = other.get_weights()
     own = model.network.get_weights()
-    if [w.shape for w in weights] == [w.shape for w in own]:
+    if _fits(model.network, weights):
         model.network.set_weights(weights)
+        return
+    guide = getattr(model.network, "guide", None)
+    if guide is not None and _fits(guide, weights):
+        guide.set_weights(weights)
+        print(f"--init_from={path} is the guide: initial values elsewhere", flush=True)
         return
     missing = _grow(model.network, other) if type(other) is type(model.network) else None
     if missing is None:
@@ -53,6 +58,10 @@ def load(path: str, model: Any) -> None:
             "the same --model with the same settings"
         )
     print(f"--init_from={path} lacks {', '.join(missing)}: initial values there", flush=True)
+
+
+def _fits(network: Any, weights: list[np.ndarray]) -> bool:
+    return [w.shape for w in network.get_weights()] == [w.shape for w in weights]
 
 
 def _grow(network: Any, smaller: Any) -> list[str] | None:

@@ -53,6 +53,20 @@ def test_outputs_and_gradients_are_those_of_the_layers(settings, shape):
         np.testing.assert_allclose(other, one, atol=2e-5 * scale)
 
 
+def test_normalisation_is_that_of_keras_without_gain_and_bias():
+    rng = np.random.default_rng(0)
+    x, upstream = (tf.constant(rng.normal(size=(4, 6, WIDTH)), tf.float32) for _ in range(2))
+    layer = keras.layers.LayerNormalization(epsilon=fused_convolution.EPSILON)
+    found = []
+    for normalise in (layer, fused_convolution.normalise):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = normalise(x)
+        found.append((y, tape.gradient(y, x, output_gradients=upstream)))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-5)
+
+
 def test_a_graph_of_unknown_sizes():
     rng = np.random.default_rng(0)
     x, upstream = (rng.normal(size=(2, 9, WIDTH)).astype(np.float32) for _ in range(2))

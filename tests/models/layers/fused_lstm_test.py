@@ -54,6 +54,18 @@ def test_outputs_and_gradients_are_those_of_keras(shape, compiled):
         np.testing.assert_allclose(other, one, atol=1e-5 * scale)
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_frames_first_with_gain_and_shift(fused):
+    own, fast = _pair((3, 11, 5))
+    fused_lstm.set_fused(fast, fused)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3, 11, 5)).astype(np.float32)
+    gain, shift = (rng.normal(size=5).astype(np.float32) for _ in range(2))
+    expected = own(x * gain + shift)
+    found = fast.over_positions(x.transpose(1, 0, 2), gain, shift, training=True)
+    np.testing.assert_allclose(found, np.transpose(expected, (1, 0, 2)), atol=1e-5)
+
+
 def test_a_graph_of_unknown_sizes():
     own, fast = _pair((None, None, 5))
     x = np.random.default_rng(0).normal(size=(4, 9, 5)).astype(np.float32)

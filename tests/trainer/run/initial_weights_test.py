@@ -80,6 +80,23 @@ def test_a_larger_network_does_at_first_what_the_smaller_did(tmp_path, capsys, e
     np.testing.assert_allclose(model(waveform), source(waveform), atol=1e-5)
 
 
+def test_a_trained_tcn_becomes_the_guide(tmp_path, capsys):
+    source = _separator(seed=1, width=192, units=384, num_layers=7, repeats=2)
+    source.save(tmp_path / "tcn.keras")
+    network = registry.create("band_split", channels=4, units=4, num_layers=1, guide=True)
+    model = separator.wrap(
+        network, mean=-3.0, deviation=0.9, active_level_db=-26.0, sample_rate=8000, num_sources=2
+    )
+    model.build(None)
+    before = network.masks[0].get_weights()
+    initial_weights.load(str(tmp_path / "tcn.keras"), model)
+    assert "is the guide" in capsys.readouterr().out
+    for found, expected in zip(network.guide.get_weights(), source.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    for found, expected in zip(network.masks[0].get_weights(), before, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_refusals_name_the_flag_and_the_reason(tmp_path):
     model = _separator()
     before = model.get_weights()
