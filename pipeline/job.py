@@ -111,16 +111,16 @@ class Written:
     """The content of the shards' side-cars, in the order of the plan.
 
     Attributes:
-        mixtures: side-cars of the shards of mixtures.
-        utterances: side-cars of the shards of clean utterances.
+        mixtures: side-cars of the shards of mixtures, without histograms.
+        utterances: all shards of clean utterances.
         mean: of the train split's log-magnitudes; None without train.
         deviation: standard deviation of the same; None without train.
         mixtures_digest: digest of the plans of the shards of mixtures.
         utterances_digest: digest of the plans of the shards of clean utterances.
     """
 
-    mixtures: list[mixture_shards.Sidecar]
-    utterances: list[utterance_shards.Sidecar]
+    mixtures: list[mixture_shards.Counts]
+    utterances: utterance_shards.Totals
     mean: float | None
     deviation: float | None
     mixtures_digest: str
@@ -423,20 +423,40 @@ def write(job: Job, planned: Planned, work: str) -> Written:
             sum(seconds.values()),
             job.verbose,
         )
-    mean, deviation = transforms.read_statistics(work) or (None, None)
-    mixtures = [
-        shards.read_sidecar(storage.join(folder, path), digest, mixture_shards.Sidecar)
-        for path, digest in of_mixtures.items()
-    ]
-    clean = [
-        shards.read_sidecar(storage.join(folder, path), digest, utterance_shards.Sidecar)
-        for path, digest in of_utterances.items()
-    ]
-    infos = [sidecar.shard for sidecar in (*mixtures, *clean)]
-    places = [storage.join(folder, path) for path in planned.paths]
-    shards.check_files(dict(zip(places, infos, strict=True)), contents=resumed)
+    statistics = transforms.read_statistics(work)
+    return read_back(folder, of_mixtures, of_utterances, statistics, contents=resumed)
+
+
+def read_back(
+    folder: str,
+    of_mixtures: Mapping[str, str],
+    of_utterances: Mapping[str, str],
+    statistics: tuple[float, float] | None,
+    contents: bool,
+) -> Written:
+    """Reads the side-cars of all shards, and writes the utterances' index meanwhile.
+
+    Args:
+        folder: the dataset's folder.
+        of_mixtures: digests of the plans of mixtures, by the shard's path in the folder.
+        of_utterances: digests of the plans of clean utterances, likewise.
+        statistics: mean and deviation of the train split.
+        contents: compare the contents of the shards with the side-cars, not only their sizes.
+
+    Raises:
+        UserError: a shard is not as planned.
+    """
+    mixtures = list(shards.read_sidecars(folder, of_mixtures, mixture_shards.Counts))
+    clean = utterance_shards.Totals()
+    if of_utterances:
+        path = storage.join(folder, f"{schema.UTTERANCES_FOLDER}/{schema.UTTERANCES_INDEX_FILE}")
+        sidecars = shards.read_sidecars(folder, of_utterances, utterance_shards.Sidecar)
+        clean = utterance_shards.write_index(path, sidecars)
+    places = [storage.join(folder, path) for path in (*of_mixtures, *of_utterances)]
+    infos = [sidecar.shard for sidecar in (*mixtures, *clean.sidecars)]
+    shards.check_files(dict(zip(places, infos, strict=True)), contents)
     digests = map(shards.digest, (of_mixtures.values(), of_utterances.values()))
-    return Written(mixtures, clean, mean, deviation, *digests)
+    return Written(mixtures, clean, *(statistics or (None, None)), *digests)
 
 
 def finish(
@@ -448,7 +468,7 @@ def finish(
         UserError: shards were written with different versions of libraries.
     """
     settings, folder = job.settings, job.settings.output_dir
-    versions = shards.common_versions([*written.mixtures, *written.utterances])
+    versions = shards.common_versions([*written.mixtures, *written.utterances.sidecars])
     dataset.remove_leftovers(folder, planned.paths)
     dropped = {mixture for sidecar in written.mixtures for mixture in sidecar.dropped}
     kept = planned.mixtures.without(dropped)
@@ -474,9 +494,8 @@ def finish(
             written.utterances, written.utterances_digest, settings.sample_rate
         ),
     )
-    index = utterance_shards.index_csv(written.utterances) if written.utterances else None
     rejected = summary.rejected_csv(rejections)
-    dataset.finish(folder, info, mixture_list.to_csv_in_parts(kept), rejected, index)
+    dataset.finish(folder, info, mixture_list.to_csv_in_parts(kept), rejected)
     for line in summary.finished(info):
         job.say(line)
     seconds = ", ".join(f"{step} {value:.1f} s" for step, value in job.seconds.items())

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import apache_beam as beam
 import numpy as np
+from apache_beam.portability import common_urns
 from apache_beam.transforms import util
 
 from pipeline import errors, inspection
@@ -26,7 +27,7 @@ from pipeline.dataset import (
     shards,
     utterance_shards,
 )
-from pipeline.io import atomic, storage, stored_json
+from pipeline.io import atomic, storage, stored_json, threads
 
 # Utterances per file: keeps the graph, and what a worker reads at once, small.
 _PIECE = 10_000
@@ -77,12 +78,28 @@ class WriteShards(beam.PTransform):
         return (
             pipeline
             | "Shards" >> beam.Create(list(enumerate(self._paths)), reshuffle=False)
-            # By number, not at random, so that runners distribute large and small ones evenly.
-            | "Spread" >> util.ReshufflePerKey()
+            | "Spread" >> SpreadByNumber()
             | "WriteOne" >> beam.ParDo(WriteShardFn(self._work, self._folder))
             | "MergeHistograms" >> beam.CombineGlobally(MergeHistograms())
             | "WriteStatistics" >> beam.Map(write_statistics, self._work)
         )
+
+
+class SpreadByNumber(beam.PTransform):
+    """Distributes pairs of number and value evenly over the workers.
+
+    Flink, Spark and Dataflow know `beam.Reshuffle` by its name and deal elements out in turn. The
+    local runner groups them by key, and `beam.Reshuffle` would take random ones: some workers would
+    get twice as many as others.
+    """
+
+    def expand(self, pcoll: beam.PCollection) -> beam.PCollection:
+        """Returns the same pairs."""
+        return pcoll | util.ReshufflePerKey()
+
+    def to_runner_api_parameter(self, context: object) -> tuple[str, None]:
+        """Returns the name of `beam.Reshuffle`."""
+        return common_urns.composites.RESHUFFLE.urn, None
 
 
 class InspectFn(beam.DoFn):
@@ -197,11 +214,12 @@ def read_utterances(name: str, work: str) -> list[str]:
 def write_plans(work: str, plans: Iterable[shards.Columns]) -> dict[str, str]:
     """Writes the plans that `WriteShards` reads; returns each shard's digest by path."""
     atomic.make_folder(storage.join(work, utterance_shards.Columns.FOLDER))
-    digests = {}
-    for shard in plans:
+
+    def write_one(shard: shards.Columns) -> tuple[str, str]:
         atomic.write_text(storage.join(work, f"{shard.path}.plan"), stored_json.dumps(shard))
-        digests[shard.path] = shard.digest
-    return digests
+        return shard.path, shard.digest
+
+    return dict(threads.in_order(write_one, plans))
 
 
 def read_plan(work: str, path: str) -> _ShardPlan:

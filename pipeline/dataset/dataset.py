@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 
 from pipeline import errors, file_names, schema
-from pipeline.io import atomic, file_lock, object_lock, storage, stored_json
+from pipeline.io import atomic, file_lock, object_lock, storage, stored_json, threads
 
 WORK_FOLDER = "_work"
 # The folders of object stores that this process has locked.
@@ -276,15 +276,15 @@ def remove_leftovers(folder: str, keep: Iterable[str] | None = None) -> None:
     names = atomic.names(folder)
     names += [below + name for name in atomic.names(storage.join(folder, below))]
     there = set(names)
-    # The index is made at the end, from the side-cars of all shards.
     index = below + schema.UTTERANCES_INDEX_FILE
+    indexed = kept is None or any(name.startswith(below) for name in kept)
     # Shards come before their side-cars, so that interruption never leaves one without.
     for name in names:
         if is_shard(name.removeprefix(below)):
             alone = not name.endswith(".json") and f"{name}.json" not in there
             unwanted = alone if kept is None else name not in kept
         elif name == index:
-            unwanted = kept is not None
+            unwanted = not indexed
         else:
             whole = atomic.final_name(name.removeprefix(below))
             unwanted = whole is not None and (whole in _FILES or is_shard(whole))
@@ -300,25 +300,20 @@ def finish(
     info: DatasetInfo,
     mixtures: str | Iterable[str],
     rejected: str,
-    index: str | None = None,
 ) -> None:
     """Writes the files about the dataset, and the marker last.
 
     Args:
-        folder: the dataset's folder, with its shards.
+        folder: the dataset's folder, with its shards and the utterances' index if there are any.
         info: about the dataset.
         mixtures: text of `mixtures.csv`, whole or in parts.
         rejected: text of `rejected.csv`.
-        index: text of the utterances' index, if there are utterances.
     """
     texts: dict[str, str | Iterable[str]] = {
         schema.MIXTURES_FILE: mixtures,
         schema.REJECTED_FILE: rejected,
         schema.INFO_FILE: info.to_json(),
     }
-    below = schema.UTTERANCES_FOLDER
-    if index is not None:
-        texts = {f"{below}/{schema.UTTERANCES_INDEX_FILE}": index, **texts}
     for name, text in texts.items():
         parts = [text] if isinstance(text, str) else text
         with atomic.create(storage.join(folder, name)) as file:
@@ -327,9 +322,12 @@ def finish(
     # After a power failure, the marker must not exist without the rest.
     shards = [shard.name for split in info.splits.values() for shard in split.shards]
     if info.utterances is not None:
-        shards += [f"{below}/{shard.name}" for shard in info.utterances.shards]
-    for name in (*shards, *texts):
-        atomic.sync(storage.join(folder, name))
+        own = [shard.name for shard in info.utterances.shards]
+        below = schema.UTTERANCES_FOLDER
+        shards += [f"{below}/{name}" for name in (*own, schema.UTTERANCES_INDEX_FILE)]
+    paths = [storage.join(folder, name) for name in (*shards, *texts)]
+    for _ in threads.in_order(atomic.sync, paths):
+        pass
     if folder in _leases:
         _leases[folder].check()
     # Not empty: Beam cannot write an empty object to S3.

@@ -16,21 +16,29 @@ from pipeline.io import stored_json
 MIN_ACTIVE_SECONDS = 0.5
 
 
-class Sidecar(shards.Sidecar, frozen=True, kw_only=True):
-    """The JSON beside a shard of mixtures.
+class Counts(shards.Sidecar, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """A side-car without its histogram, which would take 1 MB of memory.
 
     Attributes:
         samples: total of all mixtures in it.
         frames: total of all mixtures in it.
         dropped: ids of planned mixtures in which a voice is active for less than half a second.
         active_level_mdb: sum over the mixtures of their active level in thousandths of a dB.
-        log_magnitude_codes: how often each float16 code of the log-magnitudes occurs.
     """
 
     samples: stored_json.Count
     frames: stored_json.Count
     dropped: tuple[str, ...]
     active_level_mdb: stored_json.Integer
+
+
+class Sidecar(Counts, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The JSON beside a shard of mixtures.
+
+    Attributes:
+        log_magnitude_codes: how often each float16 code of the log-magnitudes occurs.
+    """
+
     log_magnitude_codes: histogram.Codes
 
 

@@ -14,7 +14,6 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent import futures
 from typing import Any, ClassVar, Generic, TypeVar, overload
 
 import msgspec
@@ -22,7 +21,7 @@ import numpy as np
 
 from pipeline import errors, schema, version
 from pipeline.dataset import dataset, tfrecord
-from pipeline.io import atomic, storage, stored_json
+from pipeline.io import atomic, storage, stored_json, threads
 
 
 class Sidecar(stored_json.Stored, frozen=True, kw_only=True):
@@ -266,6 +265,27 @@ def read(shard: ShardPlan[_SidecarType], folder: str) -> _SidecarType:
     return read_sidecar(storage.join(folder, shard.path), shard.digest, shard.SIDECAR)
 
 
+def read_sidecars(
+    folder: str, digests: Mapping[str, str], kind: type[_SidecarType]
+) -> Iterator[_SidecarType]:
+    """Yields the side-cars of shards, some of them read ahead.
+
+    Args:
+        folder: the dataset's folder.
+        digests: `ShardPlan.digest` by path in the folder, in the order of the side-cars.
+        kind: class of the side-cars, or one with some of the fields.
+
+    Raises:
+        UserError: as `read` does.
+    """
+
+    def read_one(item: tuple[str, str]) -> _SidecarType:
+        path, plan_digest = item
+        return read_sidecar(storage.join(folder, path), plan_digest, kind)
+
+    return threads.in_order(read_one, digests.items())
+
+
 def read_sidecar(path: str, plan_digest: str, kind: type[_SidecarType]) -> _SidecarType:
     """Reads the side-car of the shard at a path; raises UserError as `read` does."""
     path = f"{path}.json"
@@ -339,13 +359,12 @@ def check_files(infos: Mapping[str, dataset.ShardInfo], contents: bool) -> None:
             return True
         return contents and storage.sha256(path) != info.sha256
 
-    with futures.ThreadPoolExecutor() as threads:
-        for path, other in zip(infos, threads.map(differs, infos), strict=True):
-            if other:
-                raise errors.UserError(
-                    f"{path}: is not what the JSON beside it describes; did another job write "
-                    "here? Run the same command again"
-                )
+    for path, other in zip(infos, threads.in_order(differs, infos), strict=True):
+        if other:
+            raise errors.UserError(
+                f"{path}: is not what the JSON beside it describes; did another job write here? "
+                "Run the same command again"
+            )
 
 
 def common_versions(sidecars: Iterable[Sidecar]) -> dict[str, str]:

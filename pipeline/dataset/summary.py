@@ -23,7 +23,7 @@ _KINDS = {
 
 
 def splits(
-    mixtures: plan.Mixtures, sidecars: Iterable[mixture_shards.Sidecar], sample_rate: int
+    mixtures: plan.Mixtures, sidecars: Iterable[mixture_shards.Counts], sample_rate: int
 ) -> dict[str, dataset.SplitInfo]:
     """Returns each split's counts and shards.
 
@@ -45,30 +45,27 @@ def splits(
 
 
 def utterances(
-    sidecars: Sequence[utterance_shards.Sidecar],
-    plan_digest: str,
-    sample_rate: int,
+    totals: utterance_shards.Totals, plan_digest: str, sample_rate: int
 ) -> dataset.UtterancesInfo | None:
     """Returns counts and shards of the clean utterances; None if there are none.
 
     Args:
-        sidecars: side-cars of all their shards, in order.
+        totals: all their shards.
         plan_digest: digest of all their plans.
         sample_rate: sample rate of the dataset in Hz.
     """
-    entries = [entry for sidecar in sidecars for entry in sidecar.utterances]
-    if not entries:
+    if not totals.utterances:
         return None
     return dataset.UtterancesInfo(
-        utterances=len(entries),
-        speakers=len({entry.speaker_id for entry in entries}),
-        seconds=sum(entry.num_samples for entry in entries) / sample_rate,
-        shards=tuple(sidecar.shard for sidecar in sidecars),
+        utterances=totals.utterances,
+        speakers=totals.speakers,
+        seconds=totals.samples / sample_rate,
+        shards=tuple(sidecar.shard for sidecar in totals.sidecars),
         plan_digest=plan_digest,
     )
 
 
-def train_level_db(sidecars: Iterable[mixture_shards.Sidecar]) -> float | None:
+def train_level_db(sidecars: Iterable[mixture_shards.Counts]) -> float | None:
     """Returns the mean active level of the train split's mixtures, dB; None if there are none."""
     part = _by_split(sidecars).get("train", [])
     records = sum(sidecar.shard.records for sidecar in part)
@@ -189,9 +186,9 @@ def _clean_line(utterances: int, hours: float, speakers: int, size: int, shards:
 
 
 def _by_split(
-    sidecars: Iterable[mixture_shards.Sidecar],
-) -> dict[str, list[mixture_shards.Sidecar]]:
-    found: dict[str, list[mixture_shards.Sidecar]] = collections.defaultdict(list)
+    sidecars: Iterable[mixture_shards.Counts],
+) -> dict[str, list[mixture_shards.Counts]]:
+    found: dict[str, list[mixture_shards.Counts]] = collections.defaultdict(list)
     for sidecar in sidecars:
         found[schema.ShardName.parse(sidecar.shard.name).split].append(sidecar)
     return found

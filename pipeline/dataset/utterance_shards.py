@@ -7,7 +7,7 @@ utterance's samples, so that a reader can map the files and read only what it ne
 import csv
 import dataclasses
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline import fact_table, features, inspection, plan, schema
 from pipeline.dataset import dataset, recordings, shards, tfrecord
-from pipeline.io import stored_json
+from pipeline.io import atomic, stored_json
 
 SPLIT = "train"
 _INT16 = np.iinfo(np.int16)
@@ -48,6 +48,23 @@ class Sidecar(shards.Sidecar, frozen=True, kw_only=True):
     """The JSON beside a shard of utterances, with their index entries in order."""
 
     utterances: tuple[Entry, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Totals:
+    """All shards of utterances together.
+
+    Attributes:
+        sidecars: their side-cars without the entries, in order.
+        utterances: number of utterances in them.
+        samples: total length of the utterances.
+        speakers: number of speakers.
+    """
+
+    sidecars: Sequence[shards.Sidecar] = ()
+    utterances: int = 0
+    samples: int = 0
+    speakers: int = 0
 
 
 class Columns(shards.Columns, frozen=True, kw_only=True):
@@ -241,11 +258,42 @@ def entry(values: Mapping[str, Any], record: bytes, offset: int) -> Entry:
 
 def index_csv(sidecars: Iterable[Sidecar]) -> str:
     """Returns the index as a table, from the side-cars of all shards."""
+    ordered = sorted(sidecars, key=lambda sidecar: sidecar.shard.name)
+    return _header() + "".join(map(_lines, ordered))
+
+
+def write_index(path: str, sidecars: Iterable[Sidecar]) -> Totals:
+    """Writes the index while side-cars are read, so that only a few are in memory.
+
+    Args:
+        path: path of the index.
+        sidecars: side-cars of all shards, in the order of their names.
+
+    Returns:
+        What is left of the side-cars, and the counts.
+    """
+    shells: list[shards.Sidecar] = []
+    utterances = samples = 0
+    speakers: set[str] = set()
+    with atomic.create(path) as file:
+        file.write(_header().encode())
+        for sidecar in sidecars:
+            file.write(_lines(sidecar).encode())
+            utterances += len(sidecar.utterances)
+            samples += sum(line.num_samples for line in sidecar.utterances)
+            speakers.update(line.speaker_id for line in sidecar.utterances)
+            shells.append(msgspec.structs.replace(sidecar, utterances=()))
+    return Totals(shells, utterances, samples, len(speakers))
+
+
+def _header() -> str:
+    return ",".join(schema.UTTERANCES_INDEX_COLUMNS) + "\n"
+
+
+def _lines(sidecar: Sidecar) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(schema.UTTERANCES_INDEX_COLUMNS)
-    for sidecar in sorted(sidecars, key=lambda sidecar: sidecar.shard.name):
-        for line in sidecar.utterances:
-            *cells, level = msgspec.structs.astuple(line)
-            writer.writerow([sidecar.shard.name, *cells, f"{level:.2f}"])
+    for line in sidecar.utterances:
+        *cells, level = msgspec.structs.astuple(line)
+        writer.writerow([sidecar.shard.name, *cells, f"{level:.2f}"])
     return text.getvalue()

@@ -134,3 +134,20 @@ def test_shards_of_both_kinds_are_written_in_one_step_and_found_by_the_next(tmp_
     found = [shards.read(shard, str(folder)).log_magnitude_codes for shard in of_mixtures]
     counts = sum(codes.to_array() for codes in found)
     assert transforms.read_statistics(str(work)) == histogram.mean_and_deviation(counts)
+
+
+def test_runners_that_deal_out_elements_recognise_the_shards_distribution():
+    pipeline = beam.Pipeline()
+    pipeline | transforms.WriteShards("work", "out", ["a", "b"])
+    described = pipeline.to_runner_api().components.transforms.values()
+    (spread,) = [t for t in described if t.unique_name.endswith("WriteShards/Spread")]
+    assert spread.spec.urn == "beam:transform:reshuffle:v1"
+    # For a runner that does not.
+    assert spread.subtransforms
+
+
+def test_no_pair_is_lost_or_changed_by_distribution():
+    pairs = [(number, f"shard {number}") for number in range(9)]
+    with test_pipeline.TestPipeline() as pipeline:
+        found = pipeline | beam.Create(pairs) | transforms.SpreadByNumber()
+        util.assert_that(found, util.equal_to(pairs))

@@ -83,7 +83,8 @@ def test_utterances_are_described_and_may_be_absent(tmp_path):
     (tmp_path / "utterances").mkdir()
     (tmp_path / "utterances" / shards[0].name).write_bytes(b"")
     (tmp_path / INFO.splits["train"].shards[0].name).write_bytes(b"")
-    dataset.finish(str(tmp_path), info, "mixture_id\n", "path,reason\n", "shard\n")
+    (tmp_path / "utterances" / "index.csv").write_text("shard\n")
+    dataset.finish(str(tmp_path), info, "mixture_id\n", "path,reason\n")
     assert dataset.read(str(tmp_path)) == info
     assert (tmp_path / "utterances" / "index.csv").read_text() == "shard\n"
     # As it was written before there were utterances.
@@ -167,7 +168,8 @@ def test_only_our_own_leftovers_are_removed(tmp_path):
     assert left(tmp_path) == left(tmp_path / "utterances") == whole
     dataset.remove_leftovers(str(tmp_path), [keep[0], f"utterances/{keep[0]}"])
     assert left(tmp_path) == sorted([*keep, *others, "index.csv"])
-    assert left(tmp_path / "utterances") == sorted(keep + others)
+    # The index of the shards that are kept is replaced in one piece.
+    assert left(tmp_path / "utterances") == sorted([*keep, *others, "index.csv"])
     dataset.remove_leftovers(str(tmp_path), [])
     assert left(tmp_path) == sorted([*others, "index.csv"])
     assert left(tmp_path / "utterances") == sorted(others)
