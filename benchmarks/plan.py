@@ -14,11 +14,10 @@ import tempfile
 import time
 from typing import Any
 
-import numpy as np
 from absl import flags
 
-from benchmarks import fresh, measure
-from pipeline import cli, fact_table, plan, schema
+from benchmarks import fresh, made_up, measure
+from pipeline import cli, plan, schema
 from pipeline.corpora import mixture_list
 from pipeline.dataset import mixture_shards, shards, utterance_shards
 from pipeline.io import stored_json
@@ -27,7 +26,6 @@ _UTTERANCES = flags.DEFINE_list("utterances", ["1000000", "10000000"], "Sizes.")
 _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/plan.json.")
 
 _RATE = schema.DEFAULT_SAMPLE_RATE
-_OF_A_SPEAKER = 100
 _OF_A_SHARD = 1000
 
 
@@ -43,45 +41,6 @@ def main(arguments: list[str]) -> None:
     measure.report("plan", "microseconds an utterance", figures, {}, facts, _SAVE.value)
 
 
-def _columns(count: int) -> dict[str, Any]:
-    """Generates facts of `count` recordings, a hundred of each speaker, for a `FactTable`."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    random = np.random.default_rng(0)
-    rows = pa.array(np.arange(count, dtype=np.int32))
-    speakers = pa.array(np.arange(count, dtype=np.int32) // _OF_A_SPEAKER)
-
-    def text(numbers: Any, digits: int) -> Any:
-        return pc.utf8_lpad(numbers.cast(pa.large_string()), digits, "0")
-
-    def join(*parts: Any) -> Any:
-        texts = [pa.scalar(p, pa.large_string()) if isinstance(p, str) else p for p in parts]
-        return pc.binary_join_element_wise(*texts, pa.scalar("", pa.large_string()))
-
-    def repeated(numbers: Any, texts: Any) -> Any:
-        return pa.DictionaryArray.from_arrays(numbers, texts)
-
-    of_speakers = join("speaker", text(pa.array(np.arange(-(-count // _OF_A_SPEAKER))), 6))
-    speaker = repeated(speakers, of_speakers)
-    name = text(rows, 8)
-    nothing = pa.array(np.zeros(count, np.int32))
-    return {
-        "id": join(speaker.cast(pa.large_string()), "/", name),
-        "folder": repeated(speakers, join("/data/corpus/", of_speakers, "/")),
-        "file": join(name, ".flac"),
-        "speaker": speaker,
-        "sex": repeated(nothing, pa.array(["f"], pa.large_string())),
-        "split": repeated(nothing, pa.array([""], pa.large_string())),
-        "num_samples": random.integers(2 * _RATE, 20 * _RATE, count),
-        "peak": random.uniform(0.1, 1, count),
-        "level": random.uniform(-40, -20, count),
-        "sha256": random.integers(0, 256, (count, 32), np.uint8),
-        "file_bytes": np.full(count, 200_000, np.uint32),
-        "file_rate": np.full(count, 16_000, np.uint32),
-    }
-
-
 def measure_one(count: int) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     megabytes: dict[str, int] = {}
@@ -93,7 +52,7 @@ def measure_one(count: int) -> dict[str, Any]:
         seconds[step], start = round(now - start, 2), now
         megabytes[step] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
-    facts = fact_table.FactTable(_columns(count))
+    facts = made_up.facts(count)
     note("facts")
     splits = {
         name: "valid" if number % 50 == 0 else "train"
