@@ -12,11 +12,16 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import time
 import venv
 import zipfile
 
 import pytest
+from apache_beam.options import pipeline_options, pipeline_options_validator
+from apache_beam.runners.portability import stager
+
+from pipeline.beam import runners
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 ROOMS = ("pipeline", "models", "trainer", "export")
@@ -45,31 +50,89 @@ def wheel(source, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def elsewhere(source, tmp_path_factory):
-    """An empty environment into which the source distribution was installed.
+def dataflow(source):
+    """Beam's options as the manual has them for Dataflow, with names filled in."""
+    text = (ROOT / "BUILD.md").read_text().replace("\\\n", " ")
+    (line,) = (line for line in text.splitlines() if "--runner=DataflowRunner" in line)
+    for name, value in {
+        "PROJECT": "my-project", "REGION": "europe-west1", "BUCKET": "bucket", "./": f"{source}/",
+    }.items():  # fmt: skip
+        assert name in line
+        line = line.replace(name, value)
+    ours = ("--input_dir=", "--output_dir=")
+    words = (word for word in line.split() if word.startswith("--"))
+    return runners.parse([word for word in words if not word.startswith(ours)])
+
+
+@pytest.fixture(scope="module")
+def staged(dataflow, tmp_path_factory):
+    """A folder with what Beam sends to Dataflow's workers."""
+
+    class Stager(stager.Stager):
+        """Copies to a folder, as Dataflow's copies to a bucket."""
+
+        def stage_artifact(self, local_path_to_artifact, artifact_name, sha256):
+            shutil.copy(local_path_to_artifact, artifact_name)
+
+        def commit_manifest(self):
+            pass
+
+    folder = tmp_path_factory.mktemp("staged")
+    Stager().create_and_stage_job_resources(
+        dataflow, temp_dir=str(tmp_path_factory.mktemp("built")), staging_location=str(folder)
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def elsewhere(staged, tmp_path_factory):
+    """An empty environment into which the staged source distribution was installed.
 
     Libraries are found where these tests find them, less the checkout; what workers must not need
     fails on import.
     """
-    pytest.importorskip("build")
     folder = tmp_path_factory.mktemp("elsewhere")
-    subprocess.run(
-        [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", folder, source],
-        check=True, cwd=folder, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    (archive,) = folder.glob("*.tar.gz")
     venv.create(folder / "env", symlinks=True)
     (site,) = (folder / "env").glob("lib/*/site-packages")
     (site / "libraries.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     # Its requirements have to be there, or could not be had.
     subprocess.run(
         [sys.executable, "-m", "pip", "--python", folder / "env", "install", "--quiet",
-         "--no-index", "--no-build-isolation", archive],
+         "--no-index", "--no-build-isolation", staged / stager.WORKFLOW_TARBALL_FILE],
         check=True, cwd=folder,
     )  # fmt: skip
     for name in ("tensorflow", "keras"):
         (site / f"{name}.py").write_text("raise ImportError('a worker must not need it')\n")
     return folder / "env"
+
+
+def test_beam_accepts_the_options_for_dataflow(dataflow):
+    # Beam chooses the checks by the class's name; its own class needs Google's libraries.
+    runner = type("DataflowRunner", (), {})()
+    # Nothing is asked over the network.
+    dataflow.view_as(pipeline_options.TestOptions).dry_run = True
+    assert pipeline_options_validator.PipelineOptionsValidator(dataflow, runner).validate() == []
+    cloud = dataflow.view_as(pipeline_options.GoogleCloudOptions)
+    assert (cloud.project, cloud.region) == ("my-project", "europe-west1")
+    workers = dataflow.view_as(pipeline_options.WorkerOptions)
+    assert workers.max_num_workers == 64
+    assert not runners.is_on_this_machine(dataflow)
+    # The check finds what is wrong.
+    cloud.project = "My Project"
+    (complaint,) = pipeline_options_validator.PipelineOptionsValidator(dataflow, runner).validate()
+    assert "My Project" in complaint
+    cloud.project = "my-project"
+
+
+@pytest.mark.slow
+def test_beam_stages_the_rooms_for_dataflow(staged):
+    with tarfile.open(staged / stager.WORKFLOW_TARBALL_FILE) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "pipeline").rglob("*.py")
+    } <= names
+    assert "setup.py" in names
+    assert not any(name.startswith(("tests", "benchmarks")) for name in names)
 
 
 def test_it_holds_the_rooms_and_no_tests(wheel):
