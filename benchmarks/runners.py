@@ -1,10 +1,12 @@
-"""Compares the Beam job's runners, local and Flink, with one worker and with many, and a bare loop.
+"""Compares the Beam job's runners (local, Flink, Spark) at several parallelisms, and a bare loop.
 
     python -m benchmarks.runners --manifest=speech/manifest.csv --save
 
-Each produces only the same mixtures (`--noutterances`). Times are for the whole command; the
-cluster is started beforehand, and its start-up time is reported separately. Flink is skipped if it
-is not installed.
+Each produces only the same mixtures (`--noutterances`). Times are for the whole command; clusters
+are started beforehand, and their start-up time is reported separately. A cluster is skipped if it
+is not installed. One run more of each has one mixture for an utterance, and is mostly start-up:
+for figures of large corpora, raise `--mixtures_per_utterance` until the others take twenty times as
+long.
 """
 
 import contextlib
@@ -15,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from absl import flags
@@ -24,12 +26,16 @@ from benchmarks import baselines, measure
 from pipeline import cli, schema
 from pipeline.corpora import corpus
 from pipeline.io.cores import available_cores
-from tools import flink
+from tools import flink, local_cluster, spark
 
 _MANIFESTS = flags.DEFINE_multi_string("manifest", [], "CSV manifest of a corpus.")
 _FOLDERS = flags.DEFINE_multi_string("input_dir", [], "Folder of a corpus.")
 _TIMES = flags.DEFINE_integer(
     "mixtures_per_utterance", 1, "More work from the same recordings.", lower_bound=1
+)
+_RUNNERS = flags.DEFINE_list("runners", ["local", "flink", "spark"], "Which runners to measure.")
+_PARALLELISM = flags.DEFINE_list(
+    "parallelism", [], "Numbers of workers; by default one, and as many as there are cores."
 )
 _NUM_SHARDS = flags.DEFINE_integer("num_shards", 32, "Number of files per split.", lower_bound=1)
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Number of rounds.", lower_bound=1)
@@ -40,44 +46,78 @@ def main(arguments: list[str]) -> None:
     if arguments:
         raise flags.Error(f"unexpected argument {arguments[0]!r}")
     cores = available_cores()
+    numbers = sorted(set(map(int, _PARALLELISM.value)) or {1, cores})
     utterances = corpus.read(_FOLDERS.value, _MANIFESTS.value).utterances
     pairs = baselines.pair(utterances) * _TIMES.value
     facts: dict[str, Any] = {"recordings": len(utterances), "mixtures": len(pairs)}
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        jobs: dict[str, Callable[[], float]] = {}
-        for number in sorted({1, cores}):
-            workers = f"{number} process{'es' * (number > 1)}"
-            jobs[f"bare loop, {workers}"] = lambda n=number: (
-                baselines.bare_loop(pairs, folder, n).speed
-            )
-            jobs[f"local, {workers}"] = lambda n=number, name=f"local, {workers}": _job(
-                folder / "dataset", name, facts, [f"--direct_num_workers={n}"]
-            )
-        if flink.JARS.missing():
-            print(f"without Flink: {flink.JARS.missing()}", file=sys.stderr)
-        else:
+        bare = {
+            f"bare loop, {number}": lambda n=number: baselines.bare_loop(pairs, folder, n).speed
+            for number in numbers
+        }
+        given: dict[str, list[str]] = {}
+        if "local" in _RUNNERS.value:
+            given |= {f"local, {n}": [f"--direct_num_workers={n}"] for n in numbers}
+        for name, cluster in _clusters(folder, numbers[-1], cores):
             start = time.perf_counter()
-            cluster = stack.enter_context(flink.Cluster(folder / "flink", cores, 1))
-            facts["seconds to start Flink"] = round(time.perf_counter() - start, 1)
-            for number in sorted({1, cores}):
-                name = f"Flink, parallelism {number}"
-                jobs[name] = lambda n=number, name=name: _job(
-                    folder / "dataset", name, facts, cluster.beam_flags(n)
-                )
-        figures = measure.interleave(jobs, _REPEATS.value)
-    ratios = {
-        f"{name} / bare loop, 1 process": (name, "bare loop, 1 process")
-        for name in jobs
-        if name != "bare loop, 1 process"
-    }
+            stack.enter_context(cluster)
+            facts[f"seconds to start {name}"] = round(time.perf_counter() - start, 1)
+            given |= {f"{name}, {n}": cluster.beam_flags(n) for n in numbers}
+        output = folder / "dataset"
+        last: dict[str, float] = {}
+        jobs = {
+            name: lambda name=name, own=own: _job(output, _TIMES.value, own, facts, last, name)
+            for name, own in given.items()
+        }
+        small: dict[str, float] = {}
+        for name, own in given.items() if _TIMES.value > 1 else ():
+            _job(output, 1, own, facts, last, name)
+            small[name] = last[name]
+        figures = measure.interleave(bare | jobs, _REPEATS.value)
+    for name, seconds in small.items():
+        facts[f"{name}: seconds with one mixture for an utterance, and with all"] = [
+            round(seconds, 1),
+            round(last[name], 1),
+        ]
+    first = f"bare loop, {numbers[0]}"
+    ratios = {f"{name} / {first}": (name, first) for name in figures if name != first}
     measure.report("runners", "times real time", figures, ratios, facts, _SAVE.value)
 
 
-def _job(output: pathlib.Path, name: str, facts: dict[str, Any], beam_flags: list[str]) -> float:
+def _clusters(
+    folder: pathlib.Path, workers: int, cores: int
+) -> Iterator[tuple[str, local_cluster.Cluster]]:
+    """Yields the clusters that are wanted and installed, with their names."""
+    slots = -(-workers // cores)
+    known: dict[str, tuple[local_cluster.Jars, Callable[[], local_cluster.Cluster]]] = {
+        "flink": (flink.JARS, lambda: flink.Cluster(folder / "flink", cores, slots)),
+        "spark": (spark.JARS, lambda: spark.Cluster(folder / "spark", workers)),
+    }
+    for key in set(_RUNNERS.value) - {*known, "local"}:
+        raise flags.Error(f"--runners: {key} is none of local, {', '.join(known)}")
+    for key, (jars, make) in known.items():
+        if key not in _RUNNERS.value:
+            continue
+        reason = jars.missing()
+        if reason:
+            print(f"without {jars.name}: {reason}", file=sys.stderr)
+        else:
+            yield jars.name, make()
+
+
+def _job(
+    output: pathlib.Path,
+    times: int,
+    beam_flags: list[str],
+    facts: dict[str, Any],
+    last: dict[str, float],
+    name: str,
+) -> float:
+    """Runs the job; returns its speed, and notes its seconds in `last` and `facts`."""
     arguments = [
         f"--output_dir={output}", "--overwrite", "--noutterances",
-        f"--num_shards={_NUM_SHARDS.value}", f"--mixtures_per_utterance={_TIMES.value}",
+        f"--num_shards={_NUM_SHARDS.value}", f"--mixtures_per_utterance={times}",
         *(f"--manifest={path}" for path in _MANIFESTS.value),
         *(f"--input_dir={path}" for path in _FOLDERS.value),
     ]  # fmt: skip
@@ -86,14 +126,14 @@ def _job(output: pathlib.Path, name: str, facts: dict[str, Any], beam_flags: lis
         [sys.executable, "-m", "pipeline.preprocess", *beam_flags, *arguments],
         capture_output=True, text=True,
     )  # fmt: skip
-    took = time.perf_counter() - start
+    last[name] = time.perf_counter() - start
     cli.require(job.returncode == 0, f"pipeline.preprocess failed: {job.stderr[-500:]}")
     facts[f"{name}: seconds of each step, last run"] = {
         step: float(seconds)
         for step, seconds in re.findall(r"(\w+) ([\d.]+) s\b", job.stdout.splitlines()[-1])
     }
     splits = json.loads((output / schema.INFO_FILE).read_text(encoding="utf-8"))["splits"].values()
-    return sum(split["seconds"] for split in splits) / took
+    return sum(split["seconds"] for split in splits) / last[name]
 
 
 if __name__ == "__main__":
