@@ -101,6 +101,15 @@ def test_flink_makes_the_same(cluster, expected, make, tmp_path, parallelism):
     jobs = [cluster.ask(f"jobs/{job['jid']}") for job in newest]
     assert {job["state"] for job in jobs} == {"FINISHED"}
     assert max(v["parallelism"] for job in jobs for v in job["vertices"]) == parallelism
+    # Twelve shards are dealt out evenly.
+    (write,) = (
+        f"jobs/{job['jid']}/vertices/{vertex['id']}"
+        for job in jobs
+        for vertex in job["vertices"]
+        if "WriteOne" in vertex["name"]
+    )
+    tasks = cluster.ask(write)["subtasks"]
+    assert [t["metrics"]["read-records"] for t in tasks] == [12 / parallelism] * parallelism
 
 
 @pytest.mark.slow
