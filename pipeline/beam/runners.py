@@ -180,6 +180,11 @@ def _explain(name: str, error: Exception) -> errors.UserError | errors.ProgramFa
         return errors.UserError(
             f"{name}: nothing answers where --job_endpoint or --flink_master says; is it running?"
         )
+    if "SparkContext has been shutdown" in text:
+        return errors.UserError(
+            f"{name}: Spark has given up; does a master run where --spark_master_url says, with "
+            "enough free memory for an executor? (--verbosity=1 shows more)"
+        )
     return errors.UserError(
         f"{name}: the Beam runner failed: {_last_line(error)} (--verbosity=1 shows more)"
     )

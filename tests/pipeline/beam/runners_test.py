@@ -45,6 +45,18 @@ def test_a_runner_that_is_not_there_is_one_line(tmp_path, flags, message):
     assert "\n" not in str(caught.value)
 
 
+def test_spark_without_a_master_is_explained():
+    def build(pipeline):
+        # As the job server says it after two minutes.
+        raise RuntimeError(
+            "Pipeline x failed in state FAILED: java.lang.IllegalStateException: SparkContext has "
+            "been shutdown\norg.apache.spark.SparkContext.runJob(SparkContext.scala:2390)\n"
+        )
+
+    with pytest.raises(errors.UserError, match="does a master run where --spark_master_url says"):
+        runners.run([], "write", build, 1.0)
+
+
 @pytest.mark.parametrize(
     "traces",
     [
