@@ -41,13 +41,13 @@ class Mask:
         name: name in the record and in flags.
         meaning: one line for the documentation.
         encoding: how it is stored.
-        ideal: computes the masks of all voices.
+        ideal: computes the masks, of the first `count` voices if that is given, else of all.
     """
 
     name: str
     meaning: str
     encoding: encodings.Encoding
-    ideal: Callable[[Spectrograms], np.ndarray]
+    ideal: Callable[..., np.ndarray]
 
     @property
     def range(self) -> tuple[float, float]:
@@ -55,68 +55,80 @@ class Mask:
         return self.encoding.range or (0.0, 1.0)
 
 
-def binary(magnitudes: np.ndarray) -> np.ndarray:
+def binary(magnitudes: np.ndarray, count: int | None = None) -> np.ndarray:
     """Marks the loudest voice in each bin; a tie goes to the first.
 
     Args:
         magnitudes: float32 `[source, frame, bin]` of the voices.
+        count: number of voices to return masks of; by default all.
 
     Returns:
         bool `[source, frame, bin]`, true for one voice in each bin.
     """
     if len(magnitudes) == 2:
-        first = magnitudes[0] >= magnitudes[1]
-        return np.stack([first, ~first])
+        first = magnitudes[:1] >= magnitudes[1:]
+        return first if count == 1 else np.concatenate([first, ~first])
     sources = np.arange(len(magnitudes)).reshape(-1, 1, 1)
-    return np.argmax(magnitudes, axis=0)[np.newaxis] == sources
+    return np.argmax(magnitudes, axis=0)[np.newaxis] == sources[:count]
 
 
-def ratio(magnitudes: np.ndarray) -> np.ndarray:
+def ratio(magnitudes: np.ndarray, count: int | None = None) -> np.ndarray:
     """Returns `|S_s| / sum_k |S_k|`, or 1 / S if all voices are zero.
 
     Args:
         magnitudes: float32 `[source, frame, bin]` of the voices.
+        count: number of voices to return masks of; by default all.
 
     Returns:
-        float32 `[source, frame, bin]`, which adds up to one over the voices.
+        float32 `[source, frame, bin]`, which adds up to one over all voices.
     """
-    total = magnitudes.sum(axis=0)
-    silent = total == 0
-    masks = magnitudes / np.where(silent, np.float32(1), total)
-    masks[:, silent] = 1 / len(magnitudes)
-    return masks
+    return _quotients(magnitudes[:count], magnitudes.sum(axis=0), len(magnitudes))
 
 
-def phase_sensitive(spectrograms: np.ndarray, mixture: np.ndarray) -> np.ndarray:
+def phase_sensitive(
+    spectrograms: np.ndarray, mixture: np.ndarray, count: int | None = None
+) -> np.ndarray:
     """Returns `Re(S_s / X)` (Erdogan et al. 2015), or 1 / S where the mixture is zero.
 
     Args:
         spectrograms: complex64 `[source, frame, bin]` of the voices.
         mixture: complex64 `[frame, bin]`, their sum.
+        count: number of voices to return masks of; by default all.
 
     Returns:
-        float32 `[source, frame, bin]`, not clipped, which adds up to one over the voices.
+        float32 `[source, frame, bin]`, not clipped, which adds up to one over all voices.
     """
     power = mixture.real**2 + mixture.imag**2
-    silent = power == 0
-    projection = spectrograms.real * mixture.real + spectrograms.imag * mixture.imag
-    masks = projection / np.where(silent, np.float32(1), power)
-    masks[:, silent] = 1 / len(spectrograms)
+    some = spectrograms[:count]
+    projection = some.real * mixture.real + some.imag * mixture.imag
+    return _quotients(projection, power, len(spectrograms))
+
+
+def _quotients(parts: np.ndarray, total: np.ndarray, num_sources: int) -> np.ndarray:
+    """Returns `parts` `[source, frame, bin]` over `total` `[frame, bin]`, 1 / S where it is 0."""
+    silent = total == 0
+    if not silent.any():
+        return parts / total
+    masks = parts / np.where(silent, np.float32(1), total)
+    masks[:, silent] = 1 / num_sources
     return masks
 
 
 MASKS = {
     mask.name: mask
     for mask in (
-        Mask("ibm", "ideal binary mask", encodings.BITS, lambda s: binary(s.magnitudes)),
+        Mask(
+            "ibm", "ideal binary mask", encodings.BITS,
+            lambda s, count=None: binary(s.magnitudes, count),
+        ),
         Mask(
             "irm", "ideal ratio mask", encodings.Encoding("irm", "uint8", (0.0, 1.0)),
-            lambda s: ratio(s.magnitudes),
+            lambda s, count=None: ratio(s.magnitudes, count),
         ),
         Mask(
             "psm", "phase-sensitive mask, clipped to [-1, 2]",
             encodings.Encoding("psm", "uint8", (-1.0, 2.0)),
-            lambda s: phase_sensitive(s.voices, s.mixture),
+            lambda s, count=None: phase_sensitive(s.voices, s.mixture, count),
         ),
     )
 }  # fmt: skip

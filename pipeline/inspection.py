@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 
@@ -39,7 +40,11 @@ class Facts:
     notes: tuple[str, ...] = ()
 
 
-def inspect(utterance: corpus.Utterance, rate: int) -> Facts | corpus.Rejection:
+def inspect(
+    utterance: corpus.Utterance,
+    rate: int,
+    keep: Callable[[np.ndarray, str], None] = lambda samples, sha256: None,
+) -> Facts | corpus.Rejection:
     """Reads a recording once, checks and measures it.
 
     Short recordings are not rejected here: the plan leaves them out by `num_samples`.
@@ -47,6 +52,7 @@ def inspect(utterance: corpus.Utterance, rate: int) -> Facts | corpus.Rejection:
     Args:
         utterance: whose file is read.
         rate: sample rate of the dataset in Hz.
+        keep: called with the samples and the SHA-256 of a usable recording.
 
     Returns:
         Its facts, or why it is rejected: it does not exist, is empty, not audio, cut short or
@@ -66,12 +72,14 @@ def inspect(utterance: corpus.Utterance, rate: int) -> Facts | corpus.Rejection:
         return corpus.Rejection(utterance.path, str(error))
     except limits.MissingDecoderError as error:
         raise errors.UserError(f"{utterance.path}: {error}") from error
+    sha256 = hashlib.sha256(data).hexdigest()
+    keep(samples, sha256)
     return Facts(
         utterance=utterance,
         num_samples=len(samples),
         peak=float(np.abs(samples).max()),
         active_level_db=level,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=sha256,
         file_bytes=len(data),
         file_rate=file_rate,
         notes=tuple(notes),

@@ -3,9 +3,12 @@
 `setup.py`, the dataset's info and the exported models read them.
 """
 
+import functools
+
 VERSION = "0.2.0"
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Returns the versions, by name, of what determines a dataset's bytes besides the plan."""
     # setup.py runs this file before the packages are installed.

@@ -6,6 +6,7 @@ memory grows with the corpus.
 """
 
 import contextlib
+import functools
 import json
 import re
 import time
@@ -24,6 +25,7 @@ from pipeline.dataset import (
     histogram,
     inspection_cache,
     mixture_shards,
+    recordings,
     shards,
     utterance_shards,
 )
@@ -123,7 +125,9 @@ class InspectFn(beam.DoFn):
             utterance = stored_json.loads(line, corpus.Utterance)
             # Taken before inspecting, so that a file that changes meanwhile is inspected again.
             stamp = inspection_cache.stamp(utterance.path)
-            found = inspection.inspect(utterance, self._sample_rate)
+            # If the same process writes mixtures, it need not decode the recording again.
+            keep = functools.partial(recordings.keep, sample_rate=self._sample_rate)
+            found = inspection.inspect(utterance, self._sample_rate, keep)
             self._found.append(inspection_cache.Finding.of(found, stamp))
             (self._good if isinstance(found, inspection.Facts) else self._bad).inc()
             _tick(self._work, INSPECTED)

@@ -317,16 +317,16 @@ def compute(sources: np.ndarray, masks: tuple[str, ...]) -> dict[str, Any]:
     num_sources = len(sources)
     voices = features.stft(sources / np.float32(schema.FULL_SCALE))
     # The transform is linear, so the mixture does not need a transform of its own.
-    mixture = voices.sum(axis=0)
+    mixture = functools.reduce(np.add, voices)
     values: dict[str, Any] = {
         "sources": sources,
         "log_magnitude": features.log_magnitude(mixture).astype(np.float16),
         "voice_activity": features.voice_activity(voices),
     }
-    stored = slice(schema.num_stored_masks(num_sources))
     spectrograms = ideal_masks.Spectrograms(voices, mixture)
     for name in masks:
-        values[name] = ideal_masks.MASKS[name].ideal(spectrograms)[stored]
+        stored = schema.num_stored_masks(num_sources)
+        values[name] = ideal_masks.MASKS[name].ideal(spectrograms, stored)
     return values
 
 

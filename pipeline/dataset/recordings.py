@@ -65,25 +65,39 @@ def load(recording: Recording, sample_rate: int, num_samples: int) -> np.ndarray
         with decoding.Reader(io.BytesIO(data), verify=False) as reader:
             longest = _LONGEST_KEPT_SECONDS * reader.rate
             blocks: list[np.ndarray] = []
-            done = 0
+            done, whole = 0, True
             for block in reader.blocks():
                 blocks.append(decoding.mean_channel(block))
                 done += len(block)
                 # Without resampling, the part that will be cut off need not be decoded.
                 cut = reader.rate == sample_rate and done >= num_samples
                 if cut and max(done, reader.num_samples or 0) > longest:
+                    whole = False
                     break
-            short = max(done, reader.num_samples or 0) <= longest
     except (decoding.AudioError, limits.MissingDecoderError) as error:
         raise errors.UserError(f"{recording.path}: {error}") from error
     samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
     samples = decoding.resample(samples, reader.rate, sample_rate)
     samples.flags.writeable = False
-    if short:
-        with _kept_lock:
-            # Contiguous, since a view would keep all channels in memory.
-            _kept[key] = np.ascontiguousarray(samples)
+    if whole:
+        keep(samples, recording.sha256, sample_rate)
     return samples[:num_samples]
+
+
+def keep(samples: np.ndarray, sha256: str, sample_rate: int) -> None:
+    """Caches a whole recording for `load` unless it is long.
+
+    Args:
+        samples: float32 `[sample]`; they become read-only.
+        sha256: SHA-256 of the file, hexadecimal.
+        sample_rate: sample rate of the samples in Hz.
+    """
+    if len(samples) <= _LONGEST_KEPT_SECONDS * sample_rate:
+        # Contiguous, since a view would keep all channels in memory.
+        samples = np.ascontiguousarray(samples)
+        samples.flags.writeable = False
+        with _kept_lock:
+            _kept[sha256, sample_rate] = samples
 
 
 def forget() -> None:

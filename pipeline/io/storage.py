@@ -135,18 +135,23 @@ def read_bytes(path: str) -> bytes:
 
 
 def _read_once(path: str) -> bytes:
+    data: bytes | None
     try:
         if is_remote(path):
             data = _read_remote(path)
         else:
             # A pipe or a device named like an audio file would block for ever.
-            if not stat.S_ISREG(os.stat(path).st_mode):
+            status = os.stat(path)
+            if not stat.S_ISREG(status.st_mode):
                 raise ReadError(path, "is a folder" if os.path.isdir(path) else "not a plain file")
-            with open(path, "rb") as file:
-                data = file.read(MAX_FILE_BYTES + 1)
+            data = None
+            if status.st_size <= MAX_FILE_BYTES:
+                with open(path, "rb") as file:
+                    # Without a limit, for which Python would allocate that much memory each time.
+                    data = file.read()
     except OSError as error:
         raise ReadError(path, _explain(path, error), _cause(error)) from error
-    if len(data) > MAX_FILE_BYTES:
+    if data is None or len(data) > MAX_FILE_BYTES:
         raise ReadError(path, f"larger than {MAX_FILE_BYTES >> 20} MiB; cut it into pieces")
     return data
 

@@ -57,3 +57,12 @@ def test_all_masks_add_up_to_one(num_sources):
     np.testing.assert_allclose(ratio.sum(axis=0), 1, atol=1e-6)
     np.testing.assert_allclose(phase.sum(axis=0), 1, atol=1e-3)
     np.testing.assert_allclose(phase, (sources / mixture).real, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("voices", [TWO, THREE])
+@pytest.mark.parametrize("name", list(ideal_masks.MASKS))
+def test_some_of_the_masks_are_those_among_all(voices, name):
+    spectrograms = ideal_masks.Spectrograms(voices.astype(np.complex64), voices.sum(axis=0))
+    ideal = ideal_masks.MASKS[name].ideal
+    for count in (1, 2):
+        np.testing.assert_array_equal(ideal(spectrograms, count), ideal(spectrograms)[:count])

@@ -1,13 +1,15 @@
 """A worker's cache of recordings."""
 
+import functools
 import hashlib
 
 import numpy as np
 import pytest
 import soundfile
 
-from pipeline import errors
+from pipeline import errors, inspection
 from pipeline.audio import compressed, decoding, limits
+from pipeline.corpora import corpus
 from pipeline.dataset import recordings
 
 RATE = 8000
@@ -38,6 +40,22 @@ def test_short_recordings_are_decoded_once_and_long_ones_are_not_kept(tmp_path, 
     recordings.forget()
     with pytest.raises(errors.UserError, match=r"short\.wav: no such file"):
         recordings.load(recording, RATE, 5000)
+
+
+@pytest.mark.parametrize("rate", [RATE, 16000])
+def test_what_was_inspected_is_not_decoded_again(tmp_path, voice, rate):
+    path = tmp_path / "a.flac"
+    soundfile.write(path, np.stack([voice(310, 2.0), voice(311, 2.0)], axis=1), 16000)
+    utterance = corpus.Utterance("a", str(path), "a")
+    keep = functools.partial(recordings.keep, sample_rate=rate)
+    facts = inspection.inspect(utterance, rate, keep)
+    recording = recordings.Recording(str(path), "a", "", facts.sha256)
+    kept = recordings.load(recording, rate, facts.num_samples)
+    recordings.forget()
+    np.testing.assert_array_equal(kept, recordings.load(recording, rate, facts.num_samples))
+    inspection.inspect(utterance, rate, keep)
+    path.unlink()
+    np.testing.assert_array_equal(kept, recordings.load(recording, rate, facts.num_samples))
 
 
 def test_a_missing_decoder_is_reported_with_the_recording(tmp_path, monkeypatch):
