@@ -24,21 +24,32 @@ import google_crc32c
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
+# The number of each kind of list in a Feature.
+_KINDS = {"bytes": 1, "float": 2, "int64": 3}
 _BLOCK = 2**20
 
 
 def example_bytes(lists: Mapping[str, tuple[str, Sequence[Any]]]) -> bytes:
     """Serialises a `tf.train.Example`.
 
+    A message object of protocol buffers would copy the arrays twice more, which takes a twelfth of
+    the time to make a record.
+
     Args:
         lists: for each feature's name, the kind of its list (`bytes`, `float` or `int64`) and the
             values.
     """
-    example = _example_class()()
-    features = example.features.feature
-    for name, (kind, values) in lists.items():
-        getattr(features[name], f"{kind}_list").value.extend(values)
-    return example.SerializeToString(deterministic=True)
+    entries: list[bytes] = []
+    for name, (kind, values) in sorted(lists.items()):
+        if kind == "bytes":
+            numbered = [part for value in values for part in _field(1, value)]
+        elif kind == "float":
+            numbered = _field(1, struct.pack(f"<{len(values)}f", *values))
+        else:
+            numbered = _field(1, *map(_varint_bytes, values))
+        feature = _field(_KINDS[kind], *(numbered if values else ()))
+        entries += _field(1, *_field(1, name.encode()), *_field(2, *feature))
+    return b"".join(_field(1, *entries))
 
 
 def parse(record: bytes) -> dict[str, list[Any]]:
@@ -230,6 +241,20 @@ def _fields(data: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int]
             raise ValueError("a field ends beyond its message")
         yield tag >> 3, start, start + size
         start += size
+
+
+def _field(number: int, *content: bytes) -> list[bytes]:
+    """Returns the parts of a field with a length: its tag and length, then its content."""
+    return [_varint_bytes(number << 3 | 2) + _varint_bytes(sum(map(len, content))), *content]
+
+
+def _varint_bytes(value: int) -> bytes:
+    """The inverse of `_varint`; negative numbers are of 64 bits."""
+    value, found = value % 2**64, bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*found, value])
 
 
 def _varint(data: bytes, start: int) -> tuple[int, int]:
