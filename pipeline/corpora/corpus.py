@@ -25,6 +25,7 @@ import collections
 import dataclasses
 import hashlib
 import itertools
+import operator
 import os
 import posixpath
 import re
@@ -108,24 +109,19 @@ def read(
     parts += [read_manifest(manifest) for manifest in manifests]
     if not parts:
         raise errors.UserError("no corpus: name a folder or a manifest")
-    if len(parts) > 1:
-        places = [*folders, *map(_folder_of, manifests)]
-        parts = [
-            dataclasses.replace(
-                part,
-                utterances=tuple(
-                    dataclasses.replace(u, id=f"{prefix}/{u.id}") for u in part.utterances
-                ),
-            )
-            for prefix, part in zip(_prefixes(places), parts, strict=True)
-        ]
-    utterances, twice = _without_repeats(u for part in parts for u in part.utterances)
-    rejections = [r for part in parts for r in part.rejections]
-    return Corpus(
-        tuple(kind for part in parts for kind in part.kinds),
-        tuple(sorted(_consistent(utterances))),
-        tuple(sorted({*rejections, *twice})),
-        tuple(note for part in parts for note in part.notes),
+    if len(parts) == 1:
+        return parts[0]
+    prefixes = _prefixes([*folders, *map(_folder_of, manifests)])
+    utterances, twice = _without_repeats(
+        dataclasses.replace(u, id=f"{prefix}/{u.id}")
+        for prefix, part in zip(prefixes, parts, strict=True)
+        for u in part.utterances
+    )
+    return _corpus(
+        [kind for part in parts for kind in part.kinds],
+        _consistent(utterances),
+        [*twice, *(r for part in parts for r in part.rejections)],
+        [note for part in parts for note in part.notes],
     )
 
 
@@ -218,8 +214,7 @@ def read_manifest(path: str) -> Corpus:
         table = _consistent([u for _, u in found.values()], [where for where, _ in found.values()])
     except errors.UserError as error:
         raise errors.UserError(f"{path}: {error}") from error
-    table = _with_short_ids(table)
-    return Corpus(((path, "manifest"),), tuple(sorted(table)), tuple(sorted(rejections)))
+    return _corpus([(path, "manifest")], _with_short_ids(table), rejections)
 
 
 def assign_splits(
@@ -251,7 +246,7 @@ def assign_splits(
     valid = [s for s in train if _hash_fraction(s) < valid_fraction]
     if valid_fraction < 1 and not num_sources <= len(valid) <= len(train) - num_sources:
         valid = train[:num_sources] if len(train) >= 2 * num_sources else []
-    return {speaker: "valid" if speaker in valid else split for speaker, split in splits.items()}
+    return splits | dict.fromkeys(valid, "valid")
 
 
 def _hash_fraction(name: str) -> float:
@@ -341,8 +336,18 @@ def _folder_corpus(
     rejections: Iterable[Rejection],
     notes: Iterable[str] = (),
 ) -> Corpus:
-    table = tuple(sorted(_consistent(list(utterances))))
-    return Corpus(((folder, kind),), table, tuple(sorted(rejections)), tuple(notes))
+    return _corpus([(folder, kind)], _consistent(list(utterances)), rejections, notes)
+
+
+def _corpus(
+    kinds: Iterable[tuple[str, str]],
+    utterances: Iterable[Utterance],
+    rejections: Iterable[Rejection],
+    notes: Iterable[str] = (),
+) -> Corpus:
+    """Returns a corpus, sorted; ids of utterances are unique, and rejections need not be."""
+    table = sorted(utterances, key=operator.attrgetter("id"))
+    return Corpus(tuple(kinds), tuple(table), tuple(sorted(set(rejections))), tuple(notes))
 
 
 def _stem(path: str) -> str:

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import re
+import sys
 import unicodedata
 from collections.abc import Collection, Iterator
 
@@ -108,7 +109,8 @@ def person(name: str) -> str:
 
     macOS writes file names in the decomposed form, where é is two characters.
     """
-    return unicodedata.normalize("NFC", name)
+    # Interned, since there are many utterances of each speaker.
+    return sys.intern(unicodedata.normalize("NFC", name))
 
 
 def _decode(path: str, data: bytes) -> str:

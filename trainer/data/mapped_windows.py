@@ -5,9 +5,11 @@ the needed arrays six times on their way into a batch. Here each record is check
 on first use. After that the position of each array in the file is known.
 """
 
+import atexit
 import math
 import mmap
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, cast
 
@@ -23,6 +25,35 @@ _FEATURES = {feature.name: feature for feature in schema.MIXTURE_FEATURES}
 CHUNK = 8
 # Values kept per record in addition to the positions of its arrays.
 _SIZES = ("num_samples", "num_frames")
+
+
+class _Exit:
+    """Stops the reading when Python ends, even if a dataset is still being iterated over.
+
+    TensorFlow's threads call Python to fill their buffers. Once Python is ending, such a call never
+    returns, and ending Python waits for it.
+    """
+
+    def __init__(self) -> None:
+        self._last_call = -math.inf
+        self._ending = False
+        atexit.register(self._end)
+
+    def check(self) -> None:
+        """Notes a call; raises RuntimeError if Python is ending."""
+        self._last_call = time.monotonic()
+        if self._ending:
+            raise RuntimeError("Python is ending")
+
+    def _end(self) -> None:
+        self._ending = True
+        # The threads fail one after the other, each as soon as it has called.
+        while time.monotonic() - self._last_call < _QUIET_SECONDS:
+            time.sleep(_QUIET_SECONDS / 10)
+
+
+_QUIET_SECONDS = 0.5
+_exit = _Exit()
 
 
 class MappedShards:
@@ -57,6 +88,7 @@ class MappedShards:
         Raises:
             ValueError: a record is damaged; the message names it.
         """
+        _exit.check()
         first = int(chunk) * CHUNK
         last = min(first + CHUNK, self.records[int(shard)])
         return -(-self._shards[int(shard)].rows(first, last)[:, 1] // self._frames)
@@ -71,6 +103,7 @@ class MappedShards:
             For each name the stored values `[batch, ...]` (bits as 0 and 1), zero-padded at the
             end; then the mask of valid frames, uint8 `[batch, frame]`.
         """
+        _exit.check()
         made = [np.zeros((len(windows), *self.shape(name)), dtype(name)) for name in self._names]
         mask = np.zeros((len(windows), self._frames), np.uint8)
         for number, (shard, record, window) in enumerate(windows.tolist()):

@@ -168,6 +168,21 @@ def test_order_is_a_function_of_seed_and_pass(small_dataset, cache):
     assert order(0, steps, seed=4) != first
 
 
+@pytest.mark.slow
+def test_python_ends_while_batches_are_read(small_dataset):
+    # TensorFlow's threads call Python to fill their buffers.
+    code = (
+        "from pipeline.dataset import dataset\n"
+        "from trainer.data import splits, stored_windows\n"
+        f"folder = {str(small_dataset)!r}\n"
+        "split = splits.Split(folder, 'train', dataset.read(folder))\n"
+        "batches = stored_windows.windows(split, ['sources'], frames=50, batch_size=64)\n"
+        "rest = iter(batches)\n"
+        "next(rest)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+
+
 def test_reads_the_shards_that_the_info_lists(small_dataset, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(small_dataset, folder)
