@@ -243,9 +243,8 @@ def order(seed: int, count: int, names: Callable[[np.ndarray], list[str]]) -> np
     keys = np.empty(count, np.uint64)
     for rows in fact_table.chunks(count):
         keys[rows] = _draws(seed, "order", names(rows))
-    found = np.argsort(keys, kind="stable")
+    found = np.argsort(keys).astype(np.int32)
     keys = keys[found]
-    found = found.astype(np.int32)
     # Equal keys are ordered by name; even among a million, there is hardly one such pair.
     same = np.flatnonzero(keys[1:] == keys[:-1])
     for _, run in itertools.groupby(enumerate(same.tolist()), lambda pair: pair[1] - pair[0]):
