@@ -1,11 +1,15 @@
 """Measures the CPU time and memory that the launching process of a large job needs for planning.
 
     python -m benchmarks.plan --utterances=1000000,10000000 --save
+    python -m benchmarks.plan --utterances= --listed=1000000
 
 Each size runs in its own process, which generates facts, draws all mixtures, distributes them over
 shards of a thousand records, computes each shard's plan and digest, and writes the shards' plans
 and `mixtures.csv` to a temporary folder. Facts are generated in columns; their time and memory are
 included.
+
+`--listed` measures the steps before: reading a manifest, writing the table of recordings for the
+workers, and reading what they have found out.
 """
 
 import pathlib
@@ -17,12 +21,14 @@ from typing import Any
 from absl import flags
 
 from benchmarks import fresh, made_up, measure
-from pipeline import cli, plan, schema
-from pipeline.corpora import mixture_list
-from pipeline.dataset import mixture_shards, shards, utterance_shards
+from pipeline import cli, fact_table, job_settings, plan, schema
+from pipeline.beam import transforms
+from pipeline.corpora import corpus, mixture_list
+from pipeline.dataset import inspection_cache, mixture_shards, shards, utterance_shards
 from pipeline.io import stored_json
 
 _UTTERANCES = flags.DEFINE_list("utterances", ["1000000", "10000000"], "Sizes.")
+_LISTED = flags.DEFINE_list("listed", [], "Sizes of manifests.")
 _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/plan.json.")
 
 _RATE = schema.DEFAULT_SAMPLE_RATE
@@ -34,24 +40,60 @@ def main(arguments: list[str]) -> None:
         raise flags.Error(f"unexpected argument {arguments[0]!r}")
     figures: dict[str, list[float]] = {}
     facts: dict[str, Any] = {}
-    for count in map(int, _UTTERANCES.value):
-        found = fresh.in_a_process(measure_one, count)
-        figures[f"{count:,d}"] = [1e6 * sum(found["seconds"].values()) / count]
-        facts[f"{count:,d} utterances"] = found
+    jobs = [(measure_one, count, "") for count in map(int, _UTTERANCES.value)]
+    jobs += [(measure_listing, count, " listed") for count in map(int, _LISTED.value)]
+    for measure_it, count, what in jobs:
+        found = fresh.in_a_process(measure_it, count)
+        figures[f"{count:,d}{what}"] = [1e6 * sum(found["seconds"].values()) / count]
+        facts[f"{count:,d} utterances{what}"] = found
     measure.report("plan", "microseconds an utterance", figures, {}, facts, _SAVE.value)
 
 
-def measure_one(count: int) -> dict[str, Any]:
-    seconds: dict[str, float] = {}
-    megabytes: dict[str, int] = {}
-    start = time.process_time()
+class _Notes:
+    """CPU seconds of each step, and the largest memory until its end."""
 
-    def note(step: str) -> None:
-        nonlocal start
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.megabytes: dict[str, int] = {}
+        self._start = time.process_time()
+
+    def __call__(self, step: str) -> None:
         now = time.process_time()
-        seconds[step], start = round(now - start, 2), now
-        megabytes[step] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        self.seconds[step], self._start = round(now - self._start, 2), now
+        self.megabytes[step] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
+    def facts(self) -> dict[str, Any]:
+        return {"seconds": self.seconds, "megabytes of memory until then": self.megabytes}
+
+
+def measure_listing(count: int) -> dict[str, Any]:
+    facts = made_up.facts(count)
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        path, work = f"{folder}/manifest.csv", f"{folder}/work"
+        pathlib.Path(work).mkdir()
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("path,speaker,sex\n")
+            for rows in fact_table.chunks(count):
+                lines = zip(facts.names(rows), facts.speakers_of(rows), strict=True)
+                file.writelines(f"{name}.flac,{speaker},f\n" for name, speaker in lines)
+                found = [inspection_cache.Finding((0, 0), one) for one in facts.facts(rows)]
+                inspection_cache.write(work, _RATE, found)
+        del facts, found
+        note = _Notes()
+        utterances = corpus.read((), [path]).utterances
+        note("manifest")
+        job_settings.config(job_settings.Settings(), utterances)
+        corpus.assign_splits(utterances, 0.1)
+        note("digest, splits")
+        transforms.write_utterances(folder, utterances)
+        note("table for the workers")
+        inspection_cache.read(work)
+        note("findings")
+    return note.facts()
+
+
+def measure_one(count: int) -> dict[str, Any]:
+    note = _Notes()
     facts = made_up.facts(count)
     note("facts")
     splits = {
@@ -78,11 +120,7 @@ def measure_one(count: int) -> dict[str, Any]:
         with path.open("w", encoding="utf-8") as file:
             file.writelines(mixture_list.to_csv_in_parts(mixtures))
         note("mixtures.csv")
-    return {
-        "seconds": seconds,
-        "megabytes of memory until then": megabytes,
-        "bytes of shards' plans for an utterance": size // count,
-    }
+    return note.facts() | {"bytes of shards' plans for an utterance": size // count}
 
 
 if __name__ == "__main__":

@@ -5,12 +5,15 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from pipeline import plan, schema
 from pipeline.corpora import corpus
 from pipeline.io import storage
+
+# Number of utterances that are converted to JSON at a time.
+_ROWS = 2**14
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Settings:
 
 def config(
     settings: Settings,
-    utterances: Iterable[corpus.Utterance],
+    utterances: Sequence[corpus.Utterance],
     listed: tuple[str, int] | None = None,
 ) -> dict[str, Any]:
     """Returns the settings that determine the dataset's content.
@@ -82,11 +85,10 @@ def config(
     Returns:
         Names and values, as in `dataset_info.json`.
     """
-    table = [[u.id, u.speaker, u.sex, u.split] for u in utterances]
     content: dict[str, Any] = {
         "input_dir": [_absolute(path) for path in settings.input_dir],
         "manifest": [_absolute(path) for path in settings.manifest],
-        "corpus": hashlib.sha256(json.dumps(table).encode()).hexdigest(),
+        "corpus": _digest(utterances),
         "include_sa": settings.include_sa,
         "sample_rate": settings.sample_rate,
         "masks": list(settings.masks),
@@ -109,6 +111,17 @@ def config(
         "min_seconds": settings.min_seconds,
         "valid_fraction": settings.valid_fraction,
     }
+
+
+def _digest(utterances: Sequence[corpus.Utterance]) -> str:
+    """Returns the SHA-256 of a table of the utterances in JSON, made some rows at a time."""
+    digest = hashlib.sha256(b"[")
+    for start in range(0, len(utterances), _ROWS):
+        part = utterances[start : start + _ROWS]
+        rows = json.dumps([[u.id, u.speaker, u.sex, u.split] for u in part])[1:-1]
+        digest.update((", " if start else "").encode() + rows.encode())
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
 def absolute(settings: Settings) -> Settings:

@@ -1,5 +1,6 @@
 """The dataset's folder: reading, refusals, and a lock that is released when its process dies."""
 
+import hashlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import msgspec
 import pytest
 
 from pipeline import file_names, job_settings, schema
+from pipeline.corpora import corpus
 from pipeline.dataset import dataset
 
 INFO = dataset.DatasetInfo(
@@ -130,6 +132,15 @@ def test_older_datasets_have_the_features_of_the_first_schema(monkeypatch):
     monkeypatch.setattr(schema, "MIXTURE_FEATURES", (*schema.MIXTURE_FEATURES, new))
     (difference,) = dataset.differences(old, job_settings.config(job_settings.Settings(), []))
     assert difference.startswith("features: ")
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 5])
+def test_the_digest_of_a_corpus_is_that_of_its_whole_table(monkeypatch, count):
+    monkeypatch.setattr(job_settings, "_ROWS", 2)
+    table = [corpus.Utterance(f"ü{n}", f"/x/{n}", f's"{n}', "f") for n in range(count)]
+    text = json.dumps([[u.id, u.speaker, u.sex, u.split] for u in table])
+    found = job_settings.config(job_settings.Settings(), table)["corpus"]
+    assert found == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_where_the_recordings_lie_is_no_difference():
