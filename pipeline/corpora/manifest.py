@@ -3,12 +3,12 @@
 import codecs
 import collections
 import csv
-import dataclasses
 import io
 import re
 import sys
 import unicodedata
 from collections.abc import Collection, Iterator
+from typing import NamedTuple
 
 from pipeline import errors, schema
 from pipeline.io import storage
@@ -31,8 +31,7 @@ SEX_NAMES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One recording in a manifest.
 
     Attributes:
