@@ -142,6 +142,22 @@ def _lstm_in_blocks(sequences: Tensor, w: Tensor, u: Tensor, b: Tensor) -> Tenso
 
     batch, frames = tf.shape(sequences)[0], tf.shape(sequences)[1]
     units = u.shape[0]
+    zero = tf.zeros([batch, units])
+
+    def advance(h: Tensor, c: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
+        i, f, candidate, o = tf.split(gates + tf.matmul(h, u), 4, axis=-1)
+        c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(candidate)
+        return tf.sigmoid(o) * tf.tanh(c), c
+
+    if sequences.shape[1] is not None and sequences.shape[1] <= _BLOCK:
+        # A few frames need no loop. LiteRT's lists also lack a batch of unknown size.
+        h = c = zero
+        found = []
+        for frame in tf.unstack(sequences, axis=1):
+            h, c = advance(h, c, tf.matmul(frame, w) + b)
+            found.append(h)
+        return tf.stack(found, axis=1)
+
     blocks = (frames + _BLOCK - 1) // _BLOCK
     # The padding of the last block comes after all frames that are kept.
     x = tf.pad(tf.transpose(sequences, [1, 0, 2]), [[0, blocks * _BLOCK - frames], [0, 0], [0, 0]])
@@ -149,9 +165,7 @@ def _lstm_in_blocks(sequences: Tensor, w: Tensor, u: Tensor, b: Tensor) -> Tenso
     x = tf.reshape(tf.matmul(x, w) + b, [blocks, _BLOCK, batch, 4 * units])
 
     def step(t: Tensor, h: Tensor, c: Tensor, gates: Tensor, outputs: Any) -> tuple[Any, ...]:
-        i, f, candidate, o = tf.split(gates[t] + tf.matmul(h, u), 4, axis=-1)
-        c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(candidate)
-        h = tf.sigmoid(o) * tf.tanh(c)
+        h, c = advance(h, c, gates[t])
         return t + 1, h, c, gates, outputs.write(t, h)
 
     def run_block(block: Tensor, h: Tensor, c: Tensor, outputs: Any) -> tuple[Any, ...]:
@@ -160,7 +174,6 @@ def _lstm_in_blocks(sequences: Tensor, w: Tensor, u: Tensor, b: Tensor) -> Tenso
         _, h, c, _, found = tf.while_loop(lambda t, *_: t < _BLOCK, step, first)
         return block + 1, h, c, outputs.write(block, found.stack())
 
-    zero = tf.zeros([batch, units])
     outputs = tf.TensorArray(tf.float32, blocks, element_shape=[_BLOCK, sequences.shape[0], units])
     first = (0, zero, zero, outputs)
     outputs = tf.while_loop(lambda t, *_: t < blocks, run_block, first)[-1]
