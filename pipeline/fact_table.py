@@ -111,8 +111,7 @@ class FactTable(Sequence[inspection.Facts]):
 
     def checksums(self, rows: np.ndarray) -> list[str]:
         """Returns the SHA-256 of the files, hexadecimal."""
-        text = self.sha256[rows].tobytes().hex()
-        return [text[n : n + 64] for n in range(0, len(text), 64)]
+        return self.sha256[rows].tobytes().hex(" ", self.sha256.shape[1]).split()
 
     def facts(self, rows: np.ndarray) -> list[inspection.Facts]:
         """Returns the facts of some rows as objects."""

@@ -13,6 +13,7 @@ follows from the plan alone, and the `mixtures.csv` of a finished dataset lists 
 """
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import math
@@ -322,7 +323,7 @@ def _gains(
     common = np.zeros(len(voices))
     loud = (table.peaks[voices] * 10 ** (gains / 20)).sum(axis=1) > MAX_PEAK * (1 - 1e-9)
     # With the C library's functions, since NumPy's differ in the last bits between processors.
-    factors = _each(lambda gain: 10.0**gain, gains[loud] / 20)
+    factors = _each(functools.partial(math.pow, 10.0), gains[loud] / 20)
     products = (table.peaks[voices[loud]] * factors).tolist()
     peaks = np.array(list(map(math.fsum, products)))
     common[loud] = np.minimum(0.0, 20 * _each(math.log10, MAX_PEAK / peaks))

@@ -25,6 +25,9 @@ _FEATURES = {feature.name: feature for feature in schema.MIXTURE_FEATURES}
 CHUNK = 8
 # Values kept per record in addition to the positions of its arrays.
 _SIZES = ("num_samples", "num_frames")
+# At the end of Python, how long there must be no call, and how long to wait for that at most.
+_QUIET_SECONDS = 0.5
+_LONGEST_SECONDS = 10.0
 
 
 class _Exit:
@@ -47,12 +50,12 @@ class _Exit:
 
     def _end(self) -> None:
         self._ending = True
-        # The threads fail one after the other, each as soon as it has called.
-        while time.monotonic() - self._last_call < _QUIET_SECONDS:
+        # The threads fail one after the other, each at its next call.
+        limit = time.monotonic() + _LONGEST_SECONDS
+        while time.monotonic() < min(limit, self._last_call + _QUIET_SECONDS):
             time.sleep(_QUIET_SECONDS / 10)
 
 
-_QUIET_SECONDS = 0.5
 _exit = _Exit()
 
 
