@@ -4,11 +4,12 @@ import codecs
 import collections
 import csv
 import io
+import itertools
 import re
 import sys
 import unicodedata
 from collections.abc import Collection, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from pipeline import errors, schema
 from pipeline.io import storage
@@ -17,7 +18,7 @@ REQUIRED = ("path", "speaker")
 # The separators that spreadsheet programs write, depending on the country.
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 # In Excel, such a line before the header sets the separator.
-_SEPARATOR_LINE = re.compile(r"\A\"?sep=.\"?(\r\n|\r|\n)", re.IGNORECASE)
+_SEPARATOR_LINE = re.compile(r"\"?sep=.\"?(\r\n|\r|\n)", re.IGNORECASE)
 SPLIT_NAMES = {
     "": "",
     **dict.fromkeys(("train", "training"), "train"),
@@ -64,15 +65,28 @@ def read_rows(path: str) -> Iterator[Row]:
         UserError: a column is missing or a row cannot be understood; the message names the line.
         storage.ReadError: the file cannot be read.
     """
-    text = _decode(path, storage.read_bytes(path))
-    body = _SEPARATOR_LINE.sub("", text)
-    skipped = int(body != text)
-    separator = separator_of(body, REQUIRED)
-    reader = csv.reader(
-        io.StringIO(body, newline=""), delimiter=separator, skipinitialspace=True, strict=True
-    )
+    data = storage.read_bytes(path)
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    # Decoded line by line, since all of the text would need several times the memory of the file.
+    text = io.TextIOWrapper(io.BytesIO(data), "utf-16" if utf16 else "utf-8-sig", newline="")
     try:
-        header = _header(path, next(reader, []))
+        yield from _rows(path, text)
+    except UnicodeDecodeError as error:
+        raise errors.UserError(
+            f"{path}: not UTF-8 text: {error.reason}; save it as CSV in UTF-8"
+        ) from error
+
+
+def _rows(path: str, text: TextIO) -> Iterator[Row]:
+    first = text.readline()
+    skipped = int(_SEPARATOR_LINE.fullmatch(first) is not None)
+    if skipped:
+        first = text.readline()
+    separator = separator_of(first, REQUIRED)
+    lines = itertools.chain([first], text)
+    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
+    try:
+        header = _header(path, next(reader))
         for cells in reader:
             cells = [cell.strip() for cell in cells]
             if any(cells):
@@ -110,16 +124,6 @@ def person(name: str) -> str:
     """
     # Interned, since there are many utterances of each speaker.
     return sys.intern(unicodedata.normalize("NFC", name))
-
-
-def _decode(path: str, data: bytes) -> str:
-    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:
-        return data.decode("utf-16" if utf16 else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise errors.UserError(
-            f"{path}: not UTF-8 text: {error.reason}; save it as CSV in UTF-8"
-        ) from error
 
 
 def _header(path: str, cells: list[str]) -> list[str]:
