@@ -22,7 +22,6 @@ from absl import flags
 
 from benchmarks import fresh, made_up, measure
 from pipeline import cli, fact_table, job_settings, plan, schema
-from pipeline.beam import transforms
 from pipeline.corpora import corpus, mixture_list
 from pipeline.dataset import inspection_cache, mixture_shards, shards, utterance_shards
 from pipeline.io import stored_json
@@ -67,6 +66,9 @@ class _Notes:
 
 
 def measure_listing(count: int) -> dict[str, Any]:
+    # Imported here, since Beam needs 60 MB.
+    from pipeline.beam import transforms
+
     facts = made_up.facts(count)
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         path, work = f"{folder}/manifest.csv", f"{folder}/work"

@@ -219,7 +219,9 @@ def read_manifest(path: str) -> Corpus:
         table = _consistent(table, lines)
     except errors.UserError as error:
         raise errors.UserError(f"{path}: {error}") from error
-    return _corpus([(path, "manifest")], _with_short_ids(table), rejections)
+    found.clear()
+    _shorten_ids(table)
+    return _corpus([(path, "manifest")], table, rejections)
 
 
 def assign_splits(
@@ -396,16 +398,17 @@ def _inside(folder: str, name: str) -> str | None:
     return None if relative in (".", "..") or relative.startswith("../") else relative
 
 
-def _with_short_ids(utterances: Iterable[Utterance]) -> list[Utterance]:
+def _shorten_ids(table: list[Utterance]) -> None:
     """Removes endings from the ids, unless two would become equal."""
-    table = list(utterances)
     stems = [_stem(u.id) for u in table]
-    count = collections.Counter(stems)
-    return [
-        # Several times faster than `dataclasses.replace`.
-        Utterance(stem if count[stem] == 1 else u.id, u.path, u.speaker, u.sex, u.split)
-        for u, stem in zip(table, stems, strict=True)
-    ]
+    several: set[str] = set()
+    if len(set(stems)) < len(stems):
+        several = {stem for stem, count in collections.Counter(stems).items() if count > 1}
+    # In place, so that old and new utterances are not all in memory at the same time.
+    for place, stem in enumerate(stems):
+        if stem not in several:
+            u = table[place]
+            table[place] = Utterance(stem, u.path, u.speaker, u.sex, u.split)
 
 
 def _consistent(
