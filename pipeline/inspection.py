@@ -43,7 +43,7 @@ class Facts:
 def inspect(
     utterance: corpus.Utterance,
     rate: int,
-    keep: Callable[[np.ndarray, str], None] = lambda samples, sha256: None,
+    keep: Callable[[np.ndarray, str], None] | None = None,
 ) -> Facts | corpus.Rejection:
     """Reads a recording once, checks and measures it.
 
@@ -73,7 +73,8 @@ def inspect(
     except limits.MissingDecoderError as error:
         raise errors.UserError(f"{utterance.path}: {error}") from error
     sha256 = hashlib.sha256(data).hexdigest()
-    keep(samples, sha256)
+    if keep is not None:
+        keep(samples, sha256)
     return Facts(
         utterance=utterance,
         num_samples=len(samples),

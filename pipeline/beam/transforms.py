@@ -126,8 +126,10 @@ class InspectFn(beam.DoFn):
             # Taken before inspecting, so that a file that changes meanwhile is inspected again.
             stamp = inspection_cache.stamp(utterance.path)
             # If the same process writes mixtures, it need not decode the recording again.
-            keep = functools.partial(recordings.keep, sample_rate=self._sample_rate)
-            found = inspection.inspect(utterance, self._sample_rate, keep)
+            keep = functools.partial(
+                recordings.keep, sample_rate=self._sample_rate, path=utterance.path, stamp=stamp
+            )
+            found = inspection.inspect(utterance, self._sample_rate, keep if stamp else None)
             self._found.append(inspection_cache.Finding.of(found, stamp))
             (self._good if isinstance(found, inspection.Facts) else self._bad).inc()
             _tick(self._work, INSPECTED)

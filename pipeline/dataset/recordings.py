@@ -10,14 +10,15 @@ import numpy as np
 
 from pipeline import errors
 from pipeline.audio import decoding, limits
+from pipeline.dataset import inspection_cache
 from pipeline.io import storage
 
 # Recordings occur in several mixtures. The size in bytes of a worker's cache of decoded recordings
 # (an hour at 8 kHz is 115 MB), and the length of the longest that it keeps.
 _KEPT_BYTES = 2**27
 _LONGEST_KEPT_SECONDS = 60
-_kept: cachetools.LRUCache[tuple[str, int], np.ndarray] = cachetools.LRUCache(
-    _KEPT_BYTES, getsizeof=lambda samples: samples.nbytes
+_kept: "cachetools.LRUCache[tuple[str, int], _Kept]" = cachetools.LRUCache(
+    _KEPT_BYTES, getsizeof=lambda kept: kept.samples.nbytes
 )
 # The workers of some runners are threads.
 _kept_lock = threading.Lock()
@@ -31,6 +32,23 @@ class Recording:
     speaker: str
     sex: str
     sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kept:
+    """A decoded recording; if it has a stamp, it is valid while the file at `path` has that, too.
+
+    Those that this process loaded for the same step have none.
+    """
+
+    samples: np.ndarray
+    path: str = ""
+    stamp: tuple[int, int] | None = None
+
+    def is_valid(self, path: str) -> bool:
+        if self.stamp is None:
+            return True
+        return self.path == path and self.stamp == inspection_cache.stamp(path)
 
 
 def load(recording: Recording, sample_rate: int, num_samples: int) -> np.ndarray:
@@ -53,8 +71,8 @@ def load(recording: Recording, sample_rate: int, num_samples: int) -> np.ndarray
     key = (recording.sha256, sample_rate)
     with _kept_lock:
         kept = _kept.get(key)
-    if kept is not None:
-        return kept[:num_samples]
+    if kept is not None and kept.is_valid(recording.path):
+        return kept.samples[:num_samples]
     data = storage.read_bytes(recording.path)
     if hashlib.sha256(data).hexdigest() != recording.sha256:
         raise errors.UserError(
@@ -84,20 +102,28 @@ def load(recording: Recording, sample_rate: int, num_samples: int) -> np.ndarray
     return samples[:num_samples]
 
 
-def keep(samples: np.ndarray, sha256: str, sample_rate: int) -> None:
+def keep(
+    samples: np.ndarray,
+    sha256: str,
+    sample_rate: int,
+    path: str = "",
+    stamp: tuple[int, int] | None = None,
+) -> None:
     """Caches a whole recording for `load` unless it is long.
 
     Args:
         samples: float32 `[sample]`; they become read-only.
         sha256: SHA-256 of the file, hexadecimal.
         sample_rate: sample rate of the samples in Hz.
+        path: path of the file.
+        stamp: the file's `inspection_cache.stamp`; it is read again when that has changed.
     """
     if len(samples) <= _LONGEST_KEPT_SECONDS * sample_rate:
         # Contiguous, since a view would keep all channels in memory.
         samples = np.ascontiguousarray(samples)
         samples.flags.writeable = False
         with _kept_lock:
-            _kept[sha256, sample_rate] = samples
+            _kept[sha256, sample_rate] = _Kept(samples, path, stamp)
 
 
 def forget() -> None:

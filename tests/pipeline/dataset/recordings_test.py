@@ -10,7 +10,7 @@ import soundfile
 from pipeline import errors, inspection
 from pipeline.audio import compressed, decoding, limits
 from pipeline.corpora import corpus
-from pipeline.dataset import recordings
+from pipeline.dataset import inspection_cache, recordings
 
 RATE = 8000
 
@@ -43,19 +43,30 @@ def test_short_recordings_are_decoded_once_and_long_ones_are_not_kept(tmp_path, 
 
 
 @pytest.mark.parametrize("rate", [RATE, 16000])
-def test_what_was_inspected_is_not_decoded_again(tmp_path, voice, rate):
+def test_what_was_inspected_is_not_decoded_again(tmp_path, voice, rate, monkeypatch):
     path = tmp_path / "a.flac"
     soundfile.write(path, np.stack([voice(310, 2.0), voice(311, 2.0)], axis=1), 16000)
     utterance = corpus.Utterance("a", str(path), "a")
-    keep = functools.partial(recordings.keep, sample_rate=rate)
+    keep = functools.partial(
+        recordings.keep, sample_rate=rate, path=str(path), stamp=inspection_cache.stamp(str(path))
+    )
     facts = inspection.inspect(utterance, rate, keep)
     recording = recordings.Recording(str(path), "a", "", facts.sha256)
     kept = recordings.load(recording, rate, facts.num_samples)
     recordings.forget()
     np.testing.assert_array_equal(kept, recordings.load(recording, rate, facts.num_samples))
+    recordings.forget()
     inspection.inspect(utterance, rate, keep)
+    with monkeypatch.context() as patched:
+        patched.setattr(decoding, "Reader", None)
+        np.testing.assert_array_equal(kept, recordings.load(recording, rate, facts.num_samples))
+    # A file that has changed since then is noticed.
+    soundfile.write(path, voice(312, 2.0), 16000)
+    with pytest.raises(errors.UserError, match="has changed since it was inspected"):
+        recordings.load(recording, rate, facts.num_samples)
     path.unlink()
-    np.testing.assert_array_equal(kept, recordings.load(recording, rate, facts.num_samples))
+    with pytest.raises(errors.UserError, match="no such file"):
+        recordings.load(recording, rate, facts.num_samples)
 
 
 def test_a_missing_decoder_is_reported_with_the_recording(tmp_path, monkeypatch):
