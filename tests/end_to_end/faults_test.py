@@ -239,7 +239,10 @@ def test_a_corpus_that_changes_between_inspection_and_write(tmp_path, corpus, ch
 def test_two_jobs_on_one_folder(corpus, undisturbed, tmp_path, run_command):
     first = start(*flags(corpus, tmp_path))
     wait_for(lambda: (tmp_path / "_work").exists(), first)
+    # Otherwise it may be done before the second has started.
+    first.send_signal(signal.SIGSTOP)
     second = run_command(MODULE, *flags(corpus, tmp_path, "--overwrite", "--seed=1"))
+    first.send_signal(signal.SIGCONT)
     assert second.returncode == 1
     assert_one_line(second.stderr, str(tmp_path), str(first.pid), "another job")
     _, stderr = first.communicate(timeout=120)
