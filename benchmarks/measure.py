@@ -105,6 +105,8 @@ def report(
     path = RESULTS / f"{name}.json"
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
+        for line in another_machine(before["machine"], about):
+            print(line)
         for line in moved(before["ratios"], quotients):
             print(line)
         if busy(before["machine"]):
@@ -138,6 +140,17 @@ def busy(about: Mapping[str, Any]) -> bool:
     A low load does not count: the average over the last minute may include the previous benchmark.
     """
     return bool(about.get("load_before", [0.0])[0] > 0.75 * about["cores"])
+
+
+def another_machine(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Returns a line if the committed figures are from another kind of processor or core count."""
+    kinds = [f"{about['processor']}, {about['cores']} cores" for about in (before, now)]
+    if kinds[0] == kinds[1]:
+        return []
+    return [
+        f"what is committed was measured on {kinds[0]}; this is {kinds[1]}: only ratios are "
+        "compared, and they may differ, too"
+    ]
 
 
 def moved(before: Mapping[str, float], now: Mapping[str, float]) -> list[str]:
