@@ -246,10 +246,15 @@ def test_every_outlet_gives_the_same_voices(ways, small_dataset, tmp_path, recor
                 continue
             conversion.write(row, ways.separator, file)
             outlets[row.name] = loading.load(file).separate
+    # The page recognises people and silences one voice while the other speaks alone, as the command
+    # does by default.
+    by_command = [separate.separate(mixture, RATE, ways.loaded) for mixture in mixtures]
     for name, run in outlets.items():
         differences = [
             conversion.difference_db(run(mixture[np.newaxis])[0], voices)
-            for mixture, voices in zip(mixtures, expected, strict=True)
+            for mixture, voices in zip(
+                mixtures, by_command if name == "page" else expected, strict=True
+            )
         ]
         record_property(name, round(max(differences), 1))
         print(f"{ways.name}, {name}: {max(differences):.0f} dB")

@@ -611,14 +611,19 @@ def test_a_job_that_was_killed_is_finished_by_the_next(tmp_path, voice, run_comm
         [sys.executable, "-m", MODULE, *given], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     out = tmp_path / "out"
-    while process.poll() is None and len(list(out.glob("*.tfrecord.json"))) < 4:
+
+    def finished():
+        # Files are written under hidden names and renamed.
+        return [p for p in out.glob("*.tfrecord.json") if not p.name.startswith(".")]
+
+    while process.poll() is None and len(finished()) < 4:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (out / "_SUCCESS").exists()
     with pytest.raises(dataset.DatasetError, match="not whole"):
         dataset.read(str(out))
-    kept = {path: path.stat().st_mtime_ns for path in out.glob("*.tfrecord.json")}
+    kept = {path: path.stat().st_mtime_ns for path in finished()}
     done = run_command(MODULE, *given)
     assert done.returncode == 0, done.stderr
     assert len(kept) >= 4
