@@ -21,7 +21,7 @@ def test_another_machine_is_named_and_only_ratios_are_compared(tmp_path, monkeyp
     _report("x", {"a": [1.0], "b": [2.0]}, save=False)
     printed = capsys.readouterr().out
     assert "moved" not in printed
-    assert "measured on" not in printed
+    assert "only ratios" not in printed
 
     stored["machine"]["processor"] = "Another Processor 9000"
     (tmp_path / "x.json").write_text(json.dumps(stored))
