@@ -278,7 +278,8 @@ class Path(keras.layers.Layer):
     """
 
     def __init__(self, channels: int, units: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        # The fused operations take weights in float32.
+        super().__init__(**{"autocast": False, **kwargs})
         self.channels = channels
         self.units = units
         self.norm = keras.layers.LayerNormalization(dtype="float32")
@@ -301,7 +302,9 @@ class Path(keras.layers.Layer):
     ) -> Tensor:
         norm = self.norm
         if self.forward.fused and training:
-            x, gain, shift = fused_convolution.normalise(inputs), norm.gamma, norm.beta
+            # The LSTMs are in float32 whatever the precision of the other layers.
+            x = fused_convolution.normalise(ops.cast(inputs, "float32"))
+            gain, shift = norm.gamma, norm.beta
         else:
             x, gain, shift = norm(inputs), ops.ones(self.channels), ops.zeros(self.channels)
         y = self.forward.over_positions(x, gain, shift, training=training)

@@ -99,6 +99,16 @@ def test_the_fast_way_gives_the_same_results_and_gradients():
         np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-4 * np.abs(one).max())
 
 
+def test_the_fast_way_with_mixed_precision():
+    exact, x = _network(), _waveform((2, 1500))
+    mixed = _network(dtype="mixed_bfloat16")
+    mixed.set_weights(exact.get_weights())
+    fused_lstm.set_fused(mixed, True)
+    expected = np.asarray(exact(x, training=True))
+    found = np.asarray(tf.function(lambda x: mixed(x, training=True))(x))
+    assert np.std(found - expected) < 0.03 * np.std(expected)
+
+
 def test_a_guide_that_learns_and_one_that_does_not():
     free = registry.create("band_split", **SMALL, guide=True)
     still = registry.create("band_split", **SMALL, guide=True, train_guide=False)
