@@ -19,6 +19,7 @@ Tensor = Any
 # The bands from low to high: how many, and the bins of each. They grow wider upwards, as the bands
 # of hearing do. They cover 132 bins, of which the last three are padding.
 BANDS = ((12, 3), (6, 6), (6, 10))
+_GROUP_ENDS = [sum(count for count, _ in BANDS[: k + 1]) for k in range(len(BANDS) - 1)]
 # Mean and standard deviation of the log-magnitudes of speech at the level that networks are trained
 # at. They need not be those of the dataset: the layers that follow learn to scale.
 _MEAN, _DEVIATION = -3.43, 0.846
@@ -38,8 +39,9 @@ class BandSplit(keras.Model):
         band_units: units of each direction of the LSTMs over bands.
         num_layers: number of pairs of an LSTM over time and one over bands, both bidirectional.
         stack: number of neighbouring frames in one step.
-        guide: whether a `tcn` of default size (`models.tcn`) estimates masks first, which are
-            further features of the input. `--init_from` takes a trained one.
+        guide: whether a `tcn` (`models.tcn`) estimates masks first, which are further features of
+            the input. `--init_from` takes a trained one.
+        guide_repeats: `repeats` of the guide.
         train_guide: whether the guide learns as well.
 
     Call arguments:
@@ -66,6 +68,7 @@ class BandSplit(keras.Model):
         num_layers: int = 3,
         stack: int = 2,
         guide: bool = False,
+        guide_repeats: int = 2,
         train_guide: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -81,7 +84,10 @@ class BandSplit(keras.Model):
         self.num_bins = sum(count * width for count, width in BANDS)
         self.train_guide = train_guide
         policy = self.dtype_policy
-        self.guide = tcn.TemporalConvolution(num_outputs, dtype=policy) if guide else None
+        self.guide_repeats = guide_repeats
+        self.guide = None
+        if guide:
+            self.guide = tcn.TemporalConvolution(num_outputs, repeats=guide_repeats, dtype=policy)
         if self.guide and not train_guide:
             self.guide.trainable = False
         self.entries = [
@@ -145,8 +151,10 @@ class BandSplit(keras.Model):
             x = ops.reshape(x, (self.num_bands, batch * steps, self.channels))
             x = over_bands(x, training=training)
             x = ops.reshape(x, (self.num_bands, batch, steps, self.channels))
-        masks = self._masks(x)[:, :, :frames]
-        mask_real, mask_imaginary = masks[:, : self.num_outputs], masks[:, self.num_outputs :]
+        masks = ops.slice(
+            self._masks(x), (0, 0, 0, 0), (batch, 2 * self.num_outputs, frames, schema.NUM_BINS)
+        )
+        mask_real, mask_imaginary = ops.split(masks, 2, axis=1)
         real, imaginary = real[:, None, :frames], imaginary[:, None, :frames]
         return spectral.inverse_stft(
             mask_real * real - mask_imaginary * imaginary,
@@ -195,14 +203,17 @@ class BandSplit(keras.Model):
         x = ops.reshape(x, (self.num_bands, batch * steps, self.channels))
         x = ops.cast(self.norm(x), self.compute_dtype)
         outputs = 2 * self.num_outputs
-        found, start = [], 0
-        for (count, width), hidden, mask in zip(BANDS, self.hidden, self.masks, strict=True):
-            part = mask(hidden(x[start : start + count]))
-            start += count
+        found = []
+        groups = ops.split(x, _GROUP_ENDS, axis=0)
+        for (count, width), hidden, mask, group in zip(
+            BANDS, self.hidden, self.masks, groups, strict=True
+        ):
+            part = mask(hidden(group))
             part = ops.reshape(part, (count, batch * steps, outputs * self.stack, width))
             part = ops.transpose(part, (1, 2, 0, 3))
             found.append(ops.reshape(part, (batch * steps, outputs * self.stack, count * width)))
-        x = ops.concatenate(found, axis=-1)[..., : schema.NUM_BINS]
+        found[-1] = found[-1][..., : schema.NUM_BINS - self.num_bins]
+        x = ops.concatenate(found, axis=-1)
         x = ops.reshape(x, (batch, steps, outputs, self.stack, schema.NUM_BINS))
         x = ops.transpose(ops.cast(x, "float32"), (0, 2, 1, 3, 4))
         return ops.reshape(x, (batch, outputs, steps * self.stack, schema.NUM_BINS))
@@ -215,6 +226,7 @@ class BandSplit(keras.Model):
             "band_units",
             "num_layers",
             "stack",
+            "guide_repeats",
             "train_guide",
         )
         own = {name: getattr(self, name) for name in names}

@@ -158,9 +158,9 @@ def overlap_add(frames: Tensor, hop: int) -> Tensor:
         raise ValueError(f"frames of {frames.shape[-1]} samples are not a multiple of {hop}")
     leading = [(0, 0)] * (len(frames.shape) - 2)
     total = 0
-    # Block j of frame t is at position t + j, in hops.
-    for j in range(num_blocks):
-        block = frames[..., j * hop : (j + 1) * hop]
+    # Block j of frame t is at position t + j, in hops. The gradient of a split costs less than that
+    # of slices.
+    for j, block in enumerate(ops.split(frames, num_blocks, axis=-1)):
         total = total + ops.pad(block, [*leading, (j, num_blocks - 1 - j), (0, 0)])
     shape = ops.shape(total)
     return ops.reshape(total, (*shape[:-2], shape[-2] * shape[-1]))

@@ -80,10 +80,13 @@ def test_a_larger_network_does_at_first_what_the_smaller_did(tmp_path, capsys, e
     np.testing.assert_allclose(model(waveform), source(waveform), atol=1e-5)
 
 
-def test_a_trained_tcn_becomes_the_guide(tmp_path, capsys):
-    source = _separator(seed=1, width=192, units=384, num_layers=7, repeats=2)
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_a_trained_tcn_becomes_the_guide(tmp_path, capsys, repeats):
+    source = _separator(seed=1, width=192, units=384, num_layers=7, repeats=repeats)
     source.save(tmp_path / "tcn.keras")
-    network = registry.create("band_split", channels=4, units=4, num_layers=1, guide=True)
+    network = registry.create(
+        "band_split", channels=4, units=4, num_layers=1, guide=True, guide_repeats=repeats
+    )
     model = separator.wrap(
         network, mean=-3.0, deviation=0.9, active_level_db=-26.0, sample_rate=8000, num_sources=2
     )
