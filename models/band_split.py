@@ -295,17 +295,17 @@ class Path(keras.layers.Layer):
         self.channels = channels
         self.units = units
         self.norm = keras.layers.LayerNormalization(dtype="float32")
-        self.forward = fused_lstm.LSTM(units, return_sequences=True, dtype="float32")
-        self.backward = fused_lstm.LSTM(units, return_sequences=True, dtype="float32")
-        self.forward.alone = self.backward.alone = False
+        self.ahead = fused_lstm.LSTM(units, return_sequences=True, dtype="float32")
+        self.back = fused_lstm.LSTM(units, return_sequences=True, dtype="float32")
+        self.ahead.alone = self.back.alone = False
         self.merge = keras.layers.Dense(
             channels, kernel_initializer="zeros", dtype=self.dtype_policy
         )
 
     def build(self, input_shape: Any) -> None:
         self.norm.build((None, None, self.channels))
-        self.forward.build((None, None, self.channels))
-        self.backward.build((None, None, self.channels))
+        self.ahead.build((None, None, self.channels))
+        self.back.build((None, None, self.channels))
         self.merge.build((None, None, 2 * self.units))
         self.built = True
 
@@ -313,14 +313,14 @@ class Path(keras.layers.Layer):
         self, inputs: Tensor, length: Tensor | None = None, training: bool | None = None
     ) -> Tensor:
         norm = self.norm
-        if self.forward.fused and training:
+        if self.ahead.fused and training:
             # The LSTMs are in float32 whatever the precision of the other layers.
             x = fused_convolution.normalise(ops.cast(inputs, "float32"))
             gain, shift = norm.gamma, norm.beta
         else:
             x, gain, shift = norm(inputs), ops.ones(self.channels), ops.zeros(self.channels)
-        y = self.forward.over_positions(x, gain, shift, training=training)
-        z = self.backward.over_positions(_turned(x, length), gain, shift, training=training)
+        y = self.ahead.over_positions(x, gain, shift, training=training)
+        z = self.back.over_positions(_turned(x, length), gain, shift, training=training)
         return inputs + self.merge(ops.concatenate([y, _turned(z, length)], axis=-1))
 
 

@@ -168,8 +168,13 @@ class Config:
     clip_norm: float = _setting(
         5.0, "float", "Largest global norm of the gradients; 0: no limit.", lower_bound=0
     )
+    optimizer: str = _setting(
+        "adam", "enum", "adam; muon: orthogonalised steps for all matrices but those of the last "
+        "layer, and Adam for the rest. Muon learns more per step at rates of about 5e-3.",
+        enum_values=["adam", "muon"],
+    )  # fmt: skip
     weight_decay: float = _setting(
-        0.0, "float", "Weight decay of AdamW; 0: plain Adam.", lower_bound=0, upper_bound=1
+        0.0, "float", "Decoupled weight decay, as in AdamW.", lower_bound=0, upper_bound=1
     )
     ema: float = _setting(
         0.0, "float", "Validate and keep an exponential moving average of the weights with this "

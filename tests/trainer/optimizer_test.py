@@ -91,3 +91,56 @@ def test_all_gradients_together_are_clipped():
     made.apply([keras.ops.convert_to_tensor(g) for g in gradients], [kernel, bias])
     for momentum, gradient in zip(made._momentums, gradients, strict=True):
         np.testing.assert_allclose(momentum, 0.1 * gradient / norm, rtol=1e-5)
+
+
+def test_newton_schulz_keeps_singular_vectors_and_evens_out_singular_values():
+    random = np.random.default_rng(0)
+    for shape in ((3, 40, 24), (2, 24, 40)):
+        matrices = random.normal(size=shape).astype("float32")
+        u, _, v = np.linalg.svd(matrices, full_matrices=False)
+        found = keras.ops.convert_to_numpy(optimizer.orthogonalised(matrices))
+        # In the base of the singular vectors it is a diagonal matrix.
+        inside = np.swapaxes(u, -1, -2) @ found @ np.swapaxes(v, -1, -2)
+        diagonal = np.diagonal(inside, axis1=-2, axis2=-1)
+        assert diagonal.min() > 0.6
+        assert diagonal.max() < 1.3
+        rest = inside - np.eye(24) * diagonal[:, None]
+        assert np.abs(rest).max() < 1e-3
+
+
+def test_muon_moves_each_gate_and_each_band_by_the_nearest_orthogonal_matrix():
+    """The first momentum is the gradient, so that steps follow from its singular vectors alone."""
+    random = np.random.default_rng(1)
+    lstm = keras.layers.LSTM(8)
+    lstm.build((None, None, 5))
+    kernel, recurrent, bias = lstm.trainable_variables
+    bands = keras.Variable(random.normal(size=(3, 6, 4)), dtype="float32", name="kernel")
+    variables = [kernel, recurrent, bias, bands]
+    before = [v.numpy() for v in variables]
+    gradients = [random.normal(size=v.shape).astype("float32") for v in variables]
+    made = _make(variables, optimizer="muon", learning_rate=0.1, schedule="constant")
+    made.apply([keras.ops.convert_to_tensor(g) for g in gradients], variables)
+    steps = [b - v.numpy() for b, v in zip(before, variables, strict=True)]
+    np.testing.assert_allclose(steps[2], 0.1 * np.sign(gradients[2]), rtol=1e-3)
+    pairs = [(steps[3], gradients[3])]
+    pairs += [
+        (np.stack(np.split(step, 4, axis=1)), np.stack(np.split(gradient, 4, axis=1)))
+        for step, gradient in zip(steps[:2], gradients[:2], strict=True)
+    ]
+    for step, gradient in pairs:
+        u, _, v = np.linalg.svd(gradient, full_matrices=False)
+        expected = 0.1 * 0.2 * np.sqrt(max(step.shape[-2:])) * (u @ v)
+        # The singular values of a step are only about equal.
+        np.testing.assert_allclose(step, expected, atol=0.3 * np.abs(expected).max())
+        ratio = np.linalg.norm(step, axis=(-2, -1)) / np.linalg.norm(expected, axis=(-2, -1))
+        np.testing.assert_allclose(ratio, 1, atol=0.2)
+
+
+def test_muon_leaves_the_layers_of_masks_and_columns_to_adam():
+    mask = keras.Variable(np.ones((3, 2), "float32"), name="mask_kernel")
+    column = keras.Variable(np.ones((3, 1), "float32"), name="kernel")
+    gradient = np.array([[3.0], [-0.2], [1.0]], "float32")
+    made = _make([mask, column], optimizer="muon", learning_rate=0.1, schedule="constant")
+    made.apply([keras.ops.convert_to_tensor(gradient * [[1, -1]]), gradient], [mask, column])
+    np.testing.assert_allclose(mask, 1 - 0.1 * np.sign(gradient * [[1, -1]]), rtol=1e-3)
+    np.testing.assert_allclose(column, 1 - 0.1 * np.sign(gradient), rtol=1e-3)
