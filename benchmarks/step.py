@@ -10,7 +10,8 @@ a process of its own on the same cores, in turn. bfloat16 is mixed precision in 
 
 `tcn` has the network's default size, `tcn_deep` a third repetition of blocks; their batch is 8
 windows of 375 frames. Their `Keras` is the same network layer by layer, and their `trainer` uses
-the SI-SDR of voices that are mixed and analysed within the step.
+the SI-SDR of voices that are mixed and analysed within the step. `band_split` has four frames a
+step; its batch is 6 windows of 250 frames, and it has no floor: its products follow one another.
 
 The floor is the time of the step's matrix products at the rate of a large product, and at the rates
 that the fastest library reaches for exactly these shapes, including the activations of the gates.
@@ -26,11 +27,14 @@ from typing import Any
 from absl import flags
 
 from benchmarks import children, floor, measure
+from models import band_split
 from pipeline import cli
 from pipeline.io.cores import available_cores
 
 _NETWORKS = flags.DEFINE_list(
-    "networks", ["lstm", "blstm", "tcn", "tcn_deep"], "lstm, blstm, tcn, tcn_deep."
+    "networks",
+    ["lstm", "blstm", "tcn", "tcn_deep", "band_split"],
+    "lstm, blstm, tcn, tcn_deep, band_split.",
 )
 _PRECISIONS = flags.DEFINE_list("precisions", ["float32", "bfloat16"], "float32, bfloat16.")
 _VARIANTS = flags.DEFINE_list(
@@ -46,12 +50,16 @@ _FLOOR = flags.DEFINE_bool("floor", True, "Measure the rates that the floor is b
 _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/step.json.")
 
 _TCN = {"batch": 8, "frames": 375, "width": 192, "units": 384, "layers": 7}
-_NETWORKS_KNOWN: dict[str, dict[str, int]] = {
+_NETWORKS_KNOWN: dict[str, dict[str, Any]] = {
     "lstm": {},
     "blstm": {},
     "tcn": {**_TCN, "repeats": 2},
     "tcn_deep": {**_TCN, "repeats": 3},
-}
+    "band_split": {
+        "batch": 6, "frames": 250, "width": 64, "units": 64, "layers": 3, "stack": 4,
+        "bands": band_split.BANDS,
+    },
+}  # fmt: skip
 _TITLES = {"network": "network", "trainer": "trainer", "keras": "Keras", "torch": "PyTorch"}
 _LARGE = (2048, 2048, 2048)
 
@@ -70,6 +78,8 @@ class Case:
     layers: int = 2
     width: int = 0
     repeats: int = 0
+    stack: int = 0
+    bands: tuple[tuple[int, int], ...] = ()
 
     @property
     def convolves(self) -> bool:
@@ -128,7 +138,7 @@ def _measure(
             for name, child in running.items()
         }
         figures |= measure.interleave(jobs, _ROUNDS.value)
-        if _FLOOR.value and case.precision == "float32":
+        if _FLOOR.value and case.precision == "float32" and not case.bands:
             figures |= _floor(case, running, facts)
 
 

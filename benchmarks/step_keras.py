@@ -40,10 +40,11 @@ def main(case: dict[str, Any]) -> None:
 
 
 def _network(case: dict[str, Any]) -> tuple[keras.Model, Any]:
-    settings = {k: case[k] for k in ("width", "repeats") if case[k]}
+    if case["bands"]:
+        return _bands(case)
     model = registry.create(
         _name(case), num_outputs=2, units=case["units"], num_layers=case["layers"],
-        num_bins=case["bins"], dtype=_policy(case), **settings,
+        num_bins=case["bins"], dtype=_policy(case), **_arguments(case),
     )  # fmt: skip
     shape = (case["batch"], case["frames"], case["bins"])
     model.build(shape)
@@ -52,13 +53,30 @@ def _network(case: dict[str, Any]) -> tuple[keras.Model, Any]:
     return _compiled(model, case), (_noise(shape), _uniform((shape[0], 2, *shape[1:])))
 
 
+def _bands(case: dict[str, Any]) -> tuple[keras.Model, Any]:
+    model = registry.create("band_split", **_arguments(case), dtype=_policy(case))
+    samples = case["frames"] * schema.HOP
+    model.build((case["batch"], samples))
+    fused_lstm.set_fused(model, case["variant"] == "network")
+    x = 0.05 * _noise((case["batch"], samples))
+    return _compiled(model, case), (x, 0.05 * _noise((case["batch"], 2, samples)))
+
+
+def _arguments(case: dict[str, Any]) -> dict[str, int]:
+    """Returns the settings that only some networks have."""
+    if case["bands"]:
+        half = case["units"] // 2
+        return {"channels": case["width"], "band_units": half, "stack": case["stack"]}
+    return {k: case[k] for k in ("width", "repeats") if case[k]}
+
+
 def _name(case: dict[str, Any]) -> str:
     """Returns the network's name in the registry."""
     return "tcn" if case["repeats"] else case["network"]
 
 
 def _keras(case: dict[str, Any]) -> tuple[keras.Model, Any]:
-    if case["repeats"]:
+    if case["repeats"] or case["bands"]:
         return _network(case)
     layers: list[keras.layers.Layer] = []
     for _ in range(case["layers"]):
@@ -79,10 +97,10 @@ def _compiled(model: keras.Model, case: dict[str, Any]) -> keras.Model:
 
 
 def _trainer(case: dict[str, Any]) -> tuple[keras.Model, Any]:
-    on_waveforms = bool(case["repeats"])
+    on_waveforms = bool(case["repeats"] or case["bands"])
     config = config_lib.Config(
         model=_name(case), units=case["units"], layers=case["layers"],
-        model_arg=tuple(f"{k}={case[k]}" for k in ("width", "repeats") if case[k]),
+        model_arg=tuple(f"{k}={v}" for k, v in _arguments(case).items()),
         loss="sisdr" if on_waveforms else "mask", mixing="dynamic" if on_waveforms else "static",
         frames=case["frames"], batch_size=case["batch"],
         mixed_precision=case["precision"] == "bfloat16", jit_compile=case["jit"],

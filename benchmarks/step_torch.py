@@ -78,14 +78,106 @@ class Convolutions(torch.nn.Module):
         return torch.relu(masks).reshape(batch, -1, 2 * bins)[:, :frames]
 
 
+class BandDense(torch.nn.Module):
+    """A dense layer with its own weights for each band."""
+
+    def __init__(self, bands: int, inputs: int, units: int) -> None:
+        super().__init__()
+        self.kernel = torch.nn.Parameter(torch.randn(bands, inputs, units) / inputs**0.5)
+        self.bias = torch.nn.Parameter(torch.zeros(bands, 1, units))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[band, row, feature]` to `[band, row, unit]`."""
+        return torch.baddbmm(self.bias.to(x.dtype), x, self.kernel.to(x.dtype))
+
+
+class Path(torch.nn.Module):
+    """Norm, an LSTM in both directions, a dense layer, and the residual connection."""
+
+    def __init__(self, channels: int, units: int) -> None:
+        super().__init__()
+        self.norm = torch.nn.LayerNorm(channels)
+        self.recurrent = torch.nn.LSTM(channels, units, bidirectional=True)
+        self.merge = torch.nn.Linear(2 * units, channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[position, row, channel]` to the same."""
+        return x + self.merge(self.recurrent(self.norm(x))[0])
+
+
+class Bands(torch.nn.Module):
+    """`models.band_split` without a guide."""
+
+    def __init__(self, case: dict[str, Any]) -> None:
+        super().__init__()
+        self.groups, self.stack, channels = case["bands"], case["stack"], case["width"]
+        self.window = torch.hann_window(256).sqrt()
+        counts = [count for count, _ in self.groups]
+        widths = [self.stack * width for _, width in self.groups]
+        pairs = list(zip(counts, widths, strict=True))
+        self.entries = torch.nn.ModuleList(BandDense(n, 3 * w, channels) for n, w in pairs)
+        self.hidden = torch.nn.ModuleList(BandDense(n, channels, 2 * channels) for n in counts)
+        self.masks = torch.nn.ModuleList(BandDense(n, 2 * channels, 4 * w) for n, w in pairs)
+        self.paths = torch.nn.ModuleList(
+            Path(channels, units)
+            for _ in range(case["layers"])
+            for units in (case["units"], case["units"] // 2)
+        )
+        self.norm = torch.nn.LayerNorm(channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[batch, sample]` to `[batch, output, sample]`."""
+        options = {"n_fft": 256, "hop_length": 64, "window": self.window}
+        mixture = torch.stft(x, **options, return_complex=True)
+        batch, bins, frames = mixture.shape
+        steps, bands = -(-frames // self.stack), sum(count for count, _ in self.groups)
+        padded = sum(count * width for count, width in self.groups)
+        y = torch.nn.functional.pad(mixture, (0, steps * self.stack - frames, 0, padded - bins))
+        size = y.abs().clamp_min(1e-7)
+        scale = size**-0.7
+        y = torch.stack([size.log10(), y.real * scale, y.imag * scale], 1)
+        parts = y.split([count * width for count, width in self.groups], 2)
+        found = []
+        for (count, width), part, entry in zip(self.groups, parts, self.entries, strict=True):
+            part = part.reshape(batch, 3, count, width, steps, self.stack)
+            part = part.permute(2, 0, 4, 1, 5, 3).reshape(count, batch * steps, -1)
+            found.append(entry(part))
+        y = torch.cat(found).reshape(bands, batch, steps, -1)
+        for i, path in enumerate(self.paths):
+            if i % 2:
+                z = y.reshape(bands, batch * steps, -1)
+                y = path(z).reshape(bands, batch, steps, -1)
+            else:
+                z = y.permute(2, 0, 1, 3).reshape(steps, bands * batch, -1)
+                y = path(z).reshape(steps, bands, batch, -1).permute(1, 2, 0, 3)
+        y = self.norm(y).reshape(bands, batch * steps, -1)
+        parts = y.split([count for count, _ in self.groups])
+        found = []
+        for (count, width), part, hidden, mask in zip(
+            self.groups, parts, self.hidden, self.masks, strict=True
+        ):
+            part = mask(torch.nn.functional.silu(hidden(part))).float()
+            part = part.reshape(count, batch, steps, 4, self.stack, width)
+            found.append(part.permute(1, 3, 0, 5, 2, 4).reshape(batch, 4, count * width, -1))
+        masks = torch.cat(found, 2)[:, :, :bins, :frames]
+        voices = torch.complex(masks[:, :2], masks[:, 2:]) * mixture[:, None]
+        made = torch.istft(voices.flatten(0, 1), **options, length=x.shape[1])
+        return made.reshape(batch, 2, -1)
+
+
 def main(case: dict[str, Any]) -> None:
     """Serves the training step of `case`, a `benchmarks.step.Case`."""
     torch.manual_seed(0)
-    model = Convolutions(case) if case["repeats"] else Network(case)
+    kind = Bands if case["bands"] else Convolutions if case["repeats"] else Network
+    model = kind(case)
     # The fused version is PyTorch's fastest on CPUs.
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
-    x = torch.randn(case["batch"], case["frames"], case["bins"])
-    y = torch.rand(case["batch"], case["frames"], 2 * case["bins"])
+    if case["bands"]:
+        x = 0.05 * torch.randn(case["batch"], 64 * case["frames"])
+        y = 0.05 * torch.randn(case["batch"], 2, 64 * case["frames"])
+    else:
+        x = torch.randn(case["batch"], case["frames"], case["bins"])
+        y = torch.rand(case["batch"], case["frames"], 2 * case["bins"])
     narrow = case["precision"] == "bfloat16"
 
     def step() -> None:
