@@ -186,7 +186,6 @@ def separate_file(
     plot: bool = False,
     activity: bool = False,
     label: str = "",
-    listeners: Iterable[long_audio.Listener] = (),
     progress: Callable[[str, float], None] | None = None,
 ) -> Separated:
     """Separates a file; the outputs get their names once all of them are complete.
@@ -204,10 +203,9 @@ def separate_file(
         plot: also draw a picture.
         activity: also write who speaks when.
         label: name of the progress bar shown on a terminal.
-        listeners: called with the mixture and its voices at the model's rate, in their final order;
-            an exception stops the separation, which then leaves no files.
         progress: called with the stage, `separating` or `writing`, and the number of seconds of the
-            recording that have passed it; it may raise as well.
+            recording that have passed it; an exception stops the separation, which then leaves no
+            files.
 
     Raises:
         UserError: the recording cannot be read, or the outputs cannot be written.
@@ -224,7 +222,7 @@ def separate_file(
         offset, _ = long_audio.find_offset(blocks(), reader.rate)
         talk = conversation.Conversation(
             blocks, reader.rate, model, options, offset=offset,
-            listeners=(tally, *((beginning,) if plot else ()), *listeners), progress=told,
+            listeners=(tally, beginning) if plot else (tally,), progress=told,
         )  # fmt: skip
         meter = turns.Meter(model.num_sources, reader.rate)
         job.stem.parent.mkdir(parents=True, exist_ok=True)

@@ -10,22 +10,25 @@ from export import separate
 from export.evaluation import charts
 from export.separation import activity, jobs, pictures, rttm
 from export.serving import lanes, recording
+from pipeline.audio import decoding
+
+# Pictures end at 8 kHz; speech has little above.
+_HIGHEST_RATE = 16000
 
 
-def complete(
-    one: recording.Recording, done: separate.Separated, mixture: np.ndarray, voices: np.ndarray
-) -> None:
+def complete(one: recording.Recording, done: separate.Separated) -> None:
     """Fills in a recording's `files` and `view`.
 
     Args:
         one: the recording; `mixture.wav` is in its folder.
         done: the result of the separation.
-        mixture: the model's input, float32 `[sample]`.
-        voices: the model's output, float32 `[source, sample]`.
 
     Raises:
-        OSError: the files cannot be written.
+        OSError: the files cannot be read or written.
     """
+    rate = min(done.rate, _HIGHEST_RATE)
+    mixture = _heard(one.folder / "mixture.wav", rate)
+    voices = np.stack([_heard(path, rate) for path in done.files[: len(done.summary["voices"])]])
     stem = pathlib.PurePosixPath(one.name).stem
     # Use the names that export.separate would give the files.
     named = jobs.Job(one.source, pathlib.Path(stem))
@@ -54,6 +57,7 @@ def complete(
         "notes": done.notes,
         "seconds": done.seconds,
         "rate": done.rate,
+        "kilohertz": rate / 2000,
         "channels": done.num_channels,
         "told": told,
         "turns": [
@@ -70,6 +74,13 @@ def complete(
         ],
         **_draw(one, done.activity, mixture, voices),
     }
+
+
+def _heard(path: pathlib.Path, rate: int) -> np.ndarray:
+    """Reads the mean of the channels, float32 `[sample]`, at the given rate."""
+    with decoding.Reader(path) as reader:
+        means = (block.mean(axis=1, keepdims=True) for block in reader.blocks())
+        return np.concatenate(list(decoding.resample_blocks(means, reader.rate, rate)))[:, 0]
 
 
 def _draw(

@@ -201,7 +201,6 @@ class Queue:
             model = self._models.load(one.model)
             _separate(one, model, seconds)
             one.view["model"] = self._models.titles[one.model]
-            one.view["kilohertz"] = model.sample_rate / 2000
             one.state = recording.DONE
         except recording.DiscardedError:
             one.state = recording.FAILED
@@ -212,34 +211,6 @@ class Queue:
                 logging.exception("separation failed")
             one.message = f"the model {one.model} failed ({type(error).__name__})"
             one.state = recording.FAILED
-
-
-class _Watch:
-    """Follows a separation: reports its progress, stops it on request and collects the audio."""
-
-    def __init__(self, one: recording.Recording, total: float) -> None:
-        self._one, self._total = one, total
-        self._mixture: list[np.ndarray] = []
-        self._voices: list[np.ndarray] = []
-
-    def __call__(self, mixture: np.ndarray, voices: np.ndarray) -> None:
-        """Collects a block of `[sample, channel]` and `[source, sample, channel]`."""
-        self._one.go_on()
-        self._mixture.append(mixture.mean(axis=1))
-        self._voices.append(voices.mean(axis=2))
-
-    def progress(self, stage: str, seconds: float) -> None:
-        """Passes the progress reported by `separate_file` on to the client."""
-        if stage != self._one.stage:
-            self._one.begin_stage(stage)
-        self._one.go_on()
-        seconds = min(seconds, self._total)
-        self._one.step = f"{stage}, {seconds:.0f} of {self._total:.0f} s"
-        self._one.fraction = seconds / self._total
-
-    def heard(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns float32 `[sample]`, `[source, sample]`: channel means at the model's rate."""
-        return np.concatenate(self._mixture), np.concatenate(self._voices, axis=1)
 
 
 def _read(one: recording.Recording, limits: Limits) -> float:
@@ -266,8 +237,16 @@ def _read(one: recording.Recording, limits: Limits) -> float:
 
 
 def _separate(one: recording.Recording, model: loading.LoadedModel, seconds: float) -> None:
-    watch = _Watch(one, seconds)
+    def follow(stage: str, passed: float) -> None:
+        """Shows the progress, and stops the separation of a recording that was discarded."""
+        if stage != one.stage:
+            one.begin_stage(stage)
+        one.go_on()
+        passed = min(passed, seconds)
+        one.step = f"{stage}, {passed:.0f} of {seconds:.0f} s"
+        one.fraction = passed / seconds
+
     job = jobs.Job(one.source, one.folder / "out")
-    done = separate.separate_file(job, model, listeners=[watch], progress=watch.progress)
+    done = separate.separate_file(job, model, progress=follow)
     one.begin_stage("drawing")
-    view.complete(one, done, *watch.heard())
+    view.complete(one, done)
