@@ -188,6 +188,17 @@ class TestSeparation:
         assert len(re.findall(r"<img ", text)) == 6
         assert len(re.findall(r"<audio ", text)) == 3
 
+    def test_pictures_show_the_band_of_the_recording(self, client):
+        from PIL import Image
+
+        tone = (0.3 * np.sin(2 * np.pi * 6000 / 16000 * np.arange(16000))).astype(np.float32)
+        key = client.ended(client.send(encoded(tone, 16000)))["key"]
+        data = client.ask("GET", f"/recordings/{key}/mixture.png").body
+        rows = np.asarray(Image.open(io.BytesIO(data)).convert("L"), float).mean(axis=1)
+        # 6 of 8 kHz, from below.
+        assert abs(rows.argmax() - 129 / 4) < 3
+        assert "8 kHz" in client.ask("GET", f"/recordings/{key}").body.decode()
+
     def test_who_speaks_when(self, client):
         """Low sounds are voice 1's, high ones voice 2's; as lanes, and as files to download."""
         seconds = np.arange(5 * 8000) / 8000
