@@ -11,6 +11,8 @@ from trainer import config as config_lib
 # Momentum of Muon, and the root mean square of its steps at a rate of 1: that of Adam in practice.
 _MOMENTUM = 0.95
 _RMS = 0.2
+# Smaller weights are no matrices, such as the taps of a depthwise convolution.
+_SMALLEST = 8
 
 
 def cosine(config: config_lib.Config, steps: int) -> keras.optimizers.schedules.CosineDecay:
@@ -100,7 +102,7 @@ class Muon(Adam):
     def change(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         index = self._get_variable_index(variable)
         path, shape = self._paths[index], variable.shape
-        if len(shape) < 2 or min(shape[-2:]) == 1 or "mask" in path:
+        if len(shape) < 2 or min(shape[-2:]) < _SMALLEST or "mask" in path:
             super().change(gradient, variable, learning_rate)
             return
         momentum = self._momentums[index]
