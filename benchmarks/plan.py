@@ -12,6 +12,7 @@ included.
 workers, and reading what they have found out.
 """
 
+import dataclasses
 import pathlib
 import resource
 import tempfile
@@ -21,7 +22,7 @@ from typing import Any
 from absl import flags
 
 from benchmarks import fresh, made_up, measure
-from pipeline import cli, fact_table, job_settings, plan, schema
+from pipeline import cli, columns, job_settings, plan, schema
 from pipeline.corpora import corpus, mixture_list
 from pipeline.dataset import inspection_cache, mixture_shards, shards, utterance_shards
 from pipeline.io import stored_json
@@ -66,31 +67,47 @@ class _Notes:
 
 
 def measure_listing(count: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        # In a process of its own, whose memory is not measured.
+        fresh.in_a_process(write_corpus, folder, count)
+        return fresh.in_a_process(list_corpus, folder)
+
+
+def write_corpus(folder: str, count: int) -> dict[str, Any]:
+    """Writes a manifest and the findings about its recordings."""
+    facts = made_up.facts(count)
+    work = f"{folder}/work"
+    pathlib.Path(work).mkdir()
+    with open(f"{folder}/manifest.csv", "w", encoding="utf-8") as file:
+        file.write("path,speaker,sex\n")
+        for rows in columns.chunks(count):
+            found = []
+            for fact in facts.facts(rows):
+                speaker, name = fact.utterance.speaker, fact.utterance.id
+                file.write(f"{name}.flac,{speaker},f\n")
+                utterance = dataclasses.replace(fact.utterance, path=f"{folder}/{name}.flac")
+                fact = dataclasses.replace(fact, utterance=utterance)
+                found.append(inspection_cache.Finding((0, 0), fact))
+            inspection_cache.write(work, _RATE, found)
+    return {}
+
+
+def list_corpus(folder: str) -> dict[str, Any]:
     # Imported here, since Beam needs 60 MB.
     from pipeline.beam import transforms
 
-    facts = made_up.facts(count)
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        path, work = f"{folder}/manifest.csv", f"{folder}/work"
-        pathlib.Path(work).mkdir()
-        with open(path, "w", encoding="utf-8") as file:
-            file.write("path,speaker,sex\n")
-            for rows in fact_table.chunks(count):
-                lines = zip(facts.names(rows), facts.speakers_of(rows), strict=True)
-                file.writelines(f"{name}.flac,{speaker},f\n" for name, speaker in lines)
-                found = [inspection_cache.Finding((0, 0), one) for one in facts.facts(rows)]
-                inspection_cache.write(work, _RATE, found)
-        del facts, found
-        note = _Notes()
-        utterances = corpus.read((), [path]).utterances
-        note("manifest")
-        job_settings.config(job_settings.Settings(), utterances)
-        corpus.assign_splits(utterances, 0.1)
-        note("digest, splits")
-        transforms.write_utterances(folder, utterances)
-        note("table for the workers")
-        inspection_cache.read(work)
-        note("findings")
+    note = _Notes()
+    note("start")
+    utterances = corpus.read((), [f"{folder}/manifest.csv"]).utterances
+    note("manifest")
+    job_settings.config(job_settings.Settings(), utterances)
+    corpus.assign_splits(utterances, 0.1)
+    note("digest, splits")
+    transforms.write_utterances(folder, utterances)
+    note("table for the workers")
+    facts, _ = inspection_cache.read(f"{folder}/work", utterances)
+    assert len(facts) == len(utterances)
+    note("findings")
     return note.facts()
 
 

@@ -266,16 +266,16 @@ def inspect(job: Job, source: Source, work: str) -> Inspected:
     from pipeline.beam import runners, transforms
 
     settings = job.settings
-    utterances = list(source.table.utterances)
+    utterances = source.table.utterances
     if source.listed is not None:
         named = {u for mixture in source.listed for u in mixture.utterance_ids}
-        utterances = [u for u in utterances if u.id in named]
-    known = inspection_cache.keep(
-        work, () if settings.overwrite else utterances, settings.sample_rate
-    )
-    if known:
-        job.say(f"{len(known):,d} recordings were inspected before and have not changed")
-    new = [u for u in utterances if u.id not in known]
+        utterances = utterances.where(np.array([name in named for name in utterances.ids]))
+    if settings.overwrite:
+        atomic.remove_folder(work)
+    known = inspection_cache.keep(work, utterances, settings.sample_rate)
+    if known.any():
+        job.say(f"{known.sum():,d} recordings were inspected before and have not changed")
+    new = utterances.where(~known)
     pieces = transforms.write_utterances(work, new)
     step = transforms.Inspect(work, settings.sample_rate, pieces)
     counted = storage.join(work, transforms.INSPECTED)
@@ -287,7 +287,7 @@ def inspect(job: Job, source: Source, work: str) -> Inspected:
             len(new) / _RECORDINGS_PER_SECOND,
             job.verbose,
         )
-    facts, rejections = inspection_cache.read(work)
+    facts, rejections = inspection_cache.read(work, utterances)
     found = len(facts) + len(rejections)
     if found != len(utterances):
         raise errors.UserError(

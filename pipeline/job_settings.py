@@ -5,15 +5,11 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Sequence
 from typing import Any
 
-from pipeline import plan, schema
-from pipeline.corpora import corpus
+from pipeline import columns, plan, schema
+from pipeline.corpora import utterance_table
 from pipeline.io import storage
-
-# Number of utterances that are converted to JSON at a time.
-_ROWS = 2**14
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +68,7 @@ class Settings:
 
 def config(
     settings: Settings,
-    utterances: Sequence[corpus.Utterance],
+    utterances: utterance_table.UtteranceTable,
     listed: tuple[str, int] | None = None,
 ) -> dict[str, Any]:
     """Returns the settings that determine the dataset's content.
@@ -113,13 +109,13 @@ def config(
     }
 
 
-def _digest(utterances: Sequence[corpus.Utterance]) -> str:
+def _digest(utterances: utterance_table.UtteranceTable) -> str:
     """Returns the SHA-256 of a table of the utterances in JSON, made some rows at a time."""
     digest = hashlib.sha256(b"[")
-    for start in range(0, len(utterances), _ROWS):
-        part = utterances[start : start + _ROWS]
-        rows = json.dumps([[u.id, u.speaker, u.sex, u.split] for u in part])[1:-1]
-        digest.update((", " if start else "").encode() + rows.encode())
+    known = (utterances.ids, utterances.speakers, utterances.sexes, utterances.splits)
+    for part in columns.chunks(len(utterances)):
+        rows = json.dumps(list(zip(*(column.at(part) for column in known), strict=True)))[1:-1]
+        digest.update((", " if part[0] else "").encode() + rows.encode())
     digest.update(b"]")
     return digest.hexdigest()
 

@@ -22,7 +22,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from pipeline import errors, fact_table, inspection, schema
+from pipeline import columns, errors, fact_table, inspection, schema
 
 TARGET_LEVEL_DB = -26.0
 MAX_PEAK = 0.98
@@ -103,7 +103,7 @@ class Mixtures(Sequence[Mixture]):
     @classmethod
     def listed(cls, mixtures: Sequence[Mixture], table: fact_table.FactTable) -> "Mixtures":
         """Converts given mixtures, whose utterances must all be in the table."""
-        place = {name: row for row, name in enumerate(table.ids.to_pylist())}
+        place = {name: row for row, name in enumerate(table.names(np.arange(len(table))))}
         shape = (len(mixtures), len(mixtures[0].utterance_ids) if mixtures else 2)
         voices = [[place[name] for name in m.utterance_ids] for m in mixtures]
         gains = [[round(100 * gain) for gain in m.gains_db] for m in mixtures]
@@ -129,7 +129,7 @@ class Mixtures(Sequence[Mixture]):
         return found if isinstance(index, slice) else found[0]
 
     def __iter__(self) -> Iterator[Mixture]:
-        for rows in fact_table.chunks(len(self)):
+        for rows in columns.chunks(len(self)):
             yield from self.mixtures(rows)
 
     def __eq__(self, other: object) -> bool:
@@ -180,7 +180,7 @@ class Mixtures(Sequence[Mixture]):
             return self
         kept = [
             rows[[name not in dropped for name in self.ids(rows)]]
-            for rows in fact_table.chunks(len(self))
+            for rows in columns.chunks(len(self))
         ]
         return self.select(np.concatenate(kept))
 
@@ -242,7 +242,7 @@ def order(seed: int, count: int, names: Callable[[np.ndarray], list[str]]) -> np
         names: returns the names of given rows.
     """
     keys = np.empty(count, np.uint64)
-    for rows in fact_table.chunks(count):
+    for rows in columns.chunks(count):
         keys[rows] = _draws(seed, "order", names(rows))
     found = np.argsort(keys).astype(np.int32)
     keys = keys[found]
@@ -288,7 +288,7 @@ def _draw_split(
     numbers = np.tile(np.arange(settings.mixtures_per_utterance, dtype=np.int32), len(rows))
     num_samples = np.empty(total, np.int64)
     gains = np.empty(voices.shape, np.int32)
-    for part in fact_table.chunks(total):
+    for part in columns.chunks(total):
         firsts = zip(table.names(voices[part, 0]), numbers[part].tolist(), strict=True)
         ids = [f"{name}-{number}" for name, number in firsts]
         for voice in range(1, settings.num_sources):

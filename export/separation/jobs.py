@@ -112,7 +112,8 @@ def plan(
         ]
         problems += [errors.UserError(f"{name / path}: {why}") for path, why in unreadable]
         if others:
-            notes.append(folders.left_out(str(name), others))
+            endings = collections.Counter(map(folders.ending, others))
+            notes.append(folders.left_out(str(name), endings))
         if not audible and not unreadable:
             problems.append(errors.UserError(f"{name}: no audio in this folder"))
     named, in_the_way = _with_names(jobs, num_sources)

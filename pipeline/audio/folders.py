@@ -16,11 +16,22 @@ ENDINGS = (
     ".wma", ".mp2", ".mpga", ".spx", ".wv", ".ape", ".tta", ".ac3", ".avi",
 )  # fmt: skip
 # Never opened: corpora have several such files beside each recording.
-_NO_AUDIO = (
+_NO_AUDIO = {
     ".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".html", ".md", ".pdf", ".png", ".jpg",
     ".phn", ".wrd", ".lab", ".textgrid", ".trn", ".rttm", ".ctm", ".eaf", ".stm", ".npy", ".npz",
     ".pt", ".py", ".sh", ".zip", ".gz", ".tar", ".tgz", ".log", ".yaml", ".yml", ".tfrecord",
-)  # fmt: skip
+}  # fmt: skip
+_KNOWN = frozenset(ENDINGS)
+
+
+def ending(path: str) -> str:
+    """Returns the ending of a file's name in lower case, with its dot; may be empty."""
+    return posixpath.splitext(path)[1].lower()
+
+
+def is_known(ending: str) -> bool:
+    """Returns whether files with an ending are taken for recordings without being opened."""
+    return ending in _KNOWN
 
 
 def sort(folder: str, files: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -38,9 +49,9 @@ def sort(folder: str, files: Sequence[str]) -> tuple[list[str], list[str]]:
     recordings: list[str] = []
     others: list[str] = []
     for path in files:
-        ending = posixpath.splitext(path)[1].lower()
-        sounds = ending in ENDINGS
-        if not sounds and ending not in _NO_AUDIO and not storage.is_remote(folder):
+        own = ending(path)
+        sounds = own in _KNOWN
+        if not sounds and own not in _NO_AUDIO and not storage.is_remote(folder):
             sounds = _sounds(storage.join(folder, path))
         (recordings if sounds else others).append(path)
     return recordings, others
@@ -56,19 +67,15 @@ def _sounds(path: str) -> bool:
     return recognition.kind_of(head) is not None
 
 
-def left_out(folder: str, others: Sequence[str]) -> str:
-    """Returns one line that counts the non-audio files by ending; empty if there are none."""
-    if not others:
-        return ""
-    count = collections.Counter(
-        posixpath.splitext(path)[1].lower() or "without an ending" for path in others
-    )
-    kinds = [f"{number:,d} {ending}" for ending, number in count.most_common(4)]
-    if len(count) > 4:
+def left_out(folder: str, others: collections.Counter[str]) -> str:
+    """Returns one line about the number of files of each ending that are not audio."""
+    common = others.most_common(4)
+    kinds = [f"{number:,d} {own or 'without an ending'}" for own, number in common]
+    if len(others) > 4:
         kinds.append("…")
-    what = "file is" if len(others) == 1 else "files are"
+    count = sum(others.values())
+    what = "file is" if count == 1 else "files are"
     known = "has an ending of audio" if storage.is_remote(folder) else "is audio"
     return (
-        f"{os.fspath(folder)}: {len(others):,d} {what} left out, since none {known} "
-        f"({', '.join(kinds)})"
+        f"{os.fspath(folder)}: {count:,d} {what} left out, since none {known} ({', '.join(kinds)})"
     )

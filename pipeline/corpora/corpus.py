@@ -25,15 +25,17 @@ import collections
 import dataclasses
 import hashlib
 import itertools
-import operator
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
-from pipeline import errors
+import numpy as np
+
+from pipeline import columns, errors
 from pipeline.audio import folders as audio_folders
-from pipeline.corpora import layouts, manifest
+from pipeline.corpora import layouts, manifest, utterance_table
 from pipeline.io import storage
 
 _TIMIT = re.compile(
@@ -43,23 +45,7 @@ _TIMIT = re.compile(
 _TIMIT_REGION = re.compile(r"dr\d/[^/]+/[^/]+", re.IGNORECASE)
 
 
-@dataclasses.dataclass(frozen=True, order=True, slots=True)
-class Utterance:
-    """One recording of one speaker.
-
-    Attributes:
-        id: unique among the utterances that are read; the table is sorted by it.
-        path: where the recording is.
-        speaker: name of the speaker.
-        sex: `f`, `m`, or empty if unknown.
-        split: the declared split, or empty.
-    """
-
-    id: str
-    path: str
-    speaker: str
-    sex: str = ""
-    split: str = ""
+Utterance = utterance_table.Utterance
 
 
 @dataclasses.dataclass(frozen=True, order=True, slots=True)
@@ -83,7 +69,7 @@ class Corpus:
     """
 
     kinds: tuple[tuple[str, str], ...]
-    utterances: tuple[Utterance, ...]
+    utterances: utterance_table.UtteranceTable
     rejections: tuple[Rejection, ...]
     notes: tuple[str, ...] = ()
 
@@ -105,23 +91,23 @@ def read(
         UserError: a corpus cannot be read or holds no audio, a manifest is wrong, or a speaker is
             in two splits or of two sexes.
     """
-    parts = [read_folder(folder, include_sa=include_sa) for folder in folders]
-    parts += [read_manifest(manifest) for manifest in manifests]
-    if not parts:
+    corpora = [read_folder(folder, include_sa=include_sa) for folder in folders]
+    corpora += [read_manifest(manifest) for manifest in manifests]
+    if not corpora:
         raise errors.UserError("no corpus: name a folder or a manifest")
-    if len(parts) == 1:
-        return parts[0]
+    if len(corpora) == 1:
+        return corpora[0]
     prefixes = _prefixes([*folders, *map(_folder_of, manifests)])
-    utterances, twice = _without_repeats(
-        dataclasses.replace(u, id=f"{prefix}/{u.id}")
-        for prefix, part in zip(prefixes, parts, strict=True)
-        for u in part.utterances
-    )
+    parts = []
+    for prefix, part in zip(prefixes, corpora, strict=True):
+        found = part.utterances
+        parts.append(found.columns | {"ids": found.ids.after(f"{prefix}/")})
+    utterances, twice = _without_repeats(utterance_table.UtteranceTable.concatenate(parts))
     return _corpus(
-        [kind for part in parts for kind in part.kinds],
+        [kind for part in corpora for kind in part.kinds],
         _consistent(utterances),
-        [*twice, *(r for part in parts for r in part.rejections)],
-        [note for part in parts for note in part.notes],
+        [*twice, *(r for part in corpora for r in part.rejections)],
+        [note for part in corpora for note in part.notes],
     )
 
 
@@ -136,11 +122,30 @@ def read_folder(folder: str, *, include_sa: bool = False) -> Corpus:
         UserError: the folder does not exist, has no audio in it, is of an unknown kind, or its
             folders do not belong to speakers.
     """
-    listing = storage.list_files(folder)
+    others: collections.Counter[str] = collections.Counter()
+    firsts: dict[str, str] = {}
+
+    def recordings(paths: Iterable[str]) -> Iterator[str]:
+        for part in columns.batches(paths):
+            audio, rest = audio_folders.sort(folder, part)
+            for path in rest:
+                ending = audio_folders.ending(path)
+                others[ending] += 1
+                firsts[ending] = min(firsts.get(ending, path), path)
+            yield from audio
+
+    listing = storage.list_files(
+        folder, lambda paths: columns.Texts.of(recordings(paths)).in_order()
+    )
     folder = _absolute(folder)
-    files, others = audio_folders.sort(folder, listing.files)
+    assert isinstance(listing.files, columns.Texts)
+    files = _one_of_each(listing.files)
+    # Endings as frequent as each other are in the order of the paths.
+    others = collections.Counter(
+        {own: others[own] for own in sorted(others, key=firsts.__getitem__)}
+    )
     notes = [audio_folders.left_out(folder, others)] if others else []
-    if copies := len(files) - len(_one_of_each(files)):
+    if copies := len(listing.files) - len(files):
         notes.append(
             f"{folder}: {copies:,d} recordings are left out that are there with another ending, too"
         )
@@ -160,7 +165,7 @@ def read_folder(folder: str, *, include_sa: bool = False) -> Corpus:
 
 
 def _read_files(
-    folder: str, files: Sequence[str], rejections: list[Rejection], include_sa: bool
+    folder: str, files: columns.Texts, rejections: list[Rejection], include_sa: bool
 ) -> Corpus:
     if any(map(_TIMIT.fullmatch, files)):
         return _read_timit(folder, files, rejections, include_sa)
@@ -187,40 +192,46 @@ def read_manifest(path: str) -> Corpus:
             of two sexes; the message names the line.
     """
     folder = _absolute(_folder_of(path))
-    found: dict[str, int] = {}
-    table: list[Utterance] = []
-    lines: list[int] = []
+    root = storage.join(folder, "")
+    lines: list[np.ndarray] = []
     rejections: list[Rejection] = []
-    for row in manifest.read_rows(path):
-        relative = _inside(folder, row.path)
-        if relative is None:
-            reason = f"leaves the manifest's folder ({path}, line {row.line})"
-            rejections.append(Rejection(row.path, reason))
-            continue
-        utterance = Utterance(
-            relative, storage.join(folder, relative), row.speaker, row.sex, row.split
-        )
-        place = found.setdefault(relative, len(table))
-        if place == len(table):
-            table.append(utterance)
-            lines.append(row.line)
-            continue
-        first = table[place]
-        if first.speaker != row.speaker:
-            raise errors.UserError(
-                f"{path}: {row.path} is {first.speaker}'s in line {lines[place]}, "
-                f"{row.speaker}'s in line {row.line}"
-            )
-        reason = f"named twice: line {row.line} of the manifest repeats line {lines[place]}"
-        rejections.append(Rejection(utterance.path, reason))
-    if not table and not rejections:
+
+    def parts() -> Iterator[list[list[str]]]:
+        for rows in manifest.read_rows(path):
+            # Empty for those outside.
+            names = [_inside(folder, name) for name in rows.paths]
+            for place in [place for place, name in enumerate(names) if not name]:
+                reason = f"leaves the manifest's folder ({path}, line {rows.lines[place]})"
+                rejections.append(Rejection(rows.paths[place], reason))
+            cells = (rows.lines.tolist(), names, rows.speakers, rows.sexes, rows.splits)
+            inside = [list(itertools.compress(column, names)) for column in cells]
+            lines.append(np.array(inside[0]))
+            yield [list(map(_stem, inside[1])), [root + name for name in inside[1]], *inside[2:]]
+
+    table = utterance_table.UtteranceTable.of_parts(parts())
+    if not len(table) and not rejections:
         raise errors.UserError(f"{path}: the manifest has no rows")
+    numbers = np.concatenate(lines)
+    twice = columns.repeats(len(table), table.paths)
+    for row, first in twice.items():
+        here, (one, other) = numbers[row], table.utterances(np.array([first, row]))
+        if one.speaker != other.speaker:
+            raise errors.UserError(
+                f"{path}: {one.path.removeprefix(root)} is {one.speaker}'s in line "
+                f"{numbers[first]}, {other.speaker}'s in line {here}"
+            )
+        reason = f"named twice: line {here} of the manifest repeats line {numbers[first]}"
+        rejections.append(Rejection(other.path, reason))
+    kept = columns.without(len(table), twice)
+    table, numbers = table.where(kept), numbers[kept]
     try:
-        table = _consistent(table, lines)
+        table = _consistent(table, lambda row: f"line {numbers[row]}")
     except errors.UserError as error:
         raise errors.UserError(f"{path}: {error}") from error
-    found.clear()
-    _shorten_ids(table)
+    # Endings stay where ids would become equal without them.
+    equal = columns.repeated(columns.hashes(len(table), table.ids.at))
+    whole = [name.removeprefix(root) for name in table.paths(equal)]
+    table = dataclasses.replace(table, ids=table.ids.replace(equal, whole))
     return _corpus([(path, "manifest")], table, rejections)
 
 
@@ -243,10 +254,12 @@ def assign_splits(
     Returns:
         `train`, `valid` or `test` for each speaker, sorted by speaker.
     """
-    splits: dict[str, str] = {}
-    for utterance in utterances:
-        splits[utterance.speaker] = utterance.split or splits.get(utterance.speaker, "")
-    splits = {speaker: splits[speaker] or "train" for speaker in sorted(splits)}
+    table = utterance_table.UtteranceTable.of(utterances)
+    declared = _known(table.speakers, table.splits)
+    splits = {
+        name: "train" if split < 0 else table.splits.names[split]
+        for name, split in zip(table.speakers.names, declared.tolist(), strict=True)
+    }
     if "valid" in splits.values() or valid_fraction <= 0:
         return splits
     train = sorted((s for s in splits if splits[s] == "train"), key=_hash_fraction)
@@ -261,119 +274,133 @@ def _hash_fraction(name: str) -> float:
 
 
 def _read_timit(
-    folder: str, files: Sequence[str], rejections: list[Rejection], include_sa: bool
+    folder: str, files: Iterable[str], rejections: list[Rejection], include_sa: bool
 ) -> Corpus:
-    utterances = []
-    for path in _one_of_each(files):
-        match = _TIMIT.fullmatch(path)
-        if match is None:
-            reason = "not where TIMIT has its recordings (TRAIN or TEST/DR?/SPEAKER/)"
-            rejections.append(Rejection(storage.join(folder, path), reason))
-            continue
-        split, region, speaker, name = (_stem(g).upper() for g in match.groups())
-        if include_sa or not re.fullmatch(r"SA\d+", name):
-            sex = {"F": "f", "M": "m"}.get(speaker[0], "")
-            identity = f"{split}/{region}/{speaker}/{name}"
-            path = storage.join(folder, path)
-            utterances.append(Utterance(identity, path, speaker, sex, split.lower()))
+    root = storage.join(folder, "")
+
+    def utterances() -> Iterator[Utterance]:
+        for path in files:
+            match = _TIMIT.fullmatch(path)
+            if match is None:
+                reason = "not where TIMIT has its recordings (TRAIN or TEST/DR?/SPEAKER/)"
+                rejections.append(Rejection(root + path, reason))
+                continue
+            split, region, speaker, name = (_stem(g).upper() for g in match.groups())
+            if include_sa or not re.fullmatch(r"SA\d+", name):
+                sex = {"F": "f", "M": "m"}.get(speaker[0], "")
+                identity = f"{split}/{region}/{speaker}/{name}"
+                yield Utterance(identity, root + path, speaker, sex, split.lower())
+
+    table = utterance_table.UtteranceTable.of(utterances())
     # If the same disc is in two folders, say data/ and TIMIT_WAV/, the first in order is used.
-    unique = {u.id: u for u in sorted(utterances, reverse=True)}
-    return _folder_corpus(folder, "timit", unique.values(), rejections)
+    copies = columns.repeats(len(table), table.ids.at, table.paths)
+    table = table.where(columns.without(len(table), copies))
+    return _folder_corpus(folder, "timit", table, rejections)
 
 
 def _read_timit_half(
-    folder: str, files: Sequence[str], rejections: list[Rejection], include_sa: bool
+    folder: str, files: columns.Texts, rejections: list[Rejection], include_sa: bool
 ) -> Corpus:
     parent, _, name = folder.rstrip("/").rpartition("/")
     if name.upper() not in ("TRAIN", "TEST"):
         raise errors.UserError(
             f"{folder}: this is a part of TIMIT; name the folder that holds TRAIN and TEST"
         )
-    corpus = _read_timit(parent, [f"{name}/{path}" for path in files], rejections, include_sa)
+    whole = (f"{name}/{path}" for path in files)
+    corpus = _read_timit(parent, whole, rejections, include_sa)
     return dataclasses.replace(corpus, kinds=((folder, "timit"),))
 
 
-def _read_voxceleb(folder: str, files: Sequence[str], rejections: list[Rejection]) -> Corpus:
-    utterances = []
-    for path in _one_of_each(files):
-        found = layouts.voxceleb(path)
-        if found is None:
-            reason = "not where VoxCeleb has its recordings (idNNNNN/VIDEO/)"
-            rejections.append(Rejection(storage.join(folder, path), reason))
-            continue
-        speaker, split = found
-        utterances.append(Utterance(_stem(path), storage.join(folder, path), speaker, "", split))
-    return _folder_corpus(folder, "voxceleb", utterances, rejections)
+def _read_voxceleb(folder: str, files: columns.Texts, rejections: list[Rejection]) -> Corpus:
+    root = storage.join(folder, "")
+
+    def utterances() -> Iterator[Utterance]:
+        for path in files:
+            found = layouts.voxceleb(path)
+            if found is None:
+                reason = "not where VoxCeleb has its recordings (idNNNNN/VIDEO/)"
+                rejections.append(Rejection(root + path, reason))
+                continue
+            speaker, split = found
+            yield Utterance(_stem(path), root + path, speaker, "", split)
+
+    table = utterance_table.UtteranceTable.of(utterances())
+    return _folder_corpus(folder, "voxceleb", table, rejections)
 
 
-def _read_speakers(folder: str, files: Sequence[str], rejections: list[Rejection]) -> Corpus:
+def _read_speakers(folder: str, files: columns.Texts, rejections: list[Rejection]) -> Corpus:
+    root = storage.join(folder, "")
     at = layouts.levels(files)
-    utterances = []
-    by_speaker: dict[str, dict[str, str]] = collections.defaultdict(dict)
-    paths = {_stem(path): path for path in _one_of_each(files)}
-    stems, others = layouts.of_first_microphone(paths)
-    for stem in stems:
-        path = storage.join(folder, paths[stem])
-        parts = stem.split("/")
-        if len(parts) <= at.speaker + 1:
-            rejections.append(Rejection(path, "in no speaker's folder"))
-            continue
-        split = ""
-        if at.subset is not None:
-            split = layouts.split_of(parts[at.subset])
-        speaker = manifest.person(parts[at.speaker])
-        by_speaker[speaker]["/".join(parts[at.speaker + 1 :])] = path
-        utterances.append(Utterance(stem, path, speaker, "", split))
-    if not utterances:
+    others = layouts.of_further_microphones(files, _stem)
+
+    def utterances() -> Iterator[Utterance]:
+        for row, path in enumerate(files):
+            if row in others:
+                continue
+            stem = _stem(path)
+            parts = stem.split("/")
+            if len(parts) <= at.speaker + 1:
+                rejections.append(Rejection(root + path, "in no speaker's folder"))
+                continue
+            split = layouts.split_of(parts[at.subset]) if at.subset is not None else ""
+            yield Utterance(stem, root + path, manifest.person(parts[at.speaker]), "", split)
+
+    table = utterance_table.UtteranceTable.of(utterances())
+    if not len(table):
         raise errors.UserError(
             f"{folder}: its audio is in no speaker's folder (SPEAKER/*.wav); sort it so, or write "
             "a manifest"
         )
-    layouts.refuse_kinds(folder, by_speaker)
-    layouts.refuse_twins(folder, by_speaker)
-    notes = [f"{folder}: {others:,d} recordings of further microphones are left out"]
+    layouts.refuse_kinds(folder, table.speakers.names)
+    layouts.refuse_twins(folder, table, at.speaker)
+    notes = [f"{folder}: {len(others):,d} recordings of further microphones are left out"]
     kind = "speakers" if at.subset is None else "subsets"
-    return _folder_corpus(folder, kind, utterances, rejections, notes if others else ())
+    return _folder_corpus(folder, kind, table, rejections, notes if others else ())
 
 
 def _folder_corpus(
     folder: str,
     kind: str,
-    utterances: Iterable[Utterance],
+    utterances: utterance_table.UtteranceTable,
     rejections: Iterable[Rejection],
     notes: Iterable[str] = (),
 ) -> Corpus:
-    return _corpus([(folder, kind)], _consistent(list(utterances)), rejections, notes)
+    return _corpus([(folder, kind)], _consistent(utterances), rejections, notes)
 
 
 def _corpus(
     kinds: Iterable[tuple[str, str]],
-    utterances: Iterable[Utterance],
+    utterances: utterance_table.UtteranceTable,
     rejections: Iterable[Rejection],
     notes: Iterable[str] = (),
 ) -> Corpus:
     """Returns a corpus, sorted; ids of utterances are unique, and rejections need not be."""
-    table = sorted(utterances, key=operator.attrgetter("id"))
-    return Corpus(tuple(kinds), tuple(table), tuple(sorted(set(rejections))), tuple(notes))
+    rows = utterances.ids.order()
+    if rows is not None:
+        utterances = utterances.take(rows)
+    return Corpus(tuple(kinds), utterances, tuple(sorted(set(rejections))), tuple(notes))
 
 
 def _stem(path: str) -> str:
     """Returns the path without its audio endings; the path itself if it has none."""
     root, extension = posixpath.splitext(path)
-    return _stem(root) if extension.lower() in audio_folders.ENDINGS else path
+    return _stem(root) if audio_folders.is_known(extension.lower()) else path
 
 
-def _one_of_each(files: Iterable[str]) -> list[str]:
+def _one_of_each(files: columns.Texts) -> columns.Texts:
     """Returns one path of each recording, by the rule in the module's docstring."""
-    chosen: dict[str, tuple[int, int, str]] = {}
-    for path in files:
-        stem = _stem(path)
-        ending = posixpath.splitext(path)[1].lower()
-        known = ending in audio_folders.ENDINGS
+
+    def rank(path: str) -> tuple[int, int, str]:
+        ending = audio_folders.ending(path)
+        known = audio_folders.is_known(ending)
         last = audio_folders.ENDINGS.index(ending) if known else len(audio_folders.ENDINGS)
-        rank = (path[len(stem) :].count("."), last, path)
-        chosen[stem] = min(chosen.get(stem, rank), rank)
-    return sorted(path for _, _, path in chosen.values())
+        return path[len(_stem(path)) :].count("."), last, path
+
+    copies = columns.repeats(
+        len(files), lambda rows: map(_stem, files.at(rows)), lambda rows: map(rank, files.at(rows))
+    )
+    kept = columns.without(len(files), copies)
+    return files.take(np.flatnonzero(kept)) if copies else files
 
 
 def _folder_of(path: str) -> str:
@@ -385,78 +412,71 @@ def _absolute(folder: str) -> str:
     return folder if storage.is_remote(folder) else os.path.abspath(folder)
 
 
-def _inside(folder: str, name: str) -> str | None:
-    """Returns the normalised path relative to the folder; None if it is outside the folder."""
+def _inside(folder: str, name: str) -> str:
+    """Returns the normalised path relative to the folder; empty if it is outside the folder."""
     if storage.is_remote(name) or os.path.isabs(name):
         root = folder.rstrip("/") + "/"
         if not name.startswith(root):
-            return None
+            return ""
         name = name[len(root) :]
     if "\0" in name:
-        return None
+        return ""
     relative = posixpath.normpath(name.replace(os.sep, "/"))
-    return None if relative in (".", "..") or relative.startswith("../") else relative
+    return "" if relative in (".", "..") or relative.startswith("../") else relative
 
 
-def _shorten_ids(table: list[Utterance]) -> None:
-    """Removes endings from the ids, unless two would become equal."""
-    stems = [_stem(u.id) for u in table]
-    several: set[str] = set()
-    if len(set(stems)) < len(stems):
-        several = {stem for stem, count in collections.Counter(stems).items() if count > 1}
-    # In place, so that old and new utterances are not all in memory at the same time.
-    for place, stem in enumerate(stems):
-        if stem not in several:
-            u = table[place]
-            table[place] = Utterance(stem, u.path, u.speaker, u.sex, u.split)
+def _known(speakers: columns.Codes, values: columns.Codes) -> np.ndarray:
+    """Returns what is known of each speaker, indices into `values.names`; -1 if nothing is."""
+    given = np.flatnonzero(~values.empty)[::-1]
+    known = np.full(len(speakers.names), -1, np.int8)
+    # Of several for one speaker, NumPy keeps the last, which is that of the first row.
+    known[speakers.codes[given]] = values.codes[given]
+    return known
 
 
 def _consistent(
-    utterances: Sequence[Utterance], lines: Sequence[int] | None = None
-) -> list[Utterance]:
-    """Fills in each speaker's known split and sex; raises UserError if they contradict."""
-    seen: dict[tuple[str, str], tuple[str, str]] = {}
-    for index, utterance in enumerate(utterances):
-        place = f"line {lines[index]}" if lines else utterance.path
-        for field in ("split", "sex"):
-            value = getattr(utterance, field)
-            if not value:
-                continue
-            before, where = seen.setdefault((utterance.speaker, field), (value, place))
-            if before != value:
-                what = "in two splits" if field == "split" else "of two sexes"
-                raise errors.UserError(
-                    f"speaker {utterance.speaker} is {what}: {before} ({where}) and {value} "
-                    f"({place})"
-                )
+    table: utterance_table.UtteranceTable, place: Callable[[int], str] | None = None
+) -> utterance_table.UtteranceTable:
+    """Fills in each speaker's known split and sex; raises UserError if they contradict.
 
-    def filled(utterance: Utterance) -> Utterance:
-        split, sex = (seen.get((utterance.speaker, field), ("",))[0] for field in ("split", "sex"))
-        if (split, sex) == (utterance.split, utterance.sex):
-            return utterance
-        return dataclasses.replace(utterance, split=split, sex=sex)
-
-    return list(map(filled, utterances))
+    Args:
+        table: in the order in which rows are compared.
+        place: returns where a row is, for messages; by default the path of its recording.
+    """
+    found: dict[str, Any] = {}
+    owners = table.speakers.codes
+    for field, what in (("splits", "in two splits"), ("sexes", "of two sexes")):
+        values: columns.Codes = getattr(table, field)
+        known = _known(table.speakers, values)
+        wrong = np.flatnonzero((values.codes != known[owners]) & ~values.empty)
+        if wrong.size:
+            same = (owners == owners[wrong[0]]) & ~values.empty
+            rows = np.array([np.flatnonzero(same)[0], wrong[0]])
+            one, other = values.at(rows)
+            here = list(map(place, rows.tolist())) if place else table.paths(rows)
+            (speaker, _) = table.speakers.at(rows)
+            raise errors.UserError(
+                f"speaker {speaker} is {what}: {one} ({here[0]}) and {other} ({here[1]})"
+            )
+        filled = np.where(known < 0, values.codes.min(initial=0), known)
+        found[field] = columns.Codes.used(filled[owners], values.names)
+    return dataclasses.replace(table, **found)
 
 
 def _without_repeats(
-    utterances: Iterable[Utterance],
-) -> tuple[list[Utterance], list[Rejection]]:
+    table: utterance_table.UtteranceTable,
+) -> tuple[utterance_table.UtteranceTable, list[Rejection]]:
     """Leaves out files that are already in an earlier corpus."""
-    kept: dict[str, Utterance] = {}
+    repeats = columns.repeats(len(table), table.paths)
     twice = []
-    for utterance in utterances:
-        path = utterance.path
-        key = path if storage.is_remote(path) else os.path.abspath(path)
-        first = kept.setdefault(key, utterance)
-        if first is utterance:
-            continue
-        if first.speaker != utterance.speaker:
+    for row, first in repeats.items():
+        one, other = table.utterances(np.array([first, row]))
+        if one.speaker != other.speaker:
             raise errors.UserError(
-                f"{path} is {first.speaker}'s in one corpus and {utterance.speaker}'s in another"
+                f"{one.path} is {one.speaker}'s in one corpus and {other.speaker}'s in another"
             )
-        twice.append(Rejection(path, "in two of the corpora; the first one counts"))
-    return list(kept.values()), twice
+        twice.append(Rejection(other.path, "in two of the corpora; the first one counts"))
+    return table.where(columns.without(len(table), repeats)), twice
 
 
 def _prefixes(folders: Iterable[str]) -> list[str]:

@@ -11,12 +11,13 @@ import io
 import itertools
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from pipeline import errors
-from pipeline.corpora import manifest
+from pipeline import columns, errors
+from pipeline.corpora import manifest, utterance_table
 from pipeline.io import storage
 
 _SUBSET = re.compile(r"(train|dev|valid|validation|test|eval)([-_].*)?", re.IGNORECASE)
@@ -104,23 +105,25 @@ def voxceleb(path: str) -> tuple[str, str] | None:
     return match["speaker"], ""
 
 
-def of_first_microphone(files: Iterable[str]) -> tuple[list[str], int]:
-    """Selects one microphone for each recording made with several (VCTK: `_mic1`, `_mic2`).
+def of_further_microphones(files: columns.Texts, stem: Callable[[str], str]) -> dict[int, int]:
+    """Finds recordings made with several microphones at once (VCTK: `_mic1`, `_mic2`).
 
     Args:
-        files: paths without endings.
+        files: paths of recordings.
+        stem: returns a path without its endings.
 
     Returns:
-        The paths that are kept, and how many are not.
+        The rows of all but the first microphone, and for each the row of the first.
     """
-    chosen: dict[str, tuple[int, str]] = {}
-    count = 0
-    for path in files:
-        count += 1
-        match = _MICROPHONE.fullmatch(path)
-        name, rank = (match["name"], (int(match["number"]), path)) if match else (path, (0, path))
-        chosen[name] = min(chosen.get(name, rank), rank)
-    return sorted(path for _, path in chosen.values()), count - len(chosen)
+
+    def split(path: str) -> tuple[str, int]:
+        match = _MICROPHONE.fullmatch(stem(path))
+        return (match["name"], int(match["number"])) if match else (stem(path), 0)
+
+    def part(rows: np.ndarray, place: int) -> Iterator[Any]:
+        return (split(path)[place] for path in files.at(rows))
+
+    return columns.repeats(len(files), lambda rows: part(rows, 0), lambda rows: part(rows, 1))
 
 
 def refuse_one_of_voxceleb(folder: str) -> None:
@@ -212,7 +215,7 @@ def refuse_kinds(folder: str, names: Iterable[str]) -> None:
         )
 
 
-def refuse_twins(folder: str, files: Mapping[str, Mapping[str, str]]) -> None:
+def refuse_twins(folder: str, table: utterance_table.UtteranceTable, level: int) -> None:
     """Refuses folders that hold the same recordings, such as clean and noisy ones.
 
     Equal names in several folders are not enough: speakers may read the same sentences or number
@@ -220,20 +223,31 @@ def refuse_twins(folder: str, files: Mapping[str, Mapping[str, str]]) -> None:
 
     Args:
         folder: the corpus's folder.
-        files: for each speaker, the recordings' paths by their names in the speaker's folder.
+        table: its utterances; an id is the path in it without endings.
+        level: level of the speakers' folders in this path.
 
     Raises:
         UserError: the message names two folders, and says what to do.
     """
-    owners: dict[str, list[str]] = collections.defaultdict(list)
-    for speaker in sorted(files):
-        for name in files[speaker]:
-            owners[name].append(speaker)
-    shared = sorted(name for name, speakers in owners.items() if len(speakers) > 1)
+
+    def names(rows: np.ndarray) -> list[str]:
+        return [name.split("/", level + 1)[-1] for name in table.ids.at(rows)]
+
+    hashes = columns.hashes(len(table), names)
+    rows = columns.repeated(hashes)
+    if not rows.size:
+        return
+    rows = rows[np.argsort(hashes[rows], kind="stable")]
+    starts = np.flatnonzero(np.append(True, hashes[rows[1:]] != hashes[rows[:-1]]))
+    speakers = table.speakers.codes[rows]
+    differ = np.minimum.reduceat(speakers, starts) != np.maximum.reduceat(speakers, starts)
+    shared = sorted(names(rows[starts[differ]]))
     found = []
     chosen = [shared[len(shared) * n // _NAMES] for n in range(min(_NAMES, len(shared)))]
     for name in dict.fromkeys(chosen):
-        pair = _same_pair([(s, files[s][name]) for s in owners[name][:_FOLDERS]])
+        group = rows[hashes[rows] == hash(name)]
+        own = dict(zip(table.speakers.at(group), table.paths(group), strict=True))
+        pair = _same_pair(sorted(own.items())[:_FOLDERS])
         if pair:
             found.append((name, *pair))
     if found and 2 * len(found) >= len(chosen):

@@ -8,10 +8,12 @@ import itertools
 import re
 import sys
 import unicodedata
-from collections.abc import Collection, Iterator
-from typing import NamedTuple, TextIO
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, NamedTuple, TextIO
 
-from pipeline import errors, schema
+import numpy as np
+
+from pipeline import columns, errors, schema
 from pipeline.io import storage
 
 REQUIRED = ("path", "speaker")
@@ -32,26 +34,26 @@ SEX_NAMES = {
 }
 
 
-class Row(NamedTuple):
-    """One recording in a manifest.
+class Rows(NamedTuple):
+    """Some rows of a manifest, each a recording, in columns.
 
     Attributes:
-        line: line number in the file, from 1, for messages.
-        path: as written.
-        speaker: not empty.
-        sex: `f`, `m` or empty.
-        split: `train`, `valid`, `test` or empty.
+        lines: int64 `[row]`, line numbers in the file, from 1, for messages.
+        paths: as written.
+        speakers: not empty.
+        sexes: `f`, `m` or empty.
+        splits: `train`, `valid`, `test` or empty.
     """
 
-    line: int
-    path: str
-    speaker: str
-    sex: str
-    split: str
+    lines: np.ndarray
+    paths: list[str]
+    speakers: list[str]
+    sexes: list[str]
+    splits: list[str]
 
 
-def read_rows(path: str) -> Iterator[Row]:
-    """Reads a manifest row by row.
+def read_rows(path: str) -> Iterator[Rows]:
+    """Reads a manifest, some rows at a time.
 
     It is in UTF-8, with or without a byte order mark, or in UTF-16 with one. Cells are separated by
     commas, semicolons or tabs, as in the header. The header has the columns `path` and `speaker`,
@@ -77,23 +79,43 @@ def read_rows(path: str) -> Iterator[Row]:
         ) from error
 
 
-def _rows(path: str, text: TextIO) -> Iterator[Row]:
+def _rows(path: str, text: TextIO) -> Iterator[Rows]:
     first = text.readline()
     skipped = int(_SEPARATOR_LINE.fullmatch(first) is not None)
     if skipped:
         first = text.readline()
     separator = separator_of(first, REQUIRED)
-    lines = itertools.chain([first], text)
-    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
+    reader = csv.reader(
+        itertools.chain([first], text), delimiter=separator, skipinitialspace=True, strict=True
+    )
     try:
         header = _header(path, next(reader))
-        for cells in reader:
-            cells = [cell.strip() for cell in cells]
-            if any(cells):
-                yield _row(path, reader.line_num + skipped, header, cells, separator)
+        for lines, rows in _filled(reader):
+            yield _in_columns(path, np.array(lines) + skipped, header, rows, separator)
     except csv.Error as error:
         line = reader.line_num + skipped
         raise errors.UserError(f"{path}, line {line}: not CSV: {error}") from error
+
+
+def _filled(reader: Any) -> Iterator[tuple[list[int], list[list[str]]]]:
+    """Yields line numbers and cells of some rows at a time, without the empty rows."""
+    lines: list[int] = []
+    rows: list[list[str]] = []
+    try:
+        for cells in reader:
+            if "".join(cells).strip():
+                lines.append(reader.line_num)
+                rows.append(cells)
+            if len(rows) == columns.CHUNK:
+                yield lines, rows
+                lines, rows = [], []
+    except (csv.Error, UnicodeDecodeError):
+        # Errors in rows before come first.
+        if rows:
+            yield lines, rows
+        raise
+    if rows:
+        yield lines, rows
 
 
 def separator_of(text: str, columns: Collection[str]) -> str:
@@ -140,23 +162,52 @@ def _header(path: str, cells: list[str]) -> list[str]:
     return header
 
 
-def _row(path: str, line: int, header: list[str], cells: list[str], separator: str) -> Row:
-    where = f"{path}, line {line}"
+def _in_columns(
+    path: str, lines: np.ndarray, header: list[str], rows: list[list[str]], separator: str
+) -> Rows:
+    try:
+        cells = dict(zip(header, zip(*rows, strict=True), strict=True))
+        nothing = ("",) * len(rows)
+        return Rows(
+            lines,
+            list(map(_required, cells["path"])),
+            _each(lambda cell: person(_required(cell)), cells["speaker"]),
+            _each(lambda cell: SEX_NAMES[cell.strip().lower()], cells.get("sex", nothing)),
+            _each(lambda cell: SPLIT_NAMES[cell.strip().lower()], cells.get("split", nothing)),
+        )
+    except (KeyError, ValueError):
+        for line, row in zip(lines.tolist(), rows, strict=True):
+            _check(f"{path}, line {line}", header, row, separator)
+        raise
+
+
+def _each(translate: Callable[[str], str], cells: Sequence[str]) -> list[str]:
+    """Translates cells, each different one once."""
+    found = {cell: translate(cell) for cell in set(cells)}
+    return list(map(found.__getitem__, cells))
+
+
+def _required(cell: str) -> str:
+    cell = cell.strip()
+    if not cell:
+        raise ValueError("an empty cell")
+    return cell
+
+
+def _check(where: str, header: list[str], cells: list[str], separator: str) -> None:
+    """Raises UserError if a row cannot be understood."""
     if len(cells) != len(header):
         raise errors.UserError(
             f"{where}: {len(cells)} cells, but the header has {len(header)}; a cell with a "
             f"{SEPARATORS[separator]} needs quotation marks"
         )
-    row = dict(zip(header, cells, strict=True))
+    row = dict(zip(header, map(str.strip, cells), strict=True))
     for column in REQUIRED:
         if not row[column]:
             raise errors.UserError(f"{where}: no {column}")
-    split = SPLIT_NAMES.get(row.get("split", "").lower())
-    if split is None:
+    if row.get("split", "").lower() not in SPLIT_NAMES:
         raise errors.UserError(
             f"{where}: split {row['split']!r} is none of {', '.join(schema.SPLITS)}"
         )
-    sex = SEX_NAMES.get(row.get("sex", "").lower())
-    if sex is None:
+    if row.get("sex", "").lower() not in SEX_NAMES:
         raise errors.UserError(f"{where}: sex {row['sex']!r} is neither f nor m")
-    return Row(line, row["path"], person(row["speaker"]), sex, split)

@@ -5,13 +5,15 @@ renamed. A later job takes from these files the facts of recordings that have no
 (size and modification time), and inspects the others.
 """
 
-import dataclasses
+import itertools
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+
+import numpy as np
 
 from pipeline import fact_table, inspection, version
-from pipeline.corpora import corpus
+from pipeline.corpora import corpus, utterance_table
 from pipeline.io import atomic, storage, stored_json
 
 PREFIX = "facts"
@@ -75,63 +77,85 @@ def write(work: str, sample_rate: int, found: Iterable[Finding]) -> None:
     atomic.write_text(storage.join(work, f"{PREFIX}-{uuid.uuid4().hex}.jsonl"), text)
 
 
-def read(work: str) -> tuple[fact_table.FactTable, list[corpus.Rejection]]:
+def read(
+    work: str, utterances: utterance_table.UtteranceTable
+) -> tuple[fact_table.FactTable, list[corpus.Rejection]]:
     """Reads all findings in the work folder, without duplicates from steps that a runner repeated.
+
+    Args:
+        work: the work folder.
+        utterances: what was inspected, sorted by id; facts about other recordings are ignored.
 
     Returns:
         Facts by utterance id, rejections by path.
     """
     rejections: set[corpus.Rejection] = set()
+    find = utterance_table.Finder(utterances)
 
-    def facts() -> Iterator[inspection.Facts]:
-        for _, finding in _read(work):
-            if finding.facts is not None:
-                yield finding.facts
-            elif finding.rejection is not None:
-                rejections.add(finding.rejection)
+    def parts() -> Iterator[tuple[np.ndarray, list[inspection.Facts]]]:
+        for _, findings in _read(work):
+            rejections.update(one.rejection for one in findings if one.rejection is not None)
+            rows, facts, _ = _located(findings, find)
+            yield rows, facts
 
-    table = fact_table.FactTable.of(facts())
+    table = fact_table.FactTable.found(utterances, parts())
     return table, sorted(rejections)
 
 
-def keep(work: str, utterances: Sequence[corpus.Utterance], sample_rate: int) -> set[str]:
+def keep(work: str, utterances: utterance_table.UtteranceTable, sample_rate: int) -> np.ndarray:
     """Keeps the facts of an earlier job that are still valid, and removes everything else.
 
     Args:
         work: the work folder; it need not exist.
-        utterances: the utterances needed now.
+        utterances: what is needed now, sorted by id.
         sample_rate: sample rate of the dataset in Hz.
 
     Returns:
-        The ids of those that need not be inspected again.
+        bool `[utterance]`: those that need not be inspected again.
     """
-    wanted = {utterance.path: utterance for utterance in utterances}
     head = _Head(sample_rate, version.versions())
-    kept: dict[str, Finding] = {}
-    for own_head, finding in _read(work):
-        facts = finding.facts
-        # A recording that could not be read may be readable now.
-        utterance = wanted.get(facts.utterance.path) if facts else None
-        if (
-            own_head == head
-            and facts is not None
-            and utterance is not None
-            and finding.stamp is not None
-            and finding.stamp == stamp(utterance.path)
-        ):
-            # The corpus may describe the recording differently now.
-            facts = dataclasses.replace(facts, utterance=utterance)
-            kept[utterance.id] = Finding(finding.stamp, facts)
+    find = utterance_table.Finder(utterances)
+    stamps = np.zeros((len(utterances), 2), np.int64)
+
+    def parts() -> Iterator[tuple[np.ndarray, list[inspection.Facts]]]:
+        for own_head, findings in _read(work):
+            if own_head != head:
+                continue
+            rows, facts, own = _located([one for one in findings if one.stamp], find)
+            pairs = zip(own, facts, strict=True)
+            valid = np.array([old == stamp(fact.utterance.path) for old, fact in pairs], bool)
+            rows = rows[valid]
+            stamps[rows] = np.array(own, np.int64).reshape(-1, 2)[valid]
+            yield rows, list(itertools.compress(facts, valid.tolist()))
+
+    # Their utterances are the present ones: the corpus may describe a recording differently now.
+    kept = fact_table.FactTable.found(utterances, parts())
     atomic.remove_folder(work)
     atomic.make_folder(work)
-    findings = list(kept.values())
-    for start in range(0, len(findings), _PER_FILE):
-        write(work, sample_rate, findings[start : start + _PER_FILE])
-    return set(kept)
+    for start in range(0, len(kept), _PER_FILE):
+        rows = np.arange(start, min(start + _PER_FILE, len(kept)))
+        own = map(tuple, stamps[kept.rows[rows]].tolist())
+        write(work, sample_rate, map(Finding, own, kept.facts(rows)))
+    known = np.zeros(len(utterances), bool)
+    known[kept.rows] = True
+    return known
 
 
-def _read(work: str) -> Iterator[tuple[_Head, Finding]]:
-    """Yields each finding with the head of its file."""
+def _located(
+    findings: Iterable[Finding], find: utterance_table.Finder
+) -> tuple[np.ndarray, list[inspection.Facts], list[tuple[int, int] | None]]:
+    """Returns the rows of usable recordings in a table, their facts and stamps.
+
+    A recording that could not be read may be readable later, so rejections are left out.
+    """
+    usable = [(one.facts, one.stamp) for one in findings if one.facts is not None]
+    rows = find([facts.utterance.path for facts, _ in usable])
+    inside = list(itertools.compress(usable, (rows >= 0).tolist()))
+    return rows[rows >= 0], [facts for facts, _ in inside], [own for _, own in inside]
+
+
+def _read(work: str) -> Iterator[tuple[_Head, list[Finding]]]:
+    """Yields the head and the findings of each file."""
     for name in atomic.names(work):
         if not name.startswith(PREFIX):
             continue
@@ -142,5 +166,4 @@ def _read(work: str) -> Iterator[tuple[_Head, Finding]]:
         except ValueError:
             # After a power failure, the name may be on disk without the content.
             continue
-        for finding in findings:
-            yield head, finding
+        yield head, findings

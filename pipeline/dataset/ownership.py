@@ -6,7 +6,7 @@ side-cars beside the shards.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pipeline import errors, schema
 from pipeline.dataset import dataset, summary
@@ -74,7 +74,7 @@ def _others(folder: str) -> Iterator[str]:
         yield schema.REJECTED_FILE
 
 
-def _in_work(folder: str) -> tuple[str, ...]:
+def _in_work(folder: str) -> Sequence[str]:
     """Returns all files in the work folder except hidden ones; none if it does not exist."""
     try:
         return storage.list_files(storage.join(folder, dataset.WORK_FOLDER)).files

@@ -77,8 +77,8 @@ def corpus_lines(table: corpus.Corpus) -> Iterator[str]:
     for path, kind in table.kinds:
         yield f"{path}: {_KINDS.get(kind, kind)}"
     yield from table.notes
-    speakers = len({utterance.speaker for utterance in table.utterances})
-    yield f"{len(table.utterances):,d} recordings of {speakers:,d} speakers"
+    utterances = table.utterances
+    yield f"{len(utterances):,d} recordings of {len(utterances.speakers.names):,d} speakers"
 
 
 def reading_lines(facts: Iterable[inspection.Facts]) -> Iterator[str]:

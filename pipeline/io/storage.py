@@ -12,6 +12,7 @@ import os
 import posixpath
 import stat
 import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pipeline import errors
 from pipeline.io import objects
@@ -77,7 +78,7 @@ class Listing:
         closed: the problems that are folders, perhaps with many files in them.
     """
 
-    files: tuple[str, ...]
+    files: Sequence[str]
     problems: tuple[tuple[str, str], ...]
     closed: frozenset[str] = frozenset()
 
@@ -94,7 +95,12 @@ def join(folder: str, relative: str) -> str:
     return os.path.join(folder, *relative.split("/"))
 
 
-def list_files(folder: str) -> Listing:
+def in_order(paths: Iterable[str]) -> Sequence[str]:
+    """Returns the sorted paths."""
+    return tuple(sorted(paths))
+
+
+def list_files(folder: str, gather: Callable[[Iterable[str]], Sequence[str]] = in_order) -> Listing:
     """Lists all files in a folder and its subfolders, in an order given by their names alone.
 
     Links are followed. Names that begin with a dot are left out (on some discs, macOS puts
@@ -102,11 +108,12 @@ def list_files(folder: str) -> Listing:
 
     Args:
         folder: local or with a scheme.
+        gather: takes the files' paths, in any order, and returns them sorted.
 
     Raises:
         ReadError: the folder does not exist, or cannot be listed.
     """
-    return _list_remote(folder) if is_remote(folder) else _list_local(folder)
+    return (_list_remote if is_remote(folder) else _list_local)(folder, gather)
 
 
 def read_bytes(path: str) -> bytes:
@@ -191,15 +198,14 @@ def _explain(path: str, error: OSError) -> str:
     return f"cannot be read: {error.strerror or error}"
 
 
-def _list_local(folder: str) -> Listing:
+def _list_local(folder: str, gather: Callable[[Iterable[str]], Sequence[str]]) -> Listing:
     if not os.path.isdir(folder):
         what = "is no folder" if os.path.exists(folder) else "no such folder"
         raise ReadError(folder, what)
-    files: list[str] = []
     problems: list[tuple[str, str]] = []
     closed: set[str] = set()
 
-    def visit(relative: str, above: tuple[tuple[int, int], ...]) -> None:
+    def visit(relative: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
         here = os.path.join(folder, relative)
         status = os.stat(here)
         key = (status.st_dev, status.st_ino)
@@ -217,9 +223,9 @@ def _list_local(folder: str) -> Listing:
             try:
                 mode = entry.stat().st_mode
                 if stat.S_ISDIR(mode):
-                    visit(path, (*above, key))
+                    yield from visit(path, (*above, key))
                 elif stat.S_ISREG(mode):
-                    files.append(path)
+                    yield path
                 else:
                     problems.append((path, "not a plain file"))
             except OSError as error:
@@ -231,10 +237,10 @@ def _list_local(folder: str) -> Listing:
                     closed.add(path)
 
     try:
-        visit("", ())
+        files = gather(visit("", ()))
     except OSError as error:
         raise ReadError(folder, _explain(folder, error), _cause(error)) from error
-    return Listing(tuple(sorted(files)), tuple(sorted(problems)), frozenset(closed))
+    return Listing(files, tuple(sorted(problems)), frozenset(closed))
 
 
 def _is_text(name: str) -> bool:
@@ -245,7 +251,7 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _list_remote(folder: str) -> Listing:
+def _list_remote(folder: str, gather: Callable[[Iterable[str]], Sequence[str]]) -> Listing:
     try:
         found = [item.name for item in objects.match(folder)]
     except objects.ObjectError as error:
@@ -254,7 +260,7 @@ def _list_remote(folder: str) -> Listing:
         raise ReadError(folder, "no such folder, or nothing in it")
     visible = [f for f in found if f and not any(p.startswith(".") for p in f.split("/"))]
     # Web consoles create an empty object `folder/` to represent a folder.
-    return Listing(tuple(f for f in visible if not f.endswith("/")), ())
+    return Listing(gather(f for f in visible if not f.endswith("/")), ())
 
 
 def _read_remote(path: str) -> bytes:

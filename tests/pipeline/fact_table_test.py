@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline import fact_table, inspection
+from pipeline import columns, fact_table, inspection
 from pipeline.corpora import corpus
 
 
@@ -22,7 +22,7 @@ def make(number, speaker=None, sha=None, path=None, sex="f"):
 @pytest.fixture
 def facts(monkeypatch):
     # More than one chunk, in an order different from that of the ids.
-    monkeypatch.setattr(fact_table, "CHUNK", 8)
+    monkeypatch.setattr(columns, "CHUNK", 8)
     return [
         make(number, sex="fm"[number % 2]) for number in np.random.default_rng(0).permutation(20)
     ]

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from pipeline import errors, fact_table, inspection, plan, schema
+from pipeline import columns, errors, inspection, plan, schema
 from pipeline.corpora import corpus
 from pipeline.dataset import mixture_shards
 from pipeline.io import stored_json
@@ -324,7 +324,7 @@ def plain(facts, settings):
     ids=str,
 )  # fmt: skip
 def test_columns_give_what_plain_loops_give(settings, monkeypatch):
-    monkeypatch.setattr(fact_table, "CHUNK", 32)
+    monkeypatch.setattr(columns, "CHUNK", 32)
     rng = random.Random(0)
     facts = [
         fact(

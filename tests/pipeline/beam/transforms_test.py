@@ -11,7 +11,7 @@ from apache_beam.testing import test_pipeline, util
 
 from pipeline import errors, inspection, plan
 from pipeline.beam import transforms
-from pipeline.corpora import corpus
+from pipeline.corpora import corpus, utterance_table
 from pipeline.dataset import histogram, inspection_cache, mixture_shards, shards, utterance_shards
 
 
@@ -62,7 +62,8 @@ def test_inspection_gives_a_line_of_facts_or_a_rejection(tmp_path, voice):
     pipeline = test_pipeline.TestPipeline()
     pipeline | transforms.Inspect(str(tmp_path), 8000, pieces)
     result = pipeline.run()
-    facts, rejections = inspection_cache.read(str(tmp_path))
+    utterances = utterance_table.UtteranceTable.of([bad, good])
+    facts, rejections = inspection_cache.read(str(tmp_path), utterances)
     assert facts == [inspection.inspect(good, 8000)]
     assert rejections == [inspection.inspect(bad, 8000)]
     counters = {c.key.metric.name: c.result for c in result.metrics().query()["counters"]}

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from pipeline import inspection
-from pipeline.corpora import corpus
+from pipeline.corpora import corpus, utterance_table
 from pipeline.dataset import inspection_cache
 
 RATE = 8000
@@ -39,54 +39,64 @@ def work(tmp_path, table):
     return folder
 
 
+def read(work, utterances):
+    return inspection_cache.read(str(work), utterance_table.UtteranceTable.of(utterances))
+
+
+def keep(work, utterances, rate):
+    """Returns the ids of the utterances that need not be inspected again."""
+    known = inspection_cache.keep(work, utterance_table.UtteranceTable.of(utterances), rate)
+    return {utterance.id for utterance, mine in zip(utterances, known, strict=True) if mine}
+
+
 def test_what_was_written_is_read_once_and_in_order(work, table):
-    facts, rejections = inspection_cache.read(str(work))
+    facts, rejections = read(work, table)
     assert facts == [inspection.inspect(u, RATE) for u in table[:3]]
     assert rejections == [corpus.Rejection(table[3].path, "no such file")]
 
 
 def test_facts_are_kept_and_all_else_goes(work, table):
-    before, _ = inspection_cache.read(str(work))
+    before, _ = read(work, table)
     (work / "facts-cut.jsonl").write_text('{"sample_rate": 80')
     (work / "utterances").mkdir()
-    assert inspection_cache.keep(str(work), table, RATE) == {"u0", "u1", "u2"}
+    assert keep(str(work), table, RATE) == {"u0", "u1", "u2"}
     # A recording that could not be read is inspected again.
-    assert inspection_cache.read(str(work)) == (before, [])
+    assert read(work, table) == (before, [])
     assert len(list(work.iterdir())) == 1
     # Once more, as after a second kill.
-    assert inspection_cache.keep(str(work), table, RATE) == {"u0", "u1", "u2"}
+    assert keep(str(work), table, RATE) == {"u0", "u1", "u2"}
 
 
 def test_many_facts_are_kept_in_several_files(work, table, monkeypatch):
-    before, _ = inspection_cache.read(str(work))
+    before, _ = read(work, table)
     monkeypatch.setattr(inspection_cache, "_PER_FILE", 2)
-    assert inspection_cache.keep(str(work), table, RATE) == {"u0", "u1", "u2"}
+    assert keep(str(work), table, RATE) == {"u0", "u1", "u2"}
     assert len(list(work.iterdir())) == 2
-    assert inspection_cache.read(str(work)) == (before, [])
+    assert read(work, table) == (before, [])
 
 
 def test_what_has_changed_is_looked_at_again(work, table, voice):
     soundfile.write(table[0].path, voice(9, 1.5), 16000)
     os.utime(table[1].path, ns=(0, inspection_cache.stamp(table[1].path)[1] + 1))
-    assert inspection_cache.keep(str(work), table, RATE) == {"u2"}
-    assert inspection_cache.keep(str(work), table, 2 * RATE) == set()
+    assert keep(str(work), table, RATE) == {"u2"}
+    assert keep(str(work), table, 2 * RATE) == set()
     assert list(work.iterdir()) == []
 
 
 def test_other_versions_look_at_everything_again(work, table, monkeypatch):
     monkeypatch.setattr(inspection_cache.version, "versions", lambda: {"soxr": "other"})
-    assert inspection_cache.keep(str(work), table, RATE) == set()
+    assert keep(str(work), table, RATE) == set()
 
 
 def test_what_the_corpus_says_now_counts(work, table):
     table = [dataclasses.replace(u, id=f"new/{u.id}", speaker="s9", sex="f") for u in table[:2]]
-    assert inspection_cache.keep(str(work), table, RATE) == {"new/u0", "new/u1"}
-    facts, _ = inspection_cache.read(str(work))
+    assert keep(str(work), table, RATE) == {"new/u0", "new/u1"}
+    facts, _ = read(work, table)
     assert [fact.utterance for fact in facts] == table
 
 
 def test_a_folder_that_is_not_there_is_made(tmp_path, table):
-    assert inspection_cache.keep(str(tmp_path / "new"), table, RATE) == set()
+    assert keep(str(tmp_path / "new"), table, RATE) == set()
     assert (tmp_path / "new").is_dir()
 
 
