@@ -189,10 +189,9 @@ def hashes(count: int, names: Callable[[np.ndarray], Iterable[str]]) -> np.ndarr
 
 def repeated(values: np.ndarray) -> np.ndarray:
     """Returns the rows whose values are there more than once, ascending."""
-    order = np.argsort(values, kind="stable")
-    same = values[order[1:]] == values[order[:-1]]
-    several = np.append(same, False) | np.append(False, same)
-    return np.sort(order[several[: len(order)]])
+    ordered = np.sort(values)
+    several = ordered[1:][ordered[1:] == ordered[:-1]]
+    return np.flatnonzero(np.isin(values, several)) if several.size else several
 
 
 def repeats(

@@ -90,7 +90,7 @@ class FactTable(Sequence[inspection.Facts]):
             numbers["num_samples"][rows] = [fact.num_samples for fact in facts]
             numbers["peak"][rows] = [fact.peak for fact in facts]
             numbers["level"][rows] = [fact.active_level_db for fact in facts]
-            checksums = b"".join(bytes.fromhex(fact.sha256) for fact in facts)
+            checksums = bytes.fromhex("".join(fact.sha256 for fact in facts))
             numbers["sha256"][rows] = np.frombuffer(checksums, np.uint8).reshape(-1, 32)
             numbers["file_bytes"][rows] = [fact.file_bytes for fact in facts]
             numbers["file_rate"][rows] = [fact.file_rate for fact in facts]

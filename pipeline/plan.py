@@ -148,24 +148,28 @@ class Mixtures(Sequence[Mixture]):
             None if given is None else [given[row] for row in rows.tolist()],
         )
 
-    def ids(self, rows: np.ndarray) -> list[str]:
-        """Returns the ids of some of the mixtures."""
+    def ids(self, rows: np.ndarray, firsts: Sequence[str] | None = None) -> list[str]:
+        """Returns the ids of some of the mixtures.
+
+        Args:
+            rows: rows of the mixtures.
+            firsts: the utterance ids of their first voices, if they are at hand.
+        """
         if self.given_ids is not None:
             return list(map(self.given_ids.__getitem__, rows.tolist()))
-        names = self.table.names(self.voices[rows, 0])
-        return [f"{a}-{b}" for a, b in zip(names, self.numbers[rows].tolist(), strict=True)]
+        firsts = firsts or self.table.names(self.voices[rows, 0])
+        return [f"{a}-{b}" for a, b in zip(firsts, self.numbers[rows].tolist(), strict=True)]
 
     def columns(self, rows: np.ndarray) -> list[list[Any]]:
         """Returns id, split, samples, and each voice's utterance, speaker and gain in dB."""
+        names = [self.table.names(voices) for voices in self.voices[rows].T]
         found: list[list[Any]] = [
-            self.ids(rows),
+            self.ids(rows, names[0]),
             list(map(schema.SPLITS.__getitem__, self.splits[rows].tolist())),
             self.num_samples[rows].tolist(),
         ]
-        for voices, gains in zip(self.voices[rows].T, self.gains[rows].T, strict=True):
-            found += [
-                self.table.names(voices), self.table.speakers_of(voices), (gains / 100).tolist()
-            ]  # fmt: skip
+        for own, voices, gains in zip(names, self.voices[rows].T, self.gains[rows].T, strict=True):
+            found += [own, self.table.speakers_of(voices), (gains / 100).tolist()]
         return found
 
     def mixtures(self, rows: np.ndarray) -> list[Mixture]:

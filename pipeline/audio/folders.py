@@ -21,7 +21,7 @@ _NO_AUDIO = {
     ".phn", ".wrd", ".lab", ".textgrid", ".trn", ".rttm", ".ctm", ".eaf", ".stm", ".npy", ".npz",
     ".pt", ".py", ".sh", ".zip", ".gz", ".tar", ".tgz", ".log", ".yaml", ".yml", ".tfrecord",
 }  # fmt: skip
-_KNOWN = frozenset(ENDINGS)
+_KNOWN = {ending[1:] for ending in ENDINGS}
 
 
 def ending(path: str) -> str:
@@ -29,9 +29,13 @@ def ending(path: str) -> str:
     return posixpath.splitext(path)[1].lower()
 
 
-def is_known(ending: str) -> bool:
-    """Returns whether files with an ending are taken for recordings without being opened."""
-    return ending in _KNOWN
+def stem(path: str) -> str:
+    """Returns the path without its endings of audio; the path itself if it has none."""
+    root, _, own = path.rpartition(".")
+    # A name does not begin with its ending.
+    if own.lower() not in _KNOWN or not root.rpartition("/")[2].strip("."):
+        return path
+    return stem(root)
 
 
 def sort(folder: str, files: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -50,7 +54,7 @@ def sort(folder: str, files: Sequence[str]) -> tuple[list[str], list[str]]:
     others: list[str] = []
     for path in files:
         own = ending(path)
-        sounds = own in _KNOWN
+        sounds = own[1:] in _KNOWN
         if not sounds and own not in _NO_AUDIO and not storage.is_remote(folder):
             sounds = _sounds(storage.join(folder, path))
         (recordings if sounds else others).append(path)

@@ -153,7 +153,9 @@ def read_folder(folder: str, *, include_sa: bool = False) -> Corpus:
         Rejection(storage.join(folder, path), reason)
         for path, reason in listing.problems
         # A broken README.txt is not a recording; a name without an ending may be a speaker.
-        if _stem(path) != path or not posixpath.splitext(path)[1] or path in listing.closed
+        if audio_folders.stem(path) != path
+        or not posixpath.splitext(path)[1]
+        or path in listing.closed
     ]
     if not files:
         raise errors.UserError(
@@ -206,7 +208,11 @@ def read_manifest(path: str) -> Corpus:
             cells = (rows.lines.tolist(), names, rows.speakers, rows.sexes, rows.splits)
             inside = [list(itertools.compress(column, names)) for column in cells]
             lines.append(np.array(inside[0]))
-            yield [list(map(_stem, inside[1])), [root + name for name in inside[1]], *inside[2:]]
+            yield [
+                list(map(audio_folders.stem, inside[1])),
+                [root + name for name in inside[1]],
+                *inside[2:],
+            ]
 
     table = utterance_table.UtteranceTable.of_parts(parts())
     if not len(table) and not rejections:
@@ -285,7 +291,7 @@ def _read_timit(
                 reason = "not where TIMIT has its recordings (TRAIN or TEST/DR?/SPEAKER/)"
                 rejections.append(Rejection(root + path, reason))
                 continue
-            split, region, speaker, name = (_stem(g).upper() for g in match.groups())
+            split, region, speaker, name = (audio_folders.stem(g).upper() for g in match.groups())
             if include_sa or not re.fullmatch(r"SA\d+", name):
                 sex = {"F": "f", "M": "m"}.get(speaker[0], "")
                 identity = f"{split}/{region}/{speaker}/{name}"
@@ -322,7 +328,7 @@ def _read_voxceleb(folder: str, files: columns.Texts, rejections: list[Rejection
                 rejections.append(Rejection(root + path, reason))
                 continue
             speaker, split = found
-            yield Utterance(_stem(path), root + path, speaker, "", split)
+            yield Utterance(audio_folders.stem(path), root + path, speaker, "", split)
 
     table = utterance_table.UtteranceTable.of(utterances())
     return _folder_corpus(folder, "voxceleb", table, rejections)
@@ -331,13 +337,13 @@ def _read_voxceleb(folder: str, files: columns.Texts, rejections: list[Rejection
 def _read_speakers(folder: str, files: columns.Texts, rejections: list[Rejection]) -> Corpus:
     root = storage.join(folder, "")
     at = layouts.levels(files)
-    others = layouts.of_further_microphones(files, _stem)
+    others = layouts.of_further_microphones(files)
 
     def utterances() -> Iterator[Utterance]:
         for row, path in enumerate(files):
             if row in others:
                 continue
-            stem = _stem(path)
+            stem = audio_folders.stem(path)
             parts = stem.split("/")
             if len(parts) <= at.speaker + 1:
                 rejections.append(Rejection(root + path, "in no speaker's folder"))
@@ -381,23 +387,19 @@ def _corpus(
     return Corpus(tuple(kinds), utterances, tuple(sorted(set(rejections))), tuple(notes))
 
 
-def _stem(path: str) -> str:
-    """Returns the path without its audio endings; the path itself if it has none."""
-    root, extension = posixpath.splitext(path)
-    return _stem(root) if audio_folders.is_known(extension.lower()) else path
-
-
 def _one_of_each(files: columns.Texts) -> columns.Texts:
     """Returns one path of each recording, by the rule in the module's docstring."""
 
     def rank(path: str) -> tuple[int, int, str]:
         ending = audio_folders.ending(path)
-        known = audio_folders.is_known(ending)
-        last = audio_folders.ENDINGS.index(ending) if known else len(audio_folders.ENDINGS)
-        return path[len(_stem(path)) :].count("."), last, path
+        endings = audio_folders.ENDINGS
+        last = endings.index(ending) if ending in endings else len(endings)
+        return path[len(audio_folders.stem(path)) :].count("."), last, path
 
     copies = columns.repeats(
-        len(files), lambda rows: map(_stem, files.at(rows)), lambda rows: map(rank, files.at(rows))
+        len(files),
+        lambda rows: map(audio_folders.stem, files.at(rows)),
+        lambda rows: map(rank, files.at(rows)),
     )
     kept = columns.without(len(files), copies)
     return files.take(np.flatnonzero(kept)) if copies else files

@@ -11,12 +11,13 @@ import io
 import itertools
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from pipeline import columns, errors
+from pipeline.audio import folders
 from pipeline.corpora import manifest, utterance_table
 from pipeline.io import storage
 
@@ -105,20 +106,20 @@ def voxceleb(path: str) -> tuple[str, str] | None:
     return match["speaker"], ""
 
 
-def of_further_microphones(files: columns.Texts, stem: Callable[[str], str]) -> dict[int, int]:
+def of_further_microphones(files: columns.Texts) -> dict[int, int]:
     """Finds recordings made with several microphones at once (VCTK: `_mic1`, `_mic2`).
 
     Args:
         files: paths of recordings.
-        stem: returns a path without its endings.
 
     Returns:
         The rows of all but the first microphone, and for each the row of the first.
     """
 
     def split(path: str) -> tuple[str, int]:
-        match = _MICROPHONE.fullmatch(stem(path))
-        return (match["name"], int(match["number"])) if match else (stem(path), 0)
+        stem = folders.stem(path)
+        match = _MICROPHONE.fullmatch(stem)
+        return (match["name"], int(match["number"])) if match else (stem, 0)
 
     def part(rows: np.ndarray, place: int) -> Iterator[Any]:
         return (split(path)[place] for path in files.at(rows))

@@ -223,15 +223,18 @@ def make_plans(
 
     def make(name: schema.ShardName, rows: np.ndarray) -> Columns:
         used, voices = np.unique(mixtures.voices[rows], return_inverse=True)
+        voices = voices.reshape(len(rows), -1).T
+        utterances = table.names(used)
+        firsts = list(map(utterances.__getitem__, voices[0].tolist()))
         return Columns(
             name=name,
             sample_rate=sample_rate,
             masks=tuple(masks),
-            ids=mixtures.ids(rows),
+            ids=mixtures.ids(rows, firsts),
             num_samples=mixtures.num_samples[rows].tolist(),
-            voices=voices.reshape(len(rows), -1).T.tolist(),
+            voices=voices.tolist(),
             gains=mixtures.gains[rows].T.tolist(),
-            utterances=table.names(used),
+            utterances=utterances,
             speakers=table.speakers_of(used),
             sexes=table.sexes(used),
             sha256=table.checksums(used),
