@@ -31,6 +31,7 @@ def explain_os_error(error: OSError) -> str:
         errno.EDQUOT: "; free some space, then run the same command again",
         errno.EACCES: "; check who may read and write there",
         errno.EROFS: "; choose another folder",
+        errno.EMFILE: "; raise the limit of open files (ulimit -n)",
     }.get(error.errno or 0, "")
     return f"{name}{what}{hint}"
 

@@ -1,17 +1,30 @@
-"""Limit of the number of files that a process may have open."""
+"""Maps files into memory, as many as the system permits."""
 
 import contextlib
 import functools
+import mmap
 import resource
 
 
-@functools.cache
-def allow_many() -> None:
-    """Raises the limit of this process as far as the system permits.
+def map_file(path: str) -> mmap.mmap:
+    """Maps a local file into memory, read-only; its bytes are read from disk when they are used.
 
-    A file that is mapped into memory counts even after it was closed. The usual limit of 1,024 is
-    less than the number of shards of a large dataset.
+    Raises:
+        OSError: the file cannot be read, or this process has too many files open: a mapped file
+            counts for as long as it is used. The error has the file's name.
+        ValueError: the file is empty.
     """
+    _allow_many()
+    try:
+        with open(path, "rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
+
+
+@functools.cache
+def _allow_many() -> None:
+    """Raises the limit of open files, usually 1,024, to the highest that needs no privileges."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

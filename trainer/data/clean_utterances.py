@@ -8,7 +8,6 @@ import csv
 import dataclasses
 import io
 import math
-import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -70,6 +69,7 @@ def read(folder: str, info: dataset.DatasetInfo) -> Utterances:
 
     Raises:
         UserError: the dataset has no utterances, or they do not match their index.
+        OSError: a shard cannot be read, or there are more than this process may have open.
     """
     if info.utterances is None:
         raise errors.UserError(
@@ -112,12 +112,10 @@ def _read_index(path: str) -> list[tuple[str, int, int, str, float]]:
 def _open(path: str) -> np.ndarray:
     if storage.is_remote(path):
         return _fetch(path)
-    open_files.allow_many()
     try:
-        # An empty file cannot be mapped.
-        return np.memmap(path, np.uint8, "r") if os.path.getsize(path) else np.zeros(0, np.uint8)
-    except OSError as error:
-        raise errors.UserError(f"{path}: {error.strerror or error}; {_REMEDY}") from error
+        return np.frombuffer(open_files.map_file(path), np.uint8)
+    except (FileNotFoundError, ValueError) as error:
+        raise errors.UserError(f"{path} is missing or empty; {_REMEDY}") from error
 
 
 def _fetch(path: str) -> np.ndarray:

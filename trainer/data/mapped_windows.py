@@ -7,10 +7,9 @@ on first use. After that the position of each array in the file is known.
 
 import atexit
 import math
-import mmap
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import BinaryIO, cast
 
 import numpy as np
@@ -69,6 +68,9 @@ class MappedShards:
 
     Attributes:
         records: number of records of each non-empty shard, in the order of `split.paths`.
+
+    Raises:
+        OSError: there are more shards than this process may have open.
     """
 
     def __init__(self, split: splits.Split, names: Sequence[str], frames: int) -> None:
@@ -185,8 +187,10 @@ class _Shard:
         self._lock = threading.Lock()
         self._rows = np.zeros((0, len(_SIZES) + len(names)), np.int64)
         self._known = 0
-        self._records: Iterator[tuple[int, bytes]] | None = None
-        self.data = np.zeros(0, np.uint8)
+        # Opened now, so that too many files are an error before the training begins.
+        mapped = open_files.map_file(path)
+        self.data = np.frombuffer(mapped, np.uint8)
+        self._records = tfrecord.read(cast(BinaryIO, mapped))
 
     def row(self, record: int) -> list[int]:
         """Returns sizes (`num_samples`, `num_frames`) and array positions of a record."""
@@ -203,13 +207,6 @@ class _Shard:
         return self._rows[first:last]
 
     def _read_one(self) -> None:
-        if self._records is None:
-            open_files.allow_many()
-            with open(self._path, "rb") as file:
-                # The mapping remains valid after the file is closed.
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            self.data = np.frombuffer(mapped, np.uint8)
-            self._records = tfrecord.read(cast(BinaryIO, mapped))
         try:
             offset, record = next(self._records)
             spans = tfrecord.spans(record)

@@ -104,10 +104,11 @@ class _Plan:
 
 def _read_piece(piece: splits.Piece, split: splits.Split) -> list[np.ndarray]:
     found: list[np.ndarray] = []
-    open_files.allow_many()
     try:
         with splits.open_shard(piece.path) as (file, _):
-            shard = None if storage.is_remote(piece.path) else np.memmap(piece.path, np.uint8, "r")
+            shard = None
+            if not storage.is_remote(piece.path):
+                shard = np.frombuffer(open_files.map_file(piece.path), np.uint8)
             records = tfrecord.read(file, piece.offset)
             while len(found) < piece.records and (record := next(records, None)):
                 found.append(_sources(*record, split.info.num_sources, shard))

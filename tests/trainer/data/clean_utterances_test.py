@@ -40,10 +40,7 @@ def test_what_is_mapped_is_what_the_records_hold(small_dataset):
         assert [speakers[number] for number in numbers] == [name] * 3
     assert found.num_samples == sum(len(samples) for _, _, samples in expected)
     # Nothing was read into memory.
-    assert (
-        isinstance(found.samples[0].base.base, np.memmap | memoryview)
-        or not found.samples[0].flags.owndata
-    )
+    assert not found.samples[0].flags.owndata
 
 
 def test_speakers_are_sorted_and_their_utterances_in_order():
@@ -140,7 +137,7 @@ def test_a_damaged_shard_is_one_clear_line(copy, damage):
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:-5000] if damage == "cut" else b"")
-    what = "no such file|No such file" if damage == "missing" else "shorter than .*index.csv says"
+    what = "shorter than .*index.csv says" if damage == "cut" else "is missing or empty"
     with pytest.raises(errors.UserError, match=what) as error:
         _read(copy)
     assert "train-00001-of-00002.tfrecord" in str(error.value)
