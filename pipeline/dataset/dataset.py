@@ -362,12 +362,12 @@ def _short(value: Any) -> str:
 def _read_text(folder: str, name: str) -> str | None:
     """Returns the text of a file of the dataset; None if it does not exist."""
     path = storage.join(folder, name)
-    if not storage.is_remote(path):
-        try:
-            with open(path, encoding="utf-8") as file:
-                return file.read()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except UnicodeDecodeError as error:
-            raise DatasetError(f"{path} is damaged: {error}") from error
-    return storage.read_bytes(path).decode("utf-8") if atomic.exists(path) else None
+    try:
+        if storage.is_remote(path):
+            return storage.read_bytes(path).decode("utf-8") if atomic.exists(path) else None
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path} is damaged: {error}") from error

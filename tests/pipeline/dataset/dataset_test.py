@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from pipeline import file_names, job_settings, schema
 from pipeline.corpora import corpus
 from pipeline.dataset import dataset
+from pipeline.io import objects
 
 INFO = dataset.DatasetInfo(
     schema_version=schema.SCHEMA_VERSION,
@@ -101,6 +103,27 @@ def test_a_damaged_info_is_named(tmp_path, text):
     (tmp_path / schema.INFO_FILE).write_text(text)
     with pytest.raises(dataset.DatasetError, match=r"dataset_info\.json"):
         dataset.read(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", [schema.INFO_FILE, schema.MARKER_FILE])
+def test_bytes_that_are_no_text_are_named(tmp_path, monkeypatch, name):
+    finish(tmp_path)
+    (tmp_path / name).write_bytes(b"\xff\xfe{")
+    with pytest.raises(dataset.DatasetError, match=rf"{tmp_path}/{name} is damaged"):
+        dataset.read(str(tmp_path))
+
+    class Store:
+        """The same folder as a store."""
+
+        def read(self, path, limit):
+            return pathlib.Path(path.removeprefix("store://")).read_bytes()[:limit]
+
+        def exists(self, path):
+            return pathlib.Path(path.removeprefix("store://")).exists()
+
+    monkeypatch.setattr(objects, "_reader", Store())
+    with pytest.raises(dataset.DatasetError, match=rf"store://{tmp_path}/{name} is damaged"):
+        dataset.read(f"store://{tmp_path}")
 
 
 def test_another_version_of_the_schema_is_refused(tmp_path):
