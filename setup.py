@@ -99,12 +99,15 @@ setuptools.setup(
         "google-crc32c",
         "grpcio",
         "jinja2",
-        "keras>=3.5",
+        # Before 3.15, Dense used tf.matmul, which corrupts memory where a batch dimension is 1
+        # (oneDNN, up to TensorFlow 2.21). Python 3.10 has no later one than 3.12.
+        'keras>=3.15; python_version >= "3.11"',
+        'keras>=3.7; python_version < "3.11"',
         "matplotlib",
         "msgspec>=0.19",
         "numpy",
         "protobuf",
-        "pyarrow",
+        "pyarrow>=16",
         "requests",
         "scipy>=1.15",
         "soundfile>=0.12",
