@@ -31,6 +31,9 @@ def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Iterato
     one that ends last counts. It has the ending of the final name, since some libraries rely on it.
     If the block fails, nothing new is left, and an existing file or folder keeps its name.
 
+    A link to a folder stays, and the folder that it leads to is replaced, perhaps on another disk.
+    A link to a file is replaced, and the file that it leads to stays.
+
     Args:
         path: local path of the file or folder; its parent must exist.
         durable: wait until the file is on disk before it is renamed, and until the new name is.
@@ -42,6 +45,8 @@ def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Iterato
         OSError: the parent cannot hold it; if the disk is full, the error has the final name.
     """
     final = pathlib.Path(path)
+    if final.is_symlink() and final.is_dir():
+        final = final.resolve()
     temporary = _temporary(final)
     try:
         yield temporary

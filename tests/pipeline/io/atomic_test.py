@@ -46,6 +46,37 @@ def test_a_folder_takes_the_place_of_another(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_link_to_a_folder_stays(tmp_path):
+    """The folder that it leads to, perhaps on another disk, is replaced."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there" / "model").mkdir(parents=True)
+    (tmp_path / "there" / "model" / "old.txt").write_text("old")
+    link = tmp_path / "here" / "model"
+    link.symlink_to("../there/model")
+    with atomic.replacing(link) as temporary:
+        temporary.mkdir()
+        (temporary / "new.txt").write_text("new")
+    assert list((tmp_path / "here").iterdir()) == [link]
+    assert link.is_symlink()
+    assert list((tmp_path / "there").rglob("*.txt")) == [tmp_path / "there" / "model" / "new.txt"]
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["model"]
+    with pytest.raises(IsADirectoryError):
+        atomic.write_text(link, "a file")
+    assert (link / "new.txt").exists()
+
+
+def test_a_link_to_a_file_is_replaced(tmp_path):
+    """What it leads to may belong to somebody else, such as a shard of another dataset."""
+    (tmp_path / "other.txt").write_text("other")
+    for name, target in {"a.txt": "other.txt", "b.txt": "nowhere"}.items():
+        (tmp_path / name).symlink_to(target)
+        atomic.write_text(tmp_path / name, "new")
+        assert not (tmp_path / name).is_symlink()
+        assert (tmp_path / name).read_text() == "new"
+    assert (tmp_path / "other.txt").read_text() == "other"
+    assert atomic.names(str(tmp_path)) == ["a.txt", "b.txt", "other.txt"]
+
+
 def test_a_folder_that_is_not_finished_leaves_the_other(tmp_path):
     path = tmp_path / "model"
     path.mkdir()
