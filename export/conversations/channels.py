@@ -17,6 +17,8 @@ from pipeline import errors
 FRAME_SECONDS = 0.1
 # Frames within this range of a channel's loudest frame are speech.
 SPEECH_DB = 30.0
+# A channel whose loudest frame is this far below the other's has no speaker.
+SILENT_DB = 60.0
 # A channel is at least this far below the other in a tenth of the frames in which the other speaks.
 CROSSTALK_DB = -14.0
 # Each channel has at least this many seconds in which its speaker is that much louder.
@@ -37,22 +39,25 @@ class Crosstalk:
 
     Attributes:
         rate: the recording's rate in Hz.
-        levels_db: level of the crosstalk from the first to the second channel, and back.
+        levels_db: level of the crosstalk from the first to the second channel, and back; None if
+            there does not seem to be one speaker on each channel.
         filters: float64 `[2, tap]`, each channel's crosstalk from the other; zeros if removing it
             would not help.
     """
 
     rate: int
-    levels_db: tuple[float, float]
+    levels_db: tuple[float, float] | None
     filters: np.ndarray
 
     def note(self) -> str:
         """What the user has to know."""
-        worst = max(self.levels_db)
+        found = "there does not seem to be a speaker on each channel"
+        if self.levels_db is not None:
+            found = f"there is a speaker on each channel (crosstalk {max(self.levels_db):.0f} dB)"
         cleaned = "freed of crosstalk" if self.filters.any() else "as they are"
         return (
-            f"there is a speaker on each channel (crosstalk {worst:.0f} dB): the voices are the "
-            f"channels, {cleaned}; --channels=mix lets the model separate them"
+            f"{found}: the voices are the channels, {cleaned}; --channels=mix lets the model "
+            "separate them"
         )
 
     def voices(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -142,15 +147,15 @@ def examine(
     if not wanted and (levels is None or max(levels) > CROSSTALK_DB):
         return None
     filters = spectra.filters()
-    if levels is None:
-        levels = (0.0, 0.0)
-    # The energy that a filter removes is the better measure.
-    taken = 10 * np.log10(np.square(filters).sum(axis=1) + 1e-12)
-    to_second, to_first = (
-        float(gain) if used.any() else level
-        for gain, used, level in zip(taken[::-1], filters[::-1], levels, strict=True)
-    )
-    return Crosstalk(rate, (to_second, to_first), filters)
+    if levels is not None:
+        # The energy that a filter removes is the better measure.
+        taken = 10 * np.log10(np.square(filters).sum(axis=1) + 1e-12)
+        to_second, to_first = (
+            float(gain) if used.any() else level
+            for gain, used, level in zip(taken[::-1], filters[::-1], levels, strict=True)
+        )
+        levels = to_second, to_first
+    return Crosstalk(rate, levels, filters)
 
 
 def leakage(powers: np.ndarray) -> tuple[float, float] | None:
@@ -166,10 +171,12 @@ def leakage(powers: np.ndarray) -> tuple[float, float] | None:
     if not len(powers):
         return None
     level = 10 * np.log10(powers + 1e-12)
+    loudest = level.max(axis=0)
+    if abs(loudest[0] - loudest[1]) > SILENT_DB:
+        return None
     found = []
     for own in (0, 1):
-        most = level[:, own].max()
-        speaks = level[:, own] > max(most - SPEECH_DB, -100.0)
+        speaks = level[:, own] > max(loudest[own] - SPEECH_DB, -100.0)
         below = (level[:, 1 - own] - level[:, own])[speaks]
         if (below < CROSSTALK_DB).sum() * FRAME_SECONDS < LEAST_SECONDS:
             return None

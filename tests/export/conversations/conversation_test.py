@@ -179,6 +179,7 @@ class TestChannels:
         """Microphones that stand apart; the same on both; one channel; a person on one alone."""
         late = np.pad(talkers, ((0, 0), (9, 0)))[:, : talkers.shape[1]]
         mono = talkers.sum(axis=0)
+        hiss = 1e-5 * np.random.default_rng(0).standard_normal(len(mono))
         for left, right in (
             (talkers[0] + 0.7 * late[1], 0.7 * late[0] + talkers[1]),
             (talkers[0] + 0.4 * talkers[1], 0.4 * talkers[0] + talkers[1]),
@@ -186,6 +187,8 @@ class TestChannels:
             (mono, 0 * mono),
             (talkers[0], 0.05 * talkers[0]),
             (0 * mono, 0 * mono),
+            # Speech with digital silence in its pauses, and the noise of an unused input.
+            (mono * (np.abs(mono) > 1e-3), hiss),
         ):
             samples = np.stack([left, right], axis=1).astype(np.float32)
             assert channels.examine([samples], 16000, wanted=False) is None
@@ -195,6 +198,9 @@ class TestChannels:
         voices, talk = run(samples, 16000, bands, channels="separate")
         assert talk.mode == "separate"
         np.testing.assert_allclose(voices.sum(axis=0), samples, atol=1e-6)
+        # Nothing is claimed that was not found.
+        _, talk = run(samples * np.float32([1, 0]), 16000, bands, channels="separate")
+        assert "there does not seem to be a speaker on each channel" in talk.notes[0]
         _, talk = run(self.call(talkers, [0.05]), 16000, bands, channels="mix")
         assert talk.mode == "mix"
         with pytest.raises(errors.UserError, match="two channels, not 1"):
