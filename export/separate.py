@@ -76,6 +76,7 @@ from export.separation import (
 )
 from pipeline import cli, errors
 from pipeline.audio import decoding, limits
+from pipeline.io import atomic
 
 # Encodings with more than 16 bits per sample.
 _FINE_SUBTYPES = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_20", "ALAC_24", "ALAC_32")
@@ -461,7 +462,7 @@ def _taken_from_stdin(arguments: list[str]) -> Iterator[pathlib.Path | None]:
     with tempfile.TemporaryDirectory(prefix="voices-apart-") as folder:
         path = pathlib.Path(folder, "stdin")
         # Decoders need to seek, which a pipe does not allow.
-        with path.open("wb") as file:
+        with atomic.naming_tmpdir(), path.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
         yield path
 

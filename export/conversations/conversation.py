@@ -109,8 +109,9 @@ class Conversation:
         """Yields the voices, float32 `[source, sample, channel]` at the recording's rate.
 
         Raises:
-            UserError: the model's output has values that are not finite.
-            OSError: there is no room for the temporary file.
+            UserError: the model's output has values that are not finite, or there is no room for a
+                temporary file.
+            OSError: a temporary file cannot be created.
         """
         for piece in self._pieces():
             share = None if self._offset is None else self._offset / np.float32(len(piece))

@@ -1,9 +1,12 @@
 """A temporary, unnamed file of samples, for processing a recording in several passes."""
 
+import contextlib
 import tempfile
 from types import TracebackType
 
 import numpy as np
+
+from pipeline.io import atomic
 
 
 class Spool:
@@ -23,12 +26,14 @@ class Spool:
         """Appends `[sample, column]`.
 
         Raises:
-            OSError: the disk is full.
+            UserError: the disk is full.
         """
-        self._file.seek(0, 2)
         self.num_columns = samples.shape[1]
         self.num_samples += len(samples)
-        self._file.write(np.ascontiguousarray(samples, np.float32).data)
+        with atomic.naming_tmpdir():
+            self._file.seek(0, 2)
+            self._file.write(np.ascontiguousarray(samples, np.float32).data)
+            self._file.flush()
 
     def read(self, first: int, last: int) -> np.ndarray:
         """Reads samples `first` to `last`, `[sample, column]`; zeros where there are none."""
@@ -52,4 +57,5 @@ class Spool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # What is left in its buffer is not needed.
+            self._file.close()

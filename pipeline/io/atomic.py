@@ -5,6 +5,7 @@ same, but only for files, and is no longer maintained.
 """
 
 import contextlib
+import errno
 import os
 import pathlib
 import re
@@ -14,6 +15,7 @@ import uuid
 from collections.abc import Iterator
 from typing import BinaryIO, cast
 
+from pipeline import errors
 from pipeline.io import objects, storage
 
 # Larger content is kept on disk until it is complete and sent to the store.
@@ -85,13 +87,31 @@ def create(path: str, *, durable: bool = False) -> Iterator[BinaryIO]:
         UserError: a store does not accept it.
     """
     if storage.is_remote(path):
-        with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
+        with naming_tmpdir(), tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
             yield cast(BinaryIO, spool)
             spool.seek(0)
             objects.write(path, cast(BinaryIO, spool))
         return
     with replacing(path, durable=durable) as temporary, open(temporary, "xb") as file:
         yield file
+
+
+@contextlib.contextmanager
+def naming_tmpdir() -> Iterator[None]:
+    """Names the folder for temporary files when it is full, which the system's error does not.
+
+    Raises:
+        UserError: the `with` block found no space for a temporary file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
+            raise errors.UserError(
+                f"{tempfile.gettempdir()}, the folder for temporary files: {error.strerror}; free "
+                "some space there, or set TMPDIR to another folder"
+            ) from error
+        raise
 
 
 def write_text(path: str | os.PathLike[str], text: str, *, durable: bool = False) -> None:
