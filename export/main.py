@@ -101,7 +101,7 @@ def _help() -> str:
             "",
             f"{NAME} COMMAND --help lists the command's flags; --version prints the version.",
             "Exit codes: 0 done; 1 an error, told in one line; 2 a wrong command or flag;",
-            "130 interrupted.",
+            "130 interrupted; 143 terminated.",
         ]
     )
 

@@ -51,7 +51,6 @@ import json
 import os
 import pathlib
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -430,8 +429,6 @@ def _define_flags() -> None:
 def main(arguments: list[str]) -> int:
     """Runs the command."""
     options = flags.FLAGS
-    # On SIGTERM, too, the command removes its unfinished files.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     stdio.check_flags(arguments)
     if not options.stream and not arguments:
         raise flags.Error("name at least one recording or folder of recordings")

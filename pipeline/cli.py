@@ -3,7 +3,8 @@
     0    done
     1    an error that the user can fix, or a bug in a worker of a job: one line on stderr
     2    wrong flags: one line on stderr
-    130  interrupted
+    130  interrupted (Ctrl-C)
+    143  terminated (SIGTERM)
 
 Any other exception is a bug in the program and keeps its traceback.
 """
@@ -13,6 +14,7 @@ import logging as stdlib_logging
 import math
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Collection, Sequence
@@ -62,6 +64,7 @@ def run(
     # TensorFlow's native part prints ten lines on stderr when it loads, unless this is set.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     arguments = list(sys.argv if argv is None else argv)
+    signal.signal(signal.SIGTERM, _terminate)
     _mend_streams()
     sys.exit(_run(main, description, pass_unknown, remote, arguments))
 
@@ -107,9 +110,22 @@ def _run(
     except OSError as error:
         _complain(error, errors.explain_os_error(error))
         return 1
+    except _TerminatedError as error:
+        _complain(error, "terminated")
+        return 128 + signal.SIGTERM
     except KeyboardInterrupt as error:
         _complain(error, "interrupted")
-        return 130
+        return 128 + signal.SIGINT
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does: it removes its unfinished files."""
+
+
+def _terminate(number: int, frame: Any) -> None:
+    # A second one ends the process at once.
+    signal.signal(number, signal.SIG_DFL)
+    raise _TerminatedError
 
 
 def help_text(description: str) -> str:

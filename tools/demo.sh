@@ -7,12 +7,19 @@ DEMO=${DEMO:-demo}
 EPOCHS=${EPOCHS:-2}
 SPEAKERS=${SPEAKERS:-130}
 
+# Killing the script ends the step that is running.
+child=
+trap 'trap - TERM; kill -TERM $child; wait; exit 143' TERM
+trap 'trap - INT; kill -TERM $child; wait; exit 130' INT
+
 step() {
   echo
   echo "── $1"
   shift
   echo "\$ python -m $*"
-  "$BIN/python" -m "$@"
+  "$BIN/python" -m "$@" &
+  child=$!
+  wait $child
 }
 
 start=$(date +%s)

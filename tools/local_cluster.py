@@ -228,7 +228,6 @@ def main(jars: Jars, make: Callable[[str], Cluster], what: str, given: Sequence[
         what: what runs, in a few words.
         given: flags for `pipeline.preprocess`; without any, the cluster waits for jobs.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     jars.fetch()
     if _FETCH_ONLY.value:
         return 0

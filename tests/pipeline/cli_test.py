@@ -87,6 +87,16 @@ def test_names_that_the_output_cannot_encode_end_nothing(run, encoding):
     assert last == b"done"
 
 
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [("SIGINT", 130, b"error: interrupted"), ("SIGTERM", 143, b"error: terminated")],
+)
+def test_signals_are_one_line(run, name, code, said):
+    done = run(body=f"import os, signal; os.kill(os.getpid(), signal.{name}); signal.pause()")
+    assert done.returncode == code
+    assert done.stderr.splitlines() == [b"warning", said]
+
+
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_a_closed_stream_ends_nothing(run, tmp_path, closed):
     # Messages of libraries must not end up in one of our files, either.

@@ -42,7 +42,6 @@ def test_the_job_gets_its_flags_and_how_much_it_is_to_say(monkeypatch, tool, fla
 
     monkeypatch.setattr(local_cluster.Jars, "fetch", lambda _: None)
     monkeypatch.setattr(tool, "Cluster", Cluster)
-    monkeypatch.setattr(local_cluster.signal, "signal", lambda *_: None)
     monkeypatch.setattr(subprocess, "run", run)
     before = cli.flags.FLAGS["verbosity"].value
     # Whatever was said to another test in this process.
