@@ -5,6 +5,7 @@ Rows are numbered from 0.
 """
 
 import collections
+import ctypes
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -226,3 +227,14 @@ def without(count: int, dropped: Iterable[int]) -> np.ndarray:
     kept = np.ones(count, bool)
     kept[list(dropped)] = False
     return kept
+
+
+def release() -> None:
+    """Returns the memory of deleted columns to the system, as far as its libraries can."""
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
+    # In the GNU C library.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

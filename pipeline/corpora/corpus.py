@@ -236,6 +236,8 @@ def read_manifest(path: str) -> Corpus:
         raise errors.UserError(f"{path}: {error}") from error
     # Endings stay where ids would become equal without them.
     equal = columns.repeated(columns.hashes(len(table), table.ids.at))
+    count = collections.Counter(table.ids.at(equal))
+    equal = equal[[count[name] > 1 for name in table.ids.at(equal)]]
     whole = [name.removeprefix(root) for name in table.paths(equal)]
     table = dataclasses.replace(table, ids=table.ids.replace(equal, whole))
     return _corpus([(path, "manifest")], table, rejections)
@@ -384,6 +386,7 @@ def _corpus(
     rows = utterances.ids.order()
     if rows is not None:
         utterances = utterances.take(rows)
+    columns.release()
     return Corpus(tuple(kinds), utterances, tuple(sorted(set(rejections))), tuple(notes))
 
 

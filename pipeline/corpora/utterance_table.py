@@ -74,6 +74,8 @@ class UtteranceTable(Sequence[Utterance]):
             # Each column is removed from the parts, since all of them twice would be much memory.
             own = [part.pop(name) for part in parts]
             found[name] = own[0].concatenate(own)
+            del own
+            columns.release()
         return cls(**found)
 
     def __len__(self) -> int:
