@@ -28,8 +28,7 @@ import itertools
 import os
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -105,7 +104,7 @@ def read(
     utterances, twice = _without_repeats(utterance_table.UtteranceTable.concatenate(parts))
     return _corpus(
         [kind for part in corpora for kind in part.kinds],
-        _consistent(utterances),
+        utterance_table.consistent(utterances),
         [*twice, *(r for part in corpora for r in part.rejections)],
         [note for part in corpora for note in part.notes],
     )
@@ -231,7 +230,7 @@ def read_manifest(path: str) -> Corpus:
     kept = columns.without(len(table), twice)
     table, numbers = table.where(kept), numbers[kept]
     try:
-        table = _consistent(table, lambda row: f"line {numbers[row]}")
+        table = utterance_table.consistent(table, lambda row: f"line {numbers[row]}")
     except errors.UserError as error:
         raise errors.UserError(f"{path}: {error}") from error
     # Endings stay where ids would become equal without them.
@@ -263,7 +262,7 @@ def assign_splits(
         `train`, `valid` or `test` for each speaker, sorted by speaker.
     """
     table = utterance_table.UtteranceTable.of(utterances)
-    declared = _known(table.speakers, table.splits)
+    declared = utterance_table.known(table.speakers, table.splits)
     splits = {
         name: "train" if split < 0 else table.splits.names[split]
         for name, split in zip(table.speakers.names, declared.tolist(), strict=True)
@@ -373,7 +372,7 @@ def _folder_corpus(
     rejections: Iterable[Rejection],
     notes: Iterable[str] = (),
 ) -> Corpus:
-    return _corpus([(folder, kind)], _consistent(utterances), rejections, notes)
+    return _corpus([(folder, kind)], utterance_table.consistent(utterances), rejections, notes)
 
 
 def _corpus(
@@ -428,44 +427,6 @@ def _inside(folder: str, name: str) -> str:
         return ""
     relative = posixpath.normpath(name.replace(os.sep, "/"))
     return "" if relative in (".", "..") or relative.startswith("../") else relative
-
-
-def _known(speakers: columns.Codes, values: columns.Codes) -> np.ndarray:
-    """Returns what is known of each speaker, indices into `values.names`; -1 if nothing is."""
-    given = np.flatnonzero(~values.empty)[::-1]
-    known = np.full(len(speakers.names), -1, np.int8)
-    # Of several for one speaker, NumPy keeps the last, which is that of the first row.
-    known[speakers.codes[given]] = values.codes[given]
-    return known
-
-
-def _consistent(
-    table: utterance_table.UtteranceTable, place: Callable[[int], str] | None = None
-) -> utterance_table.UtteranceTable:
-    """Fills in each speaker's known split and sex; raises UserError if they contradict.
-
-    Args:
-        table: in the order in which rows are compared.
-        place: returns where a row is, for messages; by default the path of its recording.
-    """
-    found: dict[str, Any] = {}
-    owners = table.speakers.codes
-    for field, what in (("splits", "in two splits"), ("sexes", "of two sexes")):
-        values: columns.Codes = getattr(table, field)
-        known = _known(table.speakers, values)
-        wrong = np.flatnonzero((values.codes != known[owners]) & ~values.empty)
-        if wrong.size:
-            same = (owners == owners[wrong[0]]) & ~values.empty
-            rows = np.array([np.flatnonzero(same)[0], wrong[0]])
-            one, other = values.at(rows)
-            here = list(map(place, rows.tolist())) if place else table.paths(rows)
-            (speaker, _) = table.speakers.at(rows)
-            raise errors.UserError(
-                f"speaker {speaker} is {what}: {one} ({here[0]}) and {other} ({here[1]})"
-            )
-        filled = np.where(known < 0, values.codes.min(initial=0), known)
-        found[field] = columns.Codes.used(filled[owners], values.names)
-    return dataclasses.replace(table, **found)
 
 
 def _without_repeats(

@@ -3,12 +3,12 @@
 import dataclasses
 import functools
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, overload
 
 import numpy as np
 
-from pipeline import columns
+from pipeline import columns, errors
 
 
 @dataclasses.dataclass(frozen=True, order=True, slots=True)
@@ -153,6 +153,42 @@ class Finder:
             left = left[~same]
             places[left] += 1
         return found
+
+
+def known(speakers: columns.Codes, values: columns.Codes) -> np.ndarray:
+    """Returns what is known of each speaker, indices into `values.names`; -1 if nothing is."""
+    given = np.flatnonzero(~values.empty)[::-1]
+    found = np.full(len(speakers.names), -1, np.int8)
+    # Of several for one speaker, NumPy keeps the last, which is that of the first row.
+    found[speakers.codes[given]] = values.codes[given]
+    return found
+
+
+def consistent(table: UtteranceTable, place: Callable[[int], str] | None = None) -> UtteranceTable:
+    """Fills in each speaker's known split and sex; raises UserError if they contradict.
+
+    Args:
+        table: in the order in which rows are compared.
+        place: returns where a row is, for messages; by default the path of its recording.
+    """
+    found: dict[str, Any] = {}
+    owners = table.speakers.codes
+    for field, what in (("splits", "in two splits"), ("sexes", "of two sexes")):
+        values: columns.Codes = getattr(table, field)
+        own = known(table.speakers, values)
+        wrong = np.flatnonzero((values.codes != own[owners]) & ~values.empty)
+        if wrong.size:
+            same = (owners == owners[wrong[0]]) & ~values.empty
+            rows = np.array([np.flatnonzero(same)[0], wrong[0]])
+            one, other = values.at(rows)
+            here = list(map(place, rows.tolist())) if place else table.paths(rows)
+            (speaker, _) = table.speakers.at(rows)
+            raise errors.UserError(
+                f"speaker {speaker} is {what}: {one} ({here[0]}) and {other} ({here[1]})"
+            )
+        # Where nothing is known, there are empty values, whose code is 0.
+        found[field] = columns.Codes.used(np.maximum(own, 0)[owners], values.names)
+    return dataclasses.replace(table, **found)
 
 
 def _columns(
