@@ -52,7 +52,7 @@ class Texts(Sequence[str]):
     @overload
     def __getitem__(self, index: slice) -> list[str]: ...
     def __getitem__(self, index: int | slice) -> str | list[str]:
-        found = self.at(np.atleast_1d(np.arange(len(self))[index]))
+        found = self.at(chosen(len(self), index))
         return found if isinstance(index, slice) else found[0]
 
     def __iter__(self) -> Iterator[str]:
@@ -160,6 +160,13 @@ class Codes:
     def take(self, rows: np.ndarray) -> "Codes":
         """Returns a column of some rows."""
         return self.used(self.codes[rows], self.names)
+
+
+def chosen(count: int, index: int | slice) -> np.ndarray:
+    """Returns the rows from 0 to `count` that an index denotes, int64 `[row]`."""
+    if isinstance(index, slice):
+        return np.arange(*index.indices(count))
+    return np.array([range(count)[index]])
 
 
 def chunks(count: int) -> Iterator[np.ndarray]:

@@ -108,8 +108,7 @@ class FactTable(Sequence[inspection.Facts]):
     @overload
     def __getitem__(self, index: slice) -> list[inspection.Facts]: ...
     def __getitem__(self, index: int | slice) -> inspection.Facts | list[inspection.Facts]:
-        rows = np.arange(len(self))[index]
-        found = self.facts(np.atleast_1d(rows))
+        found = self.facts(columns.chosen(len(self), index))
         return found if isinstance(index, slice) else found[0]
 
     def __iter__(self) -> Iterator[inspection.Facts]:

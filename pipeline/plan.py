@@ -125,7 +125,7 @@ class Mixtures(Sequence[Mixture]):
     @overload
     def __getitem__(self, index: slice) -> list[Mixture]: ...
     def __getitem__(self, index: int | slice) -> Mixture | list[Mixture]:
-        found = self.mixtures(np.atleast_1d(np.arange(len(self))[index]))
+        found = self.mixtures(columns.chosen(len(self), index))
         return found if isinstance(index, slice) else found[0]
 
     def __iter__(self) -> Iterator[Mixture]:

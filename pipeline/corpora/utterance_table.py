@@ -86,7 +86,7 @@ class UtteranceTable(Sequence[Utterance]):
     @overload
     def __getitem__(self, index: slice) -> list[Utterance]: ...
     def __getitem__(self, index: int | slice) -> Utterance | list[Utterance]:
-        found = self.utterances(np.atleast_1d(np.arange(len(self))[index]))
+        found = self.utterances(columns.chosen(len(self), index))
         return found if isinstance(index, slice) else found[0]
 
     def __iter__(self) -> Iterator[Utterance]:
