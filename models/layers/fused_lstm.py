@@ -16,14 +16,13 @@ from typing import Any
 import keras
 from keras import ops
 
+from models.layers import unrolled_lstm
 from pipeline.io import cores
 
 Tensor = Any
 
 # Smallest number of sequences in a part of the batch; with fewer, the products are too narrow.
 _SMALLEST_PART = 16
-# Frames in a block of `in_blocks`.
-_BLOCK = 64
 
 _blocks = contextvars.ContextVar("blocks", default=False)
 
@@ -55,8 +54,6 @@ class LSTM(keras.layers.LSTM):
             )
         cell = self.cell
         weights = (cell.kernel.value, cell.recurrent_kernel.value, cell.bias.value)
-        if _blocks.get():
-            return _lstm_in_blocks(sequences, *weights)
         return _lstm(sequences, weights, bool(training), self.alone)
 
     def over_positions(
@@ -64,7 +61,8 @@ class LSTM(keras.layers.LSTM):
     ) -> Tensor:
         """The layer on `sequences * gain + shift`, with frames first.
 
-        With the fused operations this saves two transpositions, and gain and shift cost nothing.
+        With the fused operations, and `in_blocks`, this saves two transpositions, and gain and
+        shift cost nothing.
 
         Args:
             sequences: `[frame, batch, feature]`.
@@ -75,7 +73,7 @@ class LSTM(keras.layers.LSTM):
         Returns:
             `[frame, batch, unit]`.
         """
-        if not self.fused or _blocks.get() or not self._plain(None, None):
+        if not ((self.fused or _blocks.get()) and self._plain(None, None)):
             x = ops.transpose(sequences * gain + shift, (1, 0, 2))
             return ops.transpose(self.call(x, training=training), (1, 0, 2))
         cell = self.cell
@@ -120,11 +118,7 @@ def fusing(model: keras.layers.Layer) -> Iterator[None]:
 
 @contextlib.contextmanager
 def in_blocks() -> Iterator[None]:
-    """Traces LSTM layers inside the context as nested loops: over blocks, and over their frames.
-
-    This is for LiteRT, which copies the whole list of outputs in every iteration of a loop. With a
-    single loop the time would be quadratic in the number of frames.
-    """
+    """Traces LSTM layers inside the context as in `unrolled_lstm`, for LiteRT."""
     token = _blocks.set(True)
     try:
         yield
@@ -134,51 +128,6 @@ def in_blocks() -> Iterator[None]:
 
 def _lstms(model: keras.layers.Layer) -> list[LSTM]:
     return [layer for layer in model._flatten_layers() if isinstance(layer, LSTM)]
-
-
-def _lstm_in_blocks(sequences: Tensor, w: Tensor, u: Tensor, b: Tensor) -> Tensor:
-    """Maps `[batch, frame, feature]` to `[batch, frame, unit]`, with weights in Keras' layout."""
-    import tensorflow as tf
-
-    batch, frames = tf.shape(sequences)[0], tf.shape(sequences)[1]
-    units = u.shape[0]
-    zero = tf.zeros([batch, units])
-
-    def advance(h: Tensor, c: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
-        i, f, candidate, o = tf.split(gates + tf.matmul(h, u), 4, axis=-1)
-        c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(candidate)
-        return tf.sigmoid(o) * tf.tanh(c), c
-
-    if sequences.shape[1] is not None and sequences.shape[1] <= _BLOCK:
-        # A few frames need no loop. LiteRT's lists also lack a batch of unknown size.
-        h = c = zero
-        found = []
-        for frame in tf.unstack(sequences, axis=1):
-            h, c = advance(h, c, tf.matmul(frame, w) + b)
-            found.append(h)
-        return tf.stack(found, axis=1)
-
-    blocks = (frames + _BLOCK - 1) // _BLOCK
-    # The padding of the last block comes after all frames that are kept.
-    x = tf.pad(tf.transpose(sequences, [1, 0, 2]), [[0, blocks * _BLOCK - frames], [0, 0], [0, 0]])
-    x = tf.reshape(x, [blocks * _BLOCK * batch, sequences.shape[-1]])
-    x = tf.reshape(tf.matmul(x, w) + b, [blocks, _BLOCK, batch, 4 * units])
-
-    def step(t: Tensor, h: Tensor, c: Tensor, gates: Tensor, outputs: Any) -> tuple[Any, ...]:
-        h, c = advance(h, c, gates[t])
-        return t + 1, h, c, gates, outputs.write(t, h)
-
-    def run_block(block: Tensor, h: Tensor, c: Tensor, outputs: Any) -> tuple[Any, ...]:
-        found = tf.TensorArray(tf.float32, _BLOCK, element_shape=[sequences.shape[0], units])
-        first = (0, h, c, x[block], found)
-        _, h, c, _, found = tf.while_loop(lambda t, *_: t < _BLOCK, step, first)
-        return block + 1, h, c, outputs.write(block, found.stack())
-
-    outputs = tf.TensorArray(tf.float32, blocks, element_shape=[_BLOCK, sequences.shape[0], units])
-    first = (0, zero, zero, outputs)
-    outputs = tf.while_loop(lambda t, *_: t < blocks, run_block, first)[-1]
-    outputs = tf.reshape(outputs.stack(), [blocks * _BLOCK, batch, units])[:frames]
-    return tf.ensure_shape(tf.transpose(outputs, [1, 0, 2]), [*sequences.shape[:2], units])
 
 
 def _lstm(
@@ -197,6 +146,9 @@ def _over_positions(
 ) -> Tensor:
     """Maps `[frame, batch, feature]` to `[frame, batch, unit]`, with weights in Keras' layout."""
     import tensorflow as tf
+
+    if _blocks.get():
+        return unrolled_lstm.over_positions(x, *(tf.convert_to_tensor(part) for part in weights))
 
     # TensorFlow's order of the gates is input, cell, forget, output. Swapping the middle two is its
     # own inverse.

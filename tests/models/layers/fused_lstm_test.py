@@ -77,20 +77,6 @@ def test_a_graph_of_unknown_sizes():
     assert run.get_concrete_function().structured_outputs.shape.as_list() == [None, None, UNITS]
 
 
-@pytest.mark.parametrize("frames", [1, 63, 64, 65, 130])
-def test_in_blocks_it_is_that_of_keras(frames):
-    own, fast = _pair((None, None, 5))
-    x = np.random.default_rng(0).normal(size=(2, frames, 5)).astype(np.float32)
-    run = tf.function(fast, input_signature=[tf.TensorSpec([2, None, 5], tf.float32)])
-    with fused_lstm.in_blocks():
-        found = run(x)
-    np.testing.assert_allclose(found, own(x), atol=1e-5)
-    # One loop within another.
-    functions = run.get_concrete_function().graph.as_graph_def().library.function
-    loops = [f for f in functions if any("While" in n.op for n in f.node_def)]
-    assert len(loops) == 1
-
-
 def _operations(layer, training, **arguments):
     function = tf.function(lambda x: layer(x, training=training, **arguments))
     graph = function.get_concrete_function(tf.zeros([2, 3, 5])).graph
