@@ -6,8 +6,9 @@ product per frame multiplies input and state at once, so that the loop carries t
 four times larger gates.
 
 Each product of the code keeps its own copy of the weights in memory. Large weights would no longer
-fit in the processor's cache. With them a few frames are straight code, in a loop within a loop, and
-the products of the inputs are outside of both.
+fit in the processor's cache, and with a single row all time goes into reading them. In these cases
+only a few frames are straight code, in a loop within a loop, and the input is multiplied outside of
+both, in one product for all frames.
 """
 
 from typing import Any
@@ -18,7 +19,7 @@ Tensor = Any
 _STRAIGHT = 64
 # Frames in an iteration.
 _BLOCK = 32
-# The same of the inner and the outer loop with large weights.
+# The same of the inner and the outer loop with large weights or a single row.
 _FEW, _MANY = 4, 64
 # Recurrent weights from this size on are large: 1 MB.
 _LARGE = 2**18
@@ -43,7 +44,7 @@ def over_positions(x: Tensor, w: Tensor, u: Tensor, b: Tensor) -> Tensor:
     if frames is not None and frames <= _STRAIGHT:
         both = tf.concat([w, u], axis=0)
         return _straight(tf.unstack(x), both, b, zero, zero)[0]
-    if units * 4 * units < _LARGE:
+    if rows != 1 and units * 4 * units < _LARGE:
         both = tf.concat([w, u], axis=0)
 
         def run(start: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
