@@ -944,7 +944,8 @@ class TestBrowser:
         if folder:
             browser.save_screenshot(os.path.join(folder, f"serve_{width}_{scheme}.png"))
 
-    def test_refusals_are_shown(self, browser, tmp_path):
+    def test_refusals_are_shown(self, browser, page, tmp_path):
+        browser.get(f"http://127.0.0.1:{page.port}/")
         (tmp_path / "<b>no.wav").write_bytes(b"dear diary")
         (tmp_path / "large.wav").write_bytes(bytes(LIMIT_BYTES + 1))
         for name in ("<b>no.wav", "large.wav"):
