@@ -136,6 +136,7 @@ def read_folder(folder: str, *, include_sa: bool = False) -> Corpus:
     listing = storage.list_files(
         folder, lambda paths: columns.Texts.of(recordings(paths)).in_order()
     )
+    storage.require_open(folder, listing)
     folder = _absolute(folder)
     assert isinstance(listing.files, columns.Texts)
     files = _one_of_each(listing.files)
@@ -152,9 +153,7 @@ def read_folder(folder: str, *, include_sa: bool = False) -> Corpus:
         Rejection(storage.join(folder, path), reason)
         for path, reason in listing.problems
         # A broken README.txt is not a recording; a name without an ending may be a speaker.
-        if audio_folders.stem(path) != path
-        or not posixpath.splitext(path)[1]
-        or path in listing.closed
+        if audio_folders.stem(path) != path or not posixpath.splitext(path)[1]
     ]
     if not files:
         raise errors.UserError(

@@ -75,12 +75,19 @@ class Listing:
     Attributes:
         files: paths relative to the folder, with `/`, sorted.
         problems: paths that cannot be followed, relative to the folder, and why; sorted.
-        closed: the problems that are folders, perhaps with many files in them.
+        closed: the problems that are a lack of permission, perhaps for a folder of many files.
     """
 
     files: Sequence[str]
     problems: tuple[tuple[str, str], ...]
     closed: frozenset[str] = frozenset()
+
+
+def require_open(folder: str, listing: Listing) -> None:
+    """Raises ReadError if permission was lacking in a folder, as `read_bytes` does for a file."""
+    for path, reason in listing.problems:
+        if path in listing.closed:
+            raise ReadError(join(folder, path), reason, Cause.SETTING)
 
 
 def is_remote(path: str) -> bool:
@@ -233,7 +240,7 @@ def _list_local(folder: str, gather: Callable[[Iterable[str]], Sequence[str]]) -
                     # Otherwise files would be missing because a disk was slow to answer.
                     raise
                 problems.append((path, _explain(os.path.join(folder, path), error)))
-                if stat.S_ISDIR(mode):
+                if stat.S_ISDIR(mode) or isinstance(error, PermissionError):
                     closed.add(path)
 
     try:

@@ -167,6 +167,7 @@ def _read_folder(
             raise errors.UserError(f"{storage.join(folder, name)}: {error}") from error
 
     listing = storage.list_files(folder)
+    storage.require_open(folder, listing)
     rejections = [corpus.Rejection(*problem) for problem in listing.problems]
     made: list[T] = []
     # Decoding and resampling release the GIL.

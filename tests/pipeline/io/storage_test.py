@@ -8,6 +8,8 @@ import pickle
 
 import pytest
 
+from pipeline import errors
+from pipeline.corpora import corpus
 from pipeline.io import objects, storage
 
 
@@ -109,6 +111,12 @@ def test_folders_that_may_not_be_read_are_told_from_files(tmp_path, monkeypatch)
     assert listing.files == ("a.wav",)
     assert [path for path, _ in listing.problems] == ["closed", "gone.wav"]
     assert listing.closed == {"closed"}
+    # As for a single file, the recordings are not to blame.
+    with pytest.raises(storage.ReadError, match="closed: may not be read") as caught:
+        storage.require_open(str(tmp_path), listing)
+    assert caught.value.cause is storage.Cause.SETTING
+    with pytest.raises(errors.UserError, match="closed: may not be read"):
+        corpus.read([str(tmp_path)])
 
 
 def test_a_file_that_fits_no_memory(tmp_path, monkeypatch):
