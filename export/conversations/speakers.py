@@ -4,8 +4,7 @@ The model's two outputs are cut into segments in which one person speaks, or two
 pause. An embedding of each segment identifies the voice (`models.speaker`). The segments of the
 whole recording are clustered into two persons. The most likely sequence of states (Viterbi 1967)
 takes into account both the similarity of the voices and that a model rarely exchanges its outputs
-within continuous speech. The memory needed is 12 bytes per 20 ms, and one or two embeddings per
-segment.
+within continuous speech. The memory needed is one or two embeddings per segment.
 """
 
 import dataclasses
