@@ -26,6 +26,8 @@ EXTRAS = {
     "lite": ["ai-edge-litert>=2"],
     # onnx 1.19 and later need ml-dtypes that TensorFlow 2.17 excludes, and do not say so.
     "onnx": ["onnx<1.19", "onnxruntime>=1.20", "tf2onnx>=1.17"],
+    # Praat, which makes virtual speakers; GPL-3.0.
+    "virtual": ["praat-parselmouth>=0.4.5"],
     "aws": ["apache-beam[aws]"],
     # What Beam's file system for gs:// needs; all of apache-beam[gcp] excludes TensorFlow 2.17.
     "gcp": ["google-cloud-storage", "google-apitools", "google-auth-httplib2"],
@@ -37,6 +39,7 @@ EXTRAS["test"] = [
     *EXTRAS["completion"],
     *EXTRAS["lite"],
     *EXTRAS["onnx"],
+    *EXTRAS["virtual"],
     "build",
     # pytest-xdist 3.8 groups tests through what pytest 9.2 has no more, and says nothing.
     "pytest<9.2",

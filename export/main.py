@@ -26,6 +26,7 @@ COMMANDS = {
     "serve": ("export.serve", "the same on a page in the browser"),
     "demo": ("export.demo", "a made conversation, separated: something to look at and listen to"),
     "voices": ("pipeline.voices", "a corpus of synthetic speakers"),
+    "virtual": ("pipeline.virtual_speakers", "copies of speakers with other voices, to train with"),
     "preprocess": ("pipeline.preprocess", "recordings to a dataset of mixtures"),
     "train": ("trainer.task", "train a network on a dataset"),
     "export": ("export.saved_model", "a trained network to a SavedModel"),

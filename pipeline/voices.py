@@ -8,10 +8,8 @@ sentences. The same flags give the same files, with any number of processes.
 
 import concurrent.futures
 import dataclasses
-import multiprocessing
 import os
 import pathlib
-import signal
 
 from absl import flags, logging
 
@@ -128,11 +126,7 @@ def _write_speakers(folder: pathlib.Path, settings: Settings, num_workers: int |
 
     jobs = [("train", i) for i in range(settings.num_speakers)]
     jobs += [("test", i) for i in range(settings.num_test_speakers)]
-    executor = concurrent.futures.ProcessPoolExecutor(
-        min(num_workers or cores.available_cores(), len(jobs)),
-        multiprocessing.get_context("spawn"),
-        _ignore_interrupt,
-    )
+    executor = cores.processes(min(num_workers or cores.available_cores(), len(jobs)))
     futures = [executor.submit(_write_speaker, folder, settings, *job) for job in jobs]
     lines = []
     try:
@@ -145,11 +139,6 @@ def _write_speakers(folder: pathlib.Path, settings: Settings, num_workers: int |
     finally:
         executor.shutdown(cancel_futures=True)
     _write_speaker_table(folder / "DOC" / "SPKRINFO.TXT", lines)
-
-
-def _ignore_interrupt() -> None:
-    # Ctrl-C reaches the whole process group; only the main process reacts.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _write_speaker(folder: pathlib.Path, settings: Settings, split: str, index: int) -> str:

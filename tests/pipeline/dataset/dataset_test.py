@@ -12,8 +12,8 @@ import textwrap
 import msgspec
 import pytest
 
-from pipeline import file_names, job_settings, schema
-from pipeline.corpora import corpus
+from pipeline import columns, file_names, job_settings, schema
+from pipeline.corpora import corpus, utterance_table
 from pipeline.dataset import dataset
 from pipeline.io import objects
 
@@ -146,22 +146,24 @@ def test_what_older_datasets_do_not_name_is_what_they_were_made_with():
 
 
 def test_older_datasets_have_the_features_of_the_first_schema(monkeypatch):
-    wanted = job_settings.config(job_settings.Settings(), [])
+    table = utterance_table.UtteranceTable.of([])
+    wanted = job_settings.config(job_settings.Settings(), table)
     assert "features" in wanted
     old = {name: value for name, value in wanted.items() if name != "features"}
     # This fails when a feature is added, since older datasets are then different.
     assert dataset.differences(old, wanted) == []
     new = schema.Feature("pitch", "float", (), None, "Hz", "")
     monkeypatch.setattr(schema, "MIXTURE_FEATURES", (*schema.MIXTURE_FEATURES, new))
-    (difference,) = dataset.differences(old, job_settings.config(job_settings.Settings(), []))
+    (difference,) = dataset.differences(old, job_settings.config(job_settings.Settings(), table))
     assert difference.startswith("features: ")
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 5])
 def test_the_digest_of_a_corpus_is_that_of_its_whole_table(monkeypatch, count):
-    monkeypatch.setattr(job_settings, "_ROWS", 2)
-    table = [corpus.Utterance(f"ü{n}", f"/x/{n}", f's"{n}', "f") for n in range(count)]
-    text = json.dumps([[u.id, u.speaker, u.sex, u.split] for u in table])
+    monkeypatch.setattr(columns, "CHUNK", 2)
+    utterances = [corpus.Utterance(f"ü{n}", f"/x/{n}", f's"{n}', "f") for n in range(count)]
+    text = json.dumps([[u.id, u.speaker, u.sex, u.split] for u in utterances])
+    table = utterance_table.UtteranceTable.of(utterances)
     found = job_settings.config(job_settings.Settings(), table)["corpus"]
     assert found == hashlib.sha256(text.encode()).hexdigest()
 
