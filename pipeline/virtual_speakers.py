@@ -200,7 +200,7 @@ def _copy(
     # Praat needs a few periods of the lowest pitch.
     if len(samples) < 0.1 * rate:
         return corpus.Rejection(utterance.path, "shorter than 0.1 s")
-    rows = []
+    rows: list[Sequence[str]] = []
     for copy in range(1, copies + 1):
         made = change(samples, rate, **draw(utterance.speaker, copy, seed))
         name = f"{copy}/{number:07d}.flac"
