@@ -19,6 +19,7 @@ import csv
 import functools
 import importlib.util
 import pathlib
+import warnings
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -72,7 +73,10 @@ def change(
     median = call(found, "Get quantile", 0, 0, 0.5, "Hertz")
     # 0 keeps the median of a recording without any voiced frame.
     wanted = 0.0 if np.isnan(median) else median * pitch
-    made = call([sound, found], "Change gender", formants, wanted, variation, 1.0).values[0]
+    with warnings.catch_warnings():
+        # Praat warns of recordings without any voiced frame.
+        warnings.simplefilter("ignore", parselmouth.PraatWarning)
+        made = call([sound, found], "Change gender", formants, wanted, variation, 1.0).values[0]
     out = np.zeros(len(samples), np.float32)
     count = min(len(out), len(made))
     out[:count] = made[:count]

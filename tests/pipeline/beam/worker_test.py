@@ -59,5 +59,5 @@ def test_what_the_pipeline_imports_is_asked_for():
     setup = (ROOT / "setup.py").read_text()
     required = re.search(r"install_requires=\[(.*?)\]", setup, re.DOTALL)[1]
     names = set(re.findall(r'"([\w-]+)', required))
-    optional = {"av", "espeakng_loader"}
+    optional = {"av", "espeakng_loader", "parselmouth"}
     assert wanted - optional <= names
