@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -63,15 +64,10 @@ def inspect(
             permissions, or a decoder that is not installed.
     """
     notes: list[str] = []
-    try:
-        data = storage.read_bytes(utterance.path)
-        samples, level, file_rate = decode(data, rate, notes)
-    except storage.ReadError as error:
-        return rejection(utterance.path, error)
-    except decoding.AudioError as error:
-        return corpus.Rejection(utterance.path, str(error))
-    except limits.MissingDecoderError as error:
-        raise errors.UserError(f"{utterance.path}: {error}") from error
+    found = read(utterance.path, rate, notes)
+    if isinstance(found, corpus.Rejection):
+        return found
+    data, samples, level, file_rate = found
     sha256 = hashlib.sha256(data).hexdigest()
     if keep is not None:
         keep(samples, sha256)
@@ -85,6 +81,41 @@ def inspect(
         file_rate=file_rate,
         notes=tuple(notes),
     )
+
+
+class Recording(NamedTuple):
+    """A usable recording.
+
+    Attributes:
+        data: the bytes of its file.
+        samples: float32 `[sample]`, full scale 1.
+        active_level_db: its active level.
+        file_rate: sample rate of the file, in Hz.
+    """
+
+    data: bytes
+    samples: np.ndarray
+    active_level_db: float
+    file_rate: int
+
+
+def read(path: str, rate: int, notes: list[str] | None = None) -> Recording | corpus.Rejection:
+    """Reads a recording at a sample rate (Hz), or returns why it is rejected.
+
+    `notes` gets notes on how the file was read.
+
+    Raises:
+        UserError: as `inspect`.
+    """
+    try:
+        data = storage.read_bytes(path)
+        return Recording(data, *decode(data, rate, notes))
+    except storage.ReadError as error:
+        return rejection(path, error)
+    except decoding.AudioError as error:
+        return corpus.Rejection(path, str(error))
+    except limits.MissingDecoderError as error:
+        raise errors.UserError(f"{path}: {error}") from error
 
 
 def rejection(path: str, error: storage.ReadError) -> corpus.Rejection:

@@ -14,7 +14,6 @@ The folder gets FLAC files and manifest.csv; a copy of ANN is the speaker ANN~1 
 flags give the same voices, with any number of cores.
 """
 
-import concurrent.futures
 import csv
 import functools
 import importlib.util
@@ -29,10 +28,9 @@ import soundfile
 from absl import flags, logging
 
 from pipeline import cli, errors, inspection
-from pipeline.audio import decoding, limits
 from pipeline.corpora import corpus
 from pipeline.dataset import utterance_shards
-from pipeline.io import atomic, cores, storage, stored_json
+from pipeline.io import atomic, cores, stored_json
 
 MANIFEST = "manifest.csv"
 # Marks a folder as one that this command wrote.
@@ -45,6 +43,8 @@ _SEMITONES = 5.0
 # Copies of a voice vary in pitch a little more or less.
 _VARIATION = (0.8, 1.25)
 _PEAK = 0.98
+# Between the name of a speaker and the number of the copy.
+_MARK = "~"
 
 
 def change(
@@ -129,20 +129,13 @@ def write(
             (folder / f"{number + 1}").mkdir(parents=True)
         copy = functools.partial(_copy, folder=folder, copies=copies, rate=sample_rate, seed=seed)
         # Processes, since each has Praat's random numbers for itself.
-        executor = cores.processes(min(cores.available_cores(), len(wanted)))
-        try:
+        with cores.processes(min(cores.available_cores(), len(wanted))) as executor:
             found = executor.map(copy, range(len(wanted)), wanted, chunksize=8)
             for one in tqdm.tqdm(found, "recordings", len(wanted), disable=None):
                 if isinstance(one, corpus.Rejection):
                     rejections.append(one)
                 else:
                     rows.extend(one)
-        except concurrent.futures.BrokenExecutor as error:
-            raise errors.UserError(
-                "a process was killed, perhaps for want of memory; run the command again"
-            ) from error
-        finally:
-            executor.shutdown(cancel_futures=True)
         if rejections:
             logging.warning(
                 "%d recordings are left out, such as %s: %s",
@@ -184,6 +177,12 @@ def draw(speaker: str, copy: int, seed: int) -> dict[str, float]:
     }
 
 
+def original(speaker: str) -> str:
+    """Returns the speaker of whom a virtual one is a copy; anybody else is returned as given."""
+    name, mark, number = speaker.rpartition(_MARK)
+    return name if mark and number.isdecimal() else speaker
+
+
 def _copy(
     number: int,
     utterance: corpus.Utterance,
@@ -193,23 +192,18 @@ def _copy(
     seed: int,
 ) -> list[Sequence[str]] | corpus.Rejection:
     """Writes the copies of one recording; returns their rows of the manifest."""
-    try:
-        samples, _, _ = inspection.decode(storage.read_bytes(utterance.path), rate)
-    except storage.ReadError as error:
-        return inspection.rejection(utterance.path, error)
-    except decoding.AudioError as error:
-        return corpus.Rejection(utterance.path, str(error))
-    except limits.MissingDecoderError as error:
-        raise errors.UserError(f"{utterance.path}: {error}") from error
+    found = inspection.read(utterance.path, rate)
+    if isinstance(found, corpus.Rejection):
+        return found
     # Praat needs a few periods of the lowest pitch.
-    if len(samples) < 0.1 * rate:
+    if len(found.samples) < 0.1 * rate:
         return corpus.Rejection(utterance.path, "shorter than 0.1 s")
     rows: list[Sequence[str]] = []
     for copy in range(1, copies + 1):
-        made = change(samples, rate, **draw(utterance.speaker, copy, seed))
+        made = change(found.samples, rate, **draw(utterance.speaker, copy, seed))
         name = f"{copy}/{number:07d}.flac"
         soundfile.write(folder / name, made, rate, format="FLAC", subtype="PCM_16")
-        rows.append((name, f"{utterance.speaker}~{copy}", utterance_shards.SPLIT))
+        rows.append((name, f"{utterance.speaker}{_MARK}{copy}", utterance_shards.SPLIT))
     return rows
 
 

@@ -6,7 +6,6 @@ It uses eSpeak NG (pip install 'voices-apart[demo]'). Train and test have differ
 sentences. The same flags give the same files, with any number of processes.
 """
 
-import concurrent.futures
 import dataclasses
 import os
 import pathlib
@@ -126,18 +125,11 @@ def _write_speakers(folder: pathlib.Path, settings: Settings, num_workers: int |
 
     jobs = [("train", i) for i in range(settings.num_speakers)]
     jobs += [("test", i) for i in range(settings.num_test_speakers)]
-    executor = cores.processes(min(num_workers or cores.available_cores(), len(jobs)))
-    futures = [executor.submit(_write_speaker, folder, settings, *job) for job in jobs]
     lines = []
-    try:
+    with cores.processes(min(num_workers or cores.available_cores(), len(jobs))) as executor:
+        futures = [executor.submit(_write_speaker, folder, settings, *job) for job in jobs]
         for future in tqdm.tqdm(futures, "speakers", unit="speaker", disable=None):
             lines.append(future.result())
-    except concurrent.futures.BrokenExecutor as error:
-        raise errors.UserError(
-            "a process that speaks was killed, perhaps for want of memory; run the command again"
-        ) from error
-    finally:
-        executor.shutdown(cancel_futures=True)
     _write_speaker_table(folder / "DOC" / "SPKRINFO.TXT", lines)
 
 

@@ -1,9 +1,13 @@
 """The available cores, and processes that use them."""
 
 import concurrent.futures
+import contextlib
 import multiprocessing
 import os
 import signal
+from collections.abc import Iterator
+
+from pipeline import errors
 
 
 def available_cores() -> int:
@@ -17,16 +21,26 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def processes(count: int) -> concurrent.futures.ProcessPoolExecutor:
-    """Makes a pool of processes.
+@contextlib.contextmanager
+def processes(count: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
+    """Yields a pool of processes; what has not begun when the `with` block ends is cancelled.
 
     They do not react to Ctrl-C, which reaches the whole process group: the main process ends them.
+
+    Raises:
+        UserError: a process was killed.
     """
-    return concurrent.futures.ProcessPoolExecutor(
-        count,
-        multiprocessing.get_context("spawn"),
-        _ignore_interrupt,
+    executor = concurrent.futures.ProcessPoolExecutor(
+        count, multiprocessing.get_context("spawn"), _ignore_interrupt
     )
+    try:
+        yield executor
+    except concurrent.futures.BrokenExecutor as error:
+        raise errors.UserError(
+            "a process was killed, perhaps for want of memory; run the command again"
+        ) from error
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
 def _ignore_interrupt() -> None:

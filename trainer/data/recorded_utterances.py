@@ -12,11 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 from absl import logging
 
-from pipeline import errors, inspection
-from pipeline.audio import decoding, limits
+from pipeline import errors, inspection, virtual_speakers
 from pipeline.corpora import corpus
 from pipeline.dataset import dataset, utterance_shards
-from pipeline.io import cores, storage
+from pipeline.io import cores
 from trainer.data import clean_utterances, splits
 
 
@@ -25,10 +24,10 @@ def read(
 ) -> clean_utterances.Utterances:
     """Reads the recordings of training speakers from manifests, at the dataset's sample rate.
 
-    Speakers in the validation or test mixtures of the dataset are excluded by name, using the
-    dataset's own list of mixtures, whatever the manifests say. Speakers that a manifest assigns to
-    a split other than train are excluded, too. Recordings too short for the dataset are skipped,
-    as are, with a warning, unreadable ones.
+    Speakers in the validation or test mixtures of the dataset are excluded by name, with their
+    virtual copies, using the dataset's own list of mixtures, whatever the manifests say. Speakers
+    that a manifest assigns to a split other than train are excluded, too. Recordings too short for
+    the dataset are skipped, as are, with a warning, unreadable ones.
 
     Args:
         manifests: paths of CSV files.
@@ -46,7 +45,8 @@ def read(
     kept_apart = _kept_apart(folder, info)
     split_of = corpus.assign_splits(table.utterances, valid_fraction=0)
     of_train = [u for u in table.utterances if split_of[u.speaker] == utterance_shards.SPLIT]
-    wanted = [u for u in of_train if u.speaker not in kept_apart]
+    # Nor is anything learnt from virtual copies of those speakers.
+    wanted = [u for u in of_train if virtual_speakers.original(u.speaker) not in kept_apart]
     _warn_of_contradictions(where, of_train, kept_apart)
     if not wanted:
         raise errors.UserError(f"{where}: no recording is of the split train")
@@ -107,15 +107,10 @@ def _warn_of_contradictions(
 
 def _load(utterance: corpus.Utterance, rate: int) -> tuple[np.ndarray, float] | corpus.Rejection:
     """Returns samples, int16 `[sample]`, and their active level, or the reason for rejection."""
-    try:
-        samples, _, _ = inspection.decode(storage.read_bytes(utterance.path), rate)
-    except storage.ReadError as error:
-        return inspection.rejection(utterance.path, error)
-    except decoding.AudioError as error:
-        return corpus.Rejection(utterance.path, str(error))
-    except limits.MissingDecoderError as error:
-        raise errors.UserError(f"{utterance.path}: {error}") from error
-    values = utterance_shards.compute(samples, rate)
+    found = inspection.read(utterance.path, rate)
+    if isinstance(found, corpus.Rejection):
+        return found
+    values = utterance_shards.compute(found.samples, rate)
     if not values["samples"].any():
         return corpus.Rejection(utterance.path, "silent")
     return values["samples"], values["active_level_db"]

@@ -88,6 +88,13 @@ def test_nobody_is_learnt_from_who_is_validated_or_tested_with(tmp_path, caplog)
     assert not caplog.text
 
 
+def test_nor_from_their_virtual_copies(tmp_path):
+    path = _record(tmp_path, ["a~1", "a~2", "c~1", "d~12", "c~x", "~1"])
+    _list_mixtures(tmp_path, train=("a", "b"), valid=("c", "d"))
+    found = recorded_utterances.read([path], str(tmp_path), _info(("train", "valid")))
+    assert len(found.by_speaker) == 4
+
+
 def test_a_manifest_cannot_make_them_train(tmp_path, caplog):
     path = _record(
         tmp_path, ["a,train", "b,train", "c,train"], columns="path,speaker,split"
