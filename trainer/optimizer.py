@@ -52,15 +52,15 @@ def make(
     if config.ema:
         common |= {"use_ema": True, "ema_momentum": config.ema}
     kind = Muon if config.optimizer == "muon" else Adam
-    optimizer = kind(rate, weight_decay=config.weight_decay, warmup_steps=warmup, **common)
+    optimizer = kind(rate, weight_decay=config.weight_decay or None, warmup_steps=warmup, **common)
     # Weight decay is not useful for gains and biases.
     optimizer.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
     optimizer.build(list(variables))
     return optimizer
 
 
-class Adam(keras.optimizers.AdamW):
-    """AdamW with a warm-up of `warmup_steps`; weight decay uses the full rate from the start.
+class Adam(keras.optimizers.Adam):
+    """Adam with a warm-up of `warmup_steps`; weight decay uses the full rate from the start.
 
     The optimizer does this because a callback or schedule cannot: on JAX, optimizer variables are
     not accessible during an epoch, and a plateau callback cannot change the rate of a schedule.
