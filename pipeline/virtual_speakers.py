@@ -5,10 +5,10 @@
 The trainer mixes them with --utterances_manifest=manifest.csv
 --utterances_manifest=virtual/manifest.csv.
 
-Few speakers are a common limit of a separator: it learns the voices that it knows. Each copy of a
-speaker gets a formant ratio and a pitch of its own, so it sounds like another person. Recordings of
-the split train are copied, and no others. Praat makes the change (its command "Change gender",
-which adds up pitch periods): pip install 'voices-apart[virtual]'. Praat's library is GPL-3.0.
+A separator that has heard few speakers does worse on others. Each copy of a speaker gets a formant
+ratio and a pitch of its own, so it sounds like another person. Only recordings of the split train
+are copied. Praat makes the change with its command "Change gender" (overlap-add of pitch periods):
+pip install 'voices-apart[virtual]'. Praat's library is GPL-3.0.
 
 The folder gets FLAC files and manifest.csv; a copy of ANN is the speaker ANN~1 there. The same
 flags give the same voices, with any number of cores.
