@@ -15,6 +15,7 @@ import sys
 from absl import flags
 
 from export import pretrained
+from export.conversations import file_separation
 from pipeline import cli
 
 
@@ -31,7 +32,6 @@ def main(arguments: list[str]) -> None:
     options = flags.FLAGS
     model_path = pretrained.quickest(options.model)
 
-    from export import separate
     from export.separation import jobs, loading
 
     model = loading.load(model_path)
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
         print(path, flush=True)
     source = folder / "conversation.wav"
     job = jobs.Job(source, folder / source.stem)
-    done = separate.separate_file(job, model, plot=True, activity=True)
+    done = file_separation.separate_file(job, model, plot=True, activity=True)
     print(*done.files, sep="\n")
     for note in done.notes:
         print(f"note: {note}", file=sys.stderr)

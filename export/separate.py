@@ -46,7 +46,6 @@ docs/streaming.md.
 """
 
 import contextlib
-import dataclasses
 import json
 import os
 import pathlib
@@ -54,63 +53,22 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from absl import flags
 
 from export import pretrained
-from export.conversations import conversation
+from export.conversations import conversation, file_separation
 from export.outlets import formats
-from export.separation import activity as turns
-from export.separation import (
-    jobs,
-    loading,
-    long_audio,
-    plots,
-    rttm,
-    stdio,
-    summary,
-)
+from export.separation import jobs, loading, long_audio, stdio, summary
 from pipeline import cli, errors
-from pipeline.audio import decoding, limits
+from pipeline.audio import limits
 from pipeline.io import atomic
 
-# Encodings with more than 16 bits per sample.
-_FINE_SUBTYPES = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_20", "ALAC_24", "ALAC_32")
 # Block size, in samples, for recordings in memory.
 _BLOCK = 2**18
-
-
-@dataclasses.dataclass(frozen=True)
-class Separated:
-    """The result of a job.
-
-    Attributes:
-        files: all files that were written.
-        seconds: the recording's duration.
-        notes: what the user has to know about the recording and the result.
-        rate: the recording's rate in Hz.
-        num_channels: the recording's number of channels.
-        activity: who speaks when.
-        summary: the machine-readable summary (`export.separation.summary`).
-        mode: `mix`, or `separate` if there is one speaker per channel.
-    """
-
-    files: tuple[pathlib.Path, ...]
-    seconds: float
-    notes: tuple[str, ...]
-    rate: int
-    num_channels: int
-    activity: turns.Activity
-    summary: dict[str, Any]
-    mode: str
-
-    @property
-    def note(self) -> str:
-        """All notes on one line."""
-        return "; ".join(self.notes)
 
 
 def separate(
@@ -173,113 +131,6 @@ def separate(
     return voices[..., 0] if samples.ndim == 1 else voices
 
 
-def separate_file(
-    job: jobs.Job,
-    model: loading.LoadedModel,
-    *,
-    chunk_seconds: float = long_audio.CHUNK_SECONDS,
-    overlap_seconds: float = long_audio.OVERLAP_SECONDS,
-    band: str = "full",
-    gate: bool = True,
-    track: bool | None = None,
-    channels: str = "auto",
-    plot: bool = False,
-    activity: bool = False,
-    label: str = "",
-    progress: Callable[[str, float], None] | None = None,
-) -> Separated:
-    """Separates a file; the outputs get their names once all of them are complete.
-
-    Args:
-        job: the input and output paths.
-        model: the model that separates.
-        chunk_seconds: longer recordings are separated in pieces of this length.
-        overlap_seconds: minimum overlap of two pieces.
-        band: `full` or `model`, as for `separate`.
-        gate: silence the other voice where one person speaks alone.
-        track: keep each person in the same voice after a pause; None means yes, except with
-            `band="model"` and without `gate`.
-        channels: `auto`, `mix` or `separate`.
-        plot: also draw a picture.
-        activity: also write who speaks when.
-        label: name of the progress bar shown on a terminal.
-        progress: called with the stage, `separating` or `writing`, and the number of seconds of the
-            recording that have passed it; an exception stops the separation, which then leaves no
-            files.
-
-    Raises:
-        UserError: the recording cannot be read, or the outputs cannot be written.
-        OSError: the same, for errors of the file system.
-    """
-    tally = long_audio.Tally(model.num_sources)
-    names = [job.voice(i) for i in range(model.num_sources)]
-    beginning = plots.Beginning(model.sample_rate)
-    options = conversation.Options(band, gate, track, channels, chunk_seconds, overlap_seconds)
-    with contextlib.ExitStack() as stack:
-        reader = stack.enter_context(decoding.Reader(job.source))
-        told = stack.enter_context(_progress(reader, label, progress))
-        blocks, read_notes = _blocks(job.source, reader, stack)
-        offset, _ = long_audio.find_offset(blocks(), reader.rate)
-        talk = conversation.Conversation(
-            blocks, reader.rate, model, options, offset=offset,
-            listeners=(tally, beginning) if plot else (tally,), progress=told,
-        )  # fmt: skip
-        meter = turns.Meter(model.num_sources, reader.rate)
-        job.stem.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".voices-", dir=job.stem.parent) as folder:
-            drafts = [pathlib.Path(folder) / f"{i}.wav" for i in range(model.num_sources)]
-            num_samples, peak = _write(drafts, _metered(talk.pieces(), meter, offset), reader)
-            if not num_samples:
-                raise decoding.AudioError(f"{job.source}: empty: it has no samples")
-            if peak <= 1 and reader.subtype not in _FINE_SUBTYPES:
-                drafts = [_in_16_bits(draft) for draft in drafts]
-            note = tally.note(by_model=talk.mode == conversation.MIX)
-            notes = (*talk.notes, *filter(None, [note]))
-            warnings = (*read_notes, *long_audio.offset_notes(offset))
-            found = meter.activity()
-            facts = summary.describe(
-                job.title or job.source.name,
-                [name.name for name in names],
-                found,
-                model,
-                rate=reader.rate,
-                num_channels=reader.num_channels,
-                mode=talk.mode,
-                notes=notes,
-                warnings=warnings,
-            )
-            if plot:
-                drafts.append(pathlib.Path(folder) / "picture.png")
-                names.append(job.picture)
-                beginning.draw(
-                    drafts[-1], job.title or job.source.name, num_samples / reader.rate, found.turns
-                )
-            if activity:
-                texts = {
-                    job.rttm: rttm.text(found, job.stem.name),
-                    job.summary: json.dumps(facts, indent=2) + "\n",
-                }
-                for name, text in texts.items():
-                    drafts.append(pathlib.Path(folder) / f"text{name.suffix}")
-                    drafts[-1].write_text(text, encoding="utf-8", errors="surrogateescape")
-                    names.append(name)
-            for name in names:
-                if name.is_dir():
-                    raise errors.UserError(f"{name} is a folder, and in the way of a voice")
-            for draft, name in zip(drafts, names, strict=True):
-                draft.replace(name)
-        return Separated(
-            tuple(names),
-            num_samples / reader.rate,
-            (*warnings, *notes),
-            reader.rate,
-            reader.num_channels,
-            found,
-            facts,
-            talk.mode,
-        )
-
-
 def _check_folder(folder: pathlib.Path) -> None:
     """Raises UserError if the folder cannot be created or written to; creates nothing."""
     above = folder.absolute()
@@ -291,104 +142,6 @@ def _check_folder(folder: pathlib.Path) -> None:
         raise errors.UserError(f"{above} is no folder; choose another --output_dir")
     if not os.access(above, os.W_OK | os.X_OK):
         raise errors.UserError(f"{above} may not be written; choose another --output_dir")
-
-
-def _write(
-    paths: Sequence[pathlib.Path], pieces: Iterable[np.ndarray], reader: decoding.Reader
-) -> tuple[int, float]:
-    """Writes the voices as float WAV files; returns samples per channel and the largest value."""
-    num_samples, peak = 0, 0.0
-    with contextlib.ExitStack() as stack:
-        writers = [
-            stack.enter_context(
-                decoding.Writer(path, reader.rate, reader.num_channels, "FLOAT", reader.num_samples)
-            )
-            for path in paths
-        ]
-        for piece in pieces:
-            num_samples += piece.shape[1]
-            peak = max(peak, float(np.abs(piece).max()))
-            for writer, voice in zip(writers, piece, strict=True):
-                writer.write(np.ascontiguousarray(voice))
-    return num_samples, peak
-
-
-def _metered(
-    pieces: Iterable[np.ndarray], meter: turns.Meter, offset: np.ndarray | None
-) -> Iterator[np.ndarray]:
-    """Yields the same pieces and meters them without the constant offset."""
-    for piece in pieces:
-        meter.add(piece if offset is None else piece - offset / np.float32(len(piece)))
-        yield piece
-
-
-def _in_16_bits(path: pathlib.Path) -> pathlib.Path:
-    """Replaces a float WAV file by a 16-bit one; returns the new path."""
-    target = path.with_name(f"16-{path.name}")
-    with (
-        decoding.Reader(path) as reader,
-        decoding.Writer(
-            target, reader.rate, reader.num_channels, "PCM_16", reader.num_samples
-        ) as out,
-    ):
-        for block in reader.blocks():
-            out.write(block)
-    path.unlink()
-    return target
-
-
-def _blocks(
-    source: pathlib.Path, reader: decoding.Reader, stack: contextlib.ExitStack
-) -> tuple[conversation.Blocks, list[str]]:
-    """Returns a function that reads the recording repeatedly, and notes on how it was read."""
-    if not source.is_file():  # A pipe can be read only once.
-        again = conversation.spooled(reader.blocks(), stack)
-        return again, list(reader.notes)
-    notes: list[str] = []
-
-    def blocks() -> Iterator[np.ndarray]:
-        with decoding.Reader(source) as again:
-            yield from again.blocks()
-            notes[:] = again.notes
-
-    return blocks, notes
-
-
-@contextlib.contextmanager
-def _progress(
-    reader: decoding.Reader, label: str, told: Callable[[str, float], None] | None
-) -> Iterator[conversation.Progress]:
-    """Reports a conversation's progress to a bar on the terminal and to `told`."""
-    import tqdm
-
-    total = None if reader.num_samples is None else reader.num_samples / reader.rate
-    # A recording that was written to a pipe does not state its length.
-    form = "{desc} {n:.0f} s of audio, {elapsed}"
-    if total is not None:
-        form = "{desc} {percentage:3.0f} %|{bar}| {n:.0f}/{total:.0f} s of audio, {remaining}"
-    with contextlib.ExitStack() as stack:
-        bar = None
-        if label:
-            # disable=None: no bar if stderr is not a terminal.
-            bar = stack.enter_context(
-                tqdm.tqdm(
-                    total=total, desc=label, unit="s", disable=None, leave=False, bar_format=form
-                )
-            )
-        before = ""
-
-        def update(stage: str, samples: int) -> None:
-            nonlocal before
-            if bar is not None:
-                if stage != before and before:
-                    bar.set_description_str(f"{label}, {stage}", refresh=False)
-                    bar.reset()
-                bar.update(samples / reader.rate - bar.n)
-            before = stage
-            if told is not None:
-                told(stage, samples / reader.rate)
-
-        yield update
 
 
 def _define_flags() -> None:
@@ -475,19 +228,18 @@ def _separate_all(arguments: list[str], model_path: str, stdin: pathlib.Path | N
         print(f"note: {note}", file=sys.stderr, flush=True)
     for problem in problems:
         _complain(problem)
+    how = conversation.Options(
+        options.band, options.gate, options.track, options.channels,
+        options.chunk_seconds, options.overlap_seconds,
+    )  # fmt: skip
     start, seconds, failed = time.monotonic(), 0.0, len(problems)
     for index, job in enumerate(todo):
         count = f"{index + 1}/{len(todo)} " if len(todo) > 1 else ""
         try:
-            done = separate_file(
+            done = file_separation.separate_file(
                 job,
                 model,
-                chunk_seconds=options.chunk_seconds,
-                overlap_seconds=options.overlap_seconds,
-                band=options.band,
-                gate=options.gate,
-                track=options.track,
-                channels=options.channels,
+                how,
                 plot=options.plot,
                 activity=options.activity,
                 label=count + (job.title or job.source.name),
@@ -524,7 +276,7 @@ def _complain(error: errors.UserError | OSError, job: jobs.Job | None = None) ->
         print(json.dumps(told), flush=True)
 
 
-def _printed(job: jobs.Job, done: Separated) -> dict[str, Any]:
+def _printed(job: jobs.Job, done: file_separation.Separated) -> dict[str, Any]:
     """Returns the summary with the paths that a script needs."""
     voices = [
         {**voice, "file": str(path)}

@@ -49,7 +49,7 @@ def describe(
         model: the model that separated.
         rate: the recording's rate in Hz.
         num_channels: the recording's number of channels.
-        mode: as in `export.separate.Separated`.
+        mode: as in `export.conversations.file_separation.Separated`.
         notes: notes on the result.
         warnings: notes on how the recording was read.
 

@@ -1,5 +1,5 @@
 """The web page of `export.serve`: access control, sessions, uploads and separation.
 
-Imports `pipeline`, `export.separate`, `export.outlets`, `export.pretrained`, `export.separation`
-and `export.evaluation`.
+Imports `pipeline`, `export.outlets`, `export.pretrained`, `export.separation`,
+`export.conversations` and `export.evaluation`.
 """

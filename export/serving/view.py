@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from export import separate
+from export.conversations import file_separation
 from export.evaluation import charts
 from export.separation import activity, jobs, pictures, rttm
 from export.serving import lanes, recording
@@ -16,7 +16,7 @@ from pipeline.audio import decoding
 _HIGHEST_RATE = 16000
 
 
-def complete(one: recording.Recording, done: separate.Separated) -> None:
+def complete(one: recording.Recording, done: file_separation.Separated) -> None:
     """Fills in a recording's `files` and `view`.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from absl import logging
 
-from export import separate
+from export.conversations import file_separation
 from export.separation import jobs, loading
 from export.serving import model_catalog, recording, view
 from pipeline import cli, errors
@@ -247,6 +247,6 @@ def _separate(one: recording.Recording, model: loading.LoadedModel, seconds: flo
         one.fraction = passed / seconds
 
     job = jobs.Job(one.source, one.folder / "out")
-    done = separate.separate_file(job, model, progress=follow)
+    done = file_separation.separate_file(job, model, progress=follow)
     one.begin_stage("drawing")
     view.complete(one, done)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from export import separate
+from export.conversations import conversation, file_separation
 from export.separation import jobs
 
 
@@ -26,7 +26,7 @@ def talk(tmp_path):
 
 def test_two_files_beside_the_voices(talk, bands, tmp_path):
     job = jobs.Job(talk, tmp_path / "out" / "a talk")
-    done = separate.separate_file(job, bands, activity=True)
+    done = file_separation.separate_file(job, bands, activity=True)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "a talk_voice1.wav", "a talk_voice2.wav", "a talk_voices.rttm", "a talk_voices.json",
     }  # fmt: skip
@@ -48,9 +48,11 @@ def test_two_files_beside_the_voices(talk, bands, tmp_path):
 
 
 def test_the_turns_of_a_long_recording_are_those_of_a_short_one(talk, bands, tmp_path):
-    whole = separate.separate_file(jobs.Job(talk, tmp_path / "a"), bands).summary
-    pieces = separate.separate_file(
-        jobs.Job(talk, tmp_path / "b"), bands, chunk_seconds=2.0, overlap_seconds=0.5
+    whole = file_separation.separate_file(jobs.Job(talk, tmp_path / "a"), bands).summary
+    pieces = file_separation.separate_file(
+        jobs.Job(talk, tmp_path / "b"),
+        bands,
+        conversation.Options(chunk_seconds=2.0, overlap_seconds=0.5),
     ).summary
     assert [t["voice"] for t in pieces["turns"]] == [t["voice"] for t in whole["turns"]]
     assert pieces["seconds"] == whole["seconds"] == 6.0
@@ -60,7 +62,7 @@ def test_nothing_is_left_where_they_cannot_be_written(talk, bands, tmp_path):
     job = jobs.Job(talk, tmp_path / "out" / "talk")
     job.rttm.mkdir(parents=True)
     with pytest.raises(Exception, match="is a folder"):
-        separate.separate_file(job, bands, activity=True)
+        file_separation.separate_file(job, bands, activity=True)
     assert list((tmp_path / "out").iterdir()) == [job.rttm]
 
 

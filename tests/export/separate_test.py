@@ -8,6 +8,7 @@ import soundfile
 import tqdm
 
 from export import separate
+from export.conversations import conversation, file_separation
 from export.separation import jobs, pictures
 from pipeline import errors
 from pipeline.audio import decoding
@@ -30,9 +31,13 @@ def names(folder):
 def separate_one(bands, tmp_path):
     """Separates one file into `out`, and reads the voices: `[source, sample, channel]`, rate."""
 
-    def run(path, **settings):
-        done = separate.separate_file(
-            jobs.Job(path, tmp_path / "out" / path.stem), bands, **PLAIN | settings
+    def run(path, plot=False, label="", **settings):
+        done = file_separation.separate_file(
+            jobs.Job(path, tmp_path / "out" / path.stem),
+            bands,
+            conversation.Options(**PLAIN | settings),
+            plot=plot,
+            label=label,
         )
         voices = [soundfile.read(f, always_2d=True) for f in done.files if f.suffix == ".wav"]
         return done, np.stack([v for v, _ in voices]), voices[0][1]

@@ -24,8 +24,7 @@ import soundfile
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
-from export import separate
-from export.conversations import routing, speakers
+from export.conversations import file_separation, routing, speakers
 from export.separation import jobs
 from export.serving import app, example_audio, model_catalog, recording, sessions, work
 from pipeline import errors
@@ -153,7 +152,7 @@ class TestSeparation:
         assert one["state"] == "done", one
         (tmp_path / "a talk.wav").write_bytes(data)
         job = jobs.Job(tmp_path / "a talk.wav", tmp_path / "a talk")
-        for path in separate.separate_file(job, bands).files:
+        for path in file_separation.separate_file(job, bands).files:
             number = re.search(r"(\d)\.wav", path.name)[1]
             answer = client.ask("GET", f"/recordings/{one['key']}/voice{number}.wav")
             assert answer.body == path.read_bytes()
@@ -834,7 +833,7 @@ class TestBrowser:
         place = browser.execute_script("return document.querySelectorAll('.head')[1].style.left")
         assert float(place.rstrip("%")) > 0
         job = jobs.Job(path, tmp_path / "out" / path.stem)
-        for voice in separate.separate_file(job, bands).files:
+        for voice in file_separation.separate_file(job, bands).files:
             tab_to(browser, voice.name).send_keys(Keys.ENTER)
             # Browsers put another character for those that no file's name may have.
             found = browser.downloads / re.sub("[<>]", "_", voice.name)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from export import evaluate, saved_model, separate
+from export import evaluate, saved_model
+from export.conversations import file_separation
 from export.separation import jobs
 from export.separation import loading as loading_lib
 from trainer import config, training
@@ -62,7 +63,7 @@ def test_a_recording_becomes_three_files_that_add_up(exported, tmp_path, speechl
     source = tmp_path / "talk.wav"
     soundfile.write(source, speechlike(20001), 8000, subtype="FLOAT")
     model = loading_lib.load(exported / "exported")
-    made = separate.separate_file(jobs.Job(source, tmp_path / "out" / "talk"), model)
+    made = file_separation.separate_file(jobs.Job(source, tmp_path / "out" / "talk"), model)
     assert [path.name for path in made.files] == [f"talk_voice{i}.wav" for i in (1, 2, 3)]
     voices = [soundfile.read(path)[0] for path in made.files]
     np.testing.assert_allclose(sum(voices), soundfile.read(source)[0], atol=1e-5)

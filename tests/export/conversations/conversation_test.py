@@ -8,7 +8,7 @@ import scipy.signal
 import soundfile
 
 from export import separate
-from export.conversations import channels, conversation, routing
+from export.conversations import channels, conversation, file_separation, routing
 from export.separation import jobs, long_audio, spool
 from pipeline import errors
 from pipeline.audio import decoding
@@ -216,7 +216,7 @@ class TestChannels:
         source = tmp_path / "call.wav"
         samples = self.call(talkers, [0]) * np.float32([1, 0.01])
         soundfile.write(source, samples, 16000, subtype="FLOAT")
-        done = separate.separate_file(jobs.Job(source, tmp_path / "call"), bands)
+        done = file_separation.separate_file(jobs.Job(source, tmp_path / "call"), bands)
         assert done.mode == "separate"
         assert "the model finds" not in done.note
 
