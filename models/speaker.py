@@ -141,7 +141,7 @@ class Networks:
         mean = (weights * hidden).sum(axis=0)
         variance = (weights * np.square(hidden)).sum(axis=0) - np.square(mean)
         pooled = np.concatenate([mean, np.sqrt(np.maximum(variance, 1e-4))])
-        vector = pooled @ self._weights["embedding/dense"]
+        vector = pooled @ self._weights["embedding/dense"] + self._weights["embedding/bias"]
         return vector / max(float(np.linalg.norm(vector)), 1e-9)
 
     def embed(self, values: np.ndarray) -> np.ndarray:

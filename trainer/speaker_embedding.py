@@ -1,32 +1,37 @@
 r"""Trains the two small speaker networks: a speaker embedding and an overlap detector.
 
-    python -m trainer.speaker_embedding --manifest=speech/manifest.csv \\
+    python -m pipeline.virtual_speakers --manifest=speech/manifest.csv --output_dir=virtual
+    python -m trainer.speaker_embedding \\
+        --manifest=speech/manifest.csv --manifest=virtual/manifest.csv \\
         --separator=export/pretrained/two-voices-8khz --output=export/conversations/speakers.npz
 
 takes some minutes on one or two CPU cores and writes less than 1 MB. Training uses the speakers of
 the split train. The first network gives an embedding: segments of one speaker lie close together.
-It is trained to classify the speakers of train (cosine softmax with an additive margin: Wang et al.
-2018), with another voice, noise and a different spectral tilt mixed in. The second detects, every
-20 ms, whether two people speak, from the output of --separator for artificial conversations.
-Retrain it for another separator.
+In each step it has to find, for a segment of each of 96 speakers, the other segment of the same
+speaker (contrastive learning: the symmetric form of Chung et al., "In defence of metric learning
+for speaker recognition", Interspeech 2020). Another voice, noise and a different spectral tilt are
+mixed in. Virtual copies of a speaker are other speakers recorded in the same way, so that the
+network learns to tell voices apart and not recordings; they are optional. The second network
+detects, every 20 ms, whether two people speak, from the output of --separator for artificial
+conversations. Retrain it for another separator.
 """
 
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from absl import flags, logging
 
 from models import speaker
-from pipeline import cli, features
+from pipeline import cli, features, virtual_speakers
 from pipeline.corpora import corpus
 
 _MANIFESTS = flags.DEFINE_multi_string("manifest", [], "CSV file of recordings: path, speaker, …")
 _SEPARATOR = flags.DEFINE_string("separator", "", "SavedModel of a separator of two voices")
 _OUTPUT = flags.DEFINE_string("output", "", "the .npz file to write")
-_STEPS = flags.DEFINE_integer("steps", 2500, "training steps of each network", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 1500, "training steps of each network", lower_bound=1)
 _MINUTES = flags.DEFINE_float("minutes", 60.0, "minutes of conversations for the second network")
 _SEED = flags.DEFINE_integer("seed", 0, "random seed")
 
@@ -35,9 +40,13 @@ _KERNELS = {"embedding": (5, 3, 3), "overlap": (5, 5, 5)}
 _DIMENSION = 64
 _DISCRIMINANTS = 32
 _SEGMENTS_PER_SPEAKER = 10
-_BATCH = 96
-_LEARNING_RATE = 2e-3
-_MARGIN, _SCALE = 0.15, 24.0
+# In a step of the first network, at most so many speakers, and so many copies of one of them.
+_SPEAKERS, _COPIES = 96, 3
+_LEARNING_RATE = {"embedding": 3e-3, "overlap": 2e-3}
+# Of the cosines of the first network, at the start; learnt.
+_SCALE = 10.0
+# Examples in a step of the second network.
+_BATCH = 24
 # The quieter voice counts if it is at most this far below the louder one, over 0.2 s.
 _SECOND_DB = 18.0
 _CONVERSATION_SECONDS = 40.0
@@ -58,7 +67,8 @@ def main(arguments: list[str]) -> None:
     people = read(_MANIFESTS.value, "train")
     strangers = read(_MANIFESTS.value, "valid")
     weights = train_embedding(people, _STEPS.value, rng)
-    weights |= whitening(speaker.Networks(weights), people, rng)
+    real = {name: own for name, own in people.items() if virtual_speakers.original(name) == name}
+    weights |= whitening(speaker.Networks(weights), real, rng)
     networks = speaker.Networks(weights)
     logging.info(
         "equal error rate on valid, segments of 2 s: %.3f", error_rate(networks, strangers)
@@ -88,8 +98,17 @@ def read(manifests: list[str], split: str) -> Recordings:
     return people
 
 
-def network(name: str, num_inputs: int) -> tuple[Any, Any]:
-    """Builds the convolutions in Keras; returns input `[batch, frame, input]` and output."""
+def network(name: str, num_inputs: int, *, normalized: bool = False) -> tuple[Any, Any]:
+    """Builds the convolutions in Keras.
+
+    Args:
+        name: `embedding` or `overlap`.
+        num_inputs: inputs of a frame.
+        normalized: normalise over the batch before each activation; training is faster.
+
+    Returns:
+        The input `[batch, frame, input]` and the output `[batch, frame, channel]`.
+    """
     import keras
 
     inputs = keras.Input((None, num_inputs))
@@ -97,19 +116,70 @@ def network(name: str, num_inputs: int) -> tuple[Any, Any]:
     plan = zip(_WIDTHS[name], _KERNELS[name], speaker.DILATIONS[name], strict=True)
     for layer, (width, kernel, rate) in enumerate(plan):
         hidden = keras.layers.Conv1D(
-            width, kernel, padding="same", dilation_rate=rate, activation="relu",
-            name=f"{name}_{layer}",
-        )(hidden)  # fmt: skip
+            width, kernel, padding="same", dilation_rate=rate, name=f"{name}_{layer}"
+        )(hidden)
+        if normalized:
+            hidden = keras.layers.BatchNormalization(
+                momentum=0.95, name=f"{name}_{layer}_normalized"
+            )(hidden)
+        hidden = keras.layers.ReLU()(hidden)
     return inputs, hidden
 
 
 def convolution_weights(model: Any, name: str) -> dict[str, np.ndarray]:
-    """Returns the arrays of `speaker.Networks` for the layers made by `network`."""
+    """Returns the arrays of `speaker.Networks` for the layers made by `network`.
+
+    The normalisation of a layer becomes part of its kernel and bias.
+    """
     weights = {}
+    layers = {layer.name: layer for layer in model.layers}
     for layer in range(len(_WIDTHS[name])):
-        kernel, bias = model.get_layer(f"{name}_{layer}").get_weights()
+        kernel, bias = layers[f"{name}_{layer}"].get_weights()
+        normalized = layers.get(f"{name}_{layer}_normalized")
+        if normalized is not None:
+            gain, offset = affine(normalized)
+            kernel, bias = kernel * gain, bias * gain + offset
         weights[f"{name}/{layer}/kernel"], weights[f"{name}/{layer}/bias"] = kernel, bias
     return weights
+
+
+def affine(normalization: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the gain and offset, `[channel]`, that a trained BatchNormalization applies."""
+    gain, offset, mean, variance = normalization.get_weights()
+    gain = gain / np.sqrt(variance + normalization.epsilon)
+    return gain, offset - gain * mean
+
+
+def embedding_network() -> Any:
+    """Builds the first network.
+
+    Its inputs are features `[batch, frame, feature]` and weights `[batch, frame]`, its output is
+    `[batch, dimension]`.
+    """
+    import keras
+
+    inputs, hidden = network("embedding", speaker.NUM_FEATURES, normalized=True)
+    weight = keras.Input((None,))
+    share = (weight / keras.ops.maximum(keras.ops.sum(weight, axis=1, keepdims=True), 1))[..., None]
+    mean = keras.ops.sum(share * hidden, axis=1)
+    variance = keras.ops.sum(share * hidden**2, axis=1) - mean**2
+    pooled = keras.ops.concatenate(
+        [mean, keras.ops.sqrt(keras.ops.maximum(variance, 1e-4))], axis=1
+    )
+    pooled = keras.layers.BatchNormalization(momentum=0.95, name="pooled")(pooled)
+    pooled = keras.layers.Dropout(0.2)(pooled)
+    vector = keras.layers.Dense(_DIMENSION, use_bias=False, name="dense")(pooled)
+    return keras.Model([inputs, weight], vector)
+
+
+def embedding_weights(model: Any) -> dict[str, np.ndarray]:
+    """Returns the arrays of `speaker.Networks` for `embedding_network`."""
+    (dense,) = model.get_layer("dense").get_weights()
+    gain, offset = affine(model.get_layer("pooled"))
+    return convolution_weights(model, "embedding") | {
+        "embedding/dense": gain[:, np.newaxis] * dense,
+        "embedding/bias": offset @ dense,
+    }
 
 
 def train_embedding(
@@ -121,67 +191,74 @@ def train_embedding(
 
     names = sorted(people)
     table = [[speaker.features(x).astype(np.float16) for x in people[name]] for name in names]
-    inputs, hidden = network("embedding", speaker.NUM_FEATURES)
-    weight = keras.Input((None,))
-    share = (weight / keras.ops.maximum(keras.ops.sum(weight, axis=1, keepdims=True), 1))[..., None]
-    mean = keras.ops.sum(share * hidden, axis=1)
-    variance = keras.ops.sum(share * hidden**2, axis=1) - mean**2
-    pooled = keras.ops.concatenate(
-        [mean, keras.ops.sqrt(keras.ops.maximum(variance, 1e-4))], axis=1
-    )
-    pooled = keras.layers.Dropout(0.2)(pooled)
-    vector = keras.layers.Dense(_DIMENSION, use_bias=False, name="dense")(pooled)
-    model = keras.Model([inputs, weight], vector)
-    centres = tf.Variable(rng.standard_normal((_DIMENSION, len(names))).astype(np.float32))
+    model = embedding_network()
+    log_scale = tf.Variable(np.float32(np.log(_SCALE)))
     optimizer = keras.optimizers.AdamW(
-        keras.optimizers.schedules.CosineDecay(_LEARNING_RATE, steps), weight_decay=1e-2
+        keras.optimizers.schedules.CosineDecay(_LEARNING_RATE["embedding"], steps),
+        weight_decay=1e-2,
     )
 
     @tf.function(reduce_retracing=True)
-    def step(values: Any, weights: Any, labels: Any) -> Any:
+    def step(values: Any, weights: Any) -> Any:
+        """Takes one segment of each speaker, then another of each in the same order."""
         with tf.GradientTape() as tape:
             unit = tf.math.l2_normalize(model([values, weights], training=True), axis=1)
-            cosine = unit @ tf.math.l2_normalize(centres, axis=0)
-            logits = _SCALE * (cosine - _MARGIN * tf.one_hot(labels, len(names)))
+            first, second = tf.split(unit, 2)
+            logits = tf.exp(log_scale) * tf.matmul(first, second, transpose_b=True)
+            labels = tf.range(tf.shape(first)[0])
             loss = tf.reduce_mean(
                 tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+                + tf.nn.sparse_softmax_cross_entropy_with_logits(
+                    labels=labels, logits=tf.transpose(logits)
+                )
             )
-        variables = [*model.trainable_variables, centres]
+        variables = [*model.trainable_variables, log_scale]
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
-        return loss
+        return loss / 2
 
     begin, losses = time.monotonic(), []
     for count in range(steps):
-        length = int(rng.choice([40, 70, 100, 150]))
-        labels = rng.integers(len(names), size=_BATCH)
-        parts = [embedding_example(table, label, length, rng) for label in labels]
+        length = int(rng.choice([40, 70, 100]))
+        labels = draw_speakers(names, rng)
+        parts = [embedding_example(table, label, length, rng) for label in labels + labels]
         values, weights = (np.stack(part) for part in zip(*parts, strict=True))
-        losses.append(float(step(values, weights, labels)))
+        losses.append(float(step(values, weights)))
         if (count + 1) % 250 == 0:
             logging.info(
                 "embedding: step %d, loss %.2f, %.0f s",
                 count + 1, np.mean(losses[-250:]), time.monotonic() - begin,
             )  # fmt: skip
-    return convolution_weights(model, "embedding") | {
-        "embedding/dense": model.get_layer("dense").get_weights()[0]
-    }
+    return embedding_weights(model)
+
+
+def draw_speakers(names: Sequence[str], rng: np.random.Generator) -> list[int]:
+    """Draws different speakers by index; some of them are copies of the same person."""
+    groups: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        groups.setdefault(virtual_speakers.original(name), []).append(index)
+    drawn: list[int] = []
+    for group in rng.permutation(len(groups)):
+        drawn += rng.permutation(list(groups.values())[group])[:_COPIES].tolist()
+        if len(drawn) >= _SPEAKERS:
+            break
+    return drawn[:_SPEAKERS]
+
+
+def segment(recordings: list[np.ndarray], length: int, rng: np.random.Generator) -> np.ndarray:
+    """Draws a segment of a speaker's features, float32 `[frame, feature]`, padded by silence."""
+    own = recordings[rng.integers(len(recordings))]
+    first = int(rng.integers(max(1, len(own) - length + 1)))
+    part = own[first : first + length].astype(np.float32)
+    return np.pad(part, ((0, length - len(part)), (0, 0)), constant_values=-100)
 
 
 def embedding_example(
     table: list[list[np.ndarray]], label: int, length: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns a segment of a speaker with another voice and noise mixed in, as network inputs."""
-
-    def crop(who: int) -> np.ndarray:
-        own = table[who][rng.integers(len(table[who]))]
-        first = int(rng.integers(max(1, len(own) - length + 1)))
-        part = own[first : first + length].astype(np.float32)
-        return np.pad(part, ((0, length - len(part)), (0, 0)), constant_values=-100)
-
-    values = crop(label)
-    power = np.power(10, values / 10)
+    power = np.power(10, segment(table[label], length, rng) / 10)
     if rng.uniform() < 0.6:
-        other = crop(int(rng.integers(len(table))))
+        other = segment(table[rng.integers(len(table))], length, rng)
         power += np.power(10, (other - rng.uniform(3, 25)) / 10)
     level = power.mean()
     power += level * 10 ** (rng.uniform(-50, -15) / 10) * rng.exponential(size=power.shape)
@@ -198,22 +275,19 @@ def whitening(
 ) -> dict[str, np.ndarray]:
     """Computes linear discriminants of the embeddings; the within-speaker covariance becomes one.
 
-    Segments are 2 s long, with other voices and noise mixed in, as in training.
+    Segments are 2 s long and, unlike in training, left as they are: within a conversation the
+    microphone and the noise stay the same.
     """
     from scipy import linalg
 
-    table = [[speaker.features(x).astype(np.float16) for x in people[name]] for name in people]
     within = np.zeros((_DIMENSION, _DIMENSION))
     means = []
-    for label in range(len(table)):
-        vectors = np.stack(
-            [
-                networks.vector(*embedding_example(table, label, 100, rng))
-                for _ in range(_SEGMENTS_PER_SPEAKER)
-            ]
-        )
+    for recordings in people.values():
+        table = [speaker.features(x) for x in recordings]
+        drawn = [segment(table, 100, rng) for _ in range(_SEGMENTS_PER_SPEAKER)]
+        vectors = np.stack([networks.vector(*speaker.embedding_inputs(x)) for x in drawn])
         means.append(vectors.mean(axis=0))
-        within += np.cov(vectors.T) / len(table)
+        within += np.cov(vectors.T) / len(people)
     between = np.cov(np.stack(means).T) - within / _SEGMENTS_PER_SPEAKER
     spread, directions = linalg.eigh(between, within + 1e-6 * np.eye(_DIMENSION))
     best = np.argsort(-spread)[:_DISCRIMINANTS]
@@ -319,13 +393,14 @@ def train_overlap(
     model = keras.Model(inputs, logits)
     model.compile(
         keras.optimizers.AdamW(
-            keras.optimizers.schedules.CosineDecay(_LEARNING_RATE, steps), weight_decay=1e-2
+            keras.optimizers.schedules.CosineDecay(_LEARNING_RATE["overlap"], steps),
+            weight_decay=1e-2,
         ),
         keras.losses.BinaryCrossentropy(from_logits=True),
     )
     begin, losses, length = time.monotonic(), [], 250
     for count in range(steps):
-        picks = rng.integers(len(train), size=_BATCH // 4)
+        picks = rng.integers(len(train), size=_BATCH)
         values, labels = [], []
         for pick in picks:
             first = int(rng.integers(len(train[pick][1]) - length + 1))

@@ -51,6 +51,7 @@ METRICS = {
         Metric("overlap_si_sdr", "overlap: SI-SDR", "dB", "fast_bss_eval", 1),
         Metric("wrong_output", "alone: wrong output", "%", "", 1),
         Metric("wrong_level", "alone: level of wrong output", "dB", "", 1),
+        Metric("diarization_error", "diarisation error rate", "%", "", 1),
         Metric("weaker_level", "solo: weaker output", "dB", "", 1),
     )
 }

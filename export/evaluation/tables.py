@@ -15,6 +15,7 @@ _CONDITION_FIGURES = (
     "overlap_si_sdr_improvement",
     "wrong_output",
     "wrong_level",
+    "diarization_error",
     "weaker_level",
 )
 

@@ -15,7 +15,7 @@ from export.evaluation.scoring import Row, Separation, anchors, rounded
 from export.separation import activity
 from pipeline import features
 
-TURN_METRICS = ("overlap_si_sdr", "wrong_output", "wrong_level")
+TURN_METRICS = ("overlap_si_sdr", "wrong_output", "wrong_level", "diarization_error")
 SOLO_METRICS = ("weaker_level",)
 _FLOOR = 1e-10
 # Shorter overlaps have no meaningful SI-SDR.
@@ -41,7 +41,8 @@ def score_turns(
         counts (k - 1) / k. `wrong_level`: in those moments, the energy of the other outputs
         relative to the speaker's, dB. `overlap_si_sdr`: the SI-SDR of each voice over the moments
         in which it and another speak, under the same assignment, averaged over the voices, with its
-        improvement over the mixture; NaN under 0.5 s.
+        improvement over the mixture; NaN under 0.5 s. `diarization_error`: as computed by the
+        function of this name, in percent.
     """
     powers = _powers(mixture.voices, mixture.rate)
     active = activity.active_frames(powers)
@@ -76,6 +77,7 @@ def score_turns(
             "overlap_si_sdr_improvement": ratio - before,
             "wrong_output": 100 * (1 - right / alone.sum()) if alone.any() else np.nan,
             "wrong_level": _level_db(energy.sum() - own, own),
+            "diarization_error": 100 * diarization_error(active, activity.active_frames(heard)),
         }
         rows.append(
             {
@@ -86,6 +88,25 @@ def score_turns(
             }
         )
     return rows
+
+
+def diarization_error(reference: np.ndarray, found: np.ndarray) -> float:
+    """Computes the diarisation error rate without a collar, as NIST's md-eval defines it.
+
+    Args:
+        reference: who speaks when, bool `[voice, moment]`.
+        found: in which moments each output speaks, bool `[output, moment]`.
+
+    Returns:
+        Missed speech, false alarms and speech of the wrong person, as a share of all speech; NaN if
+        nobody speaks. Outputs are assigned to the voices with which they have most in common.
+    """
+    common = reference.astype(float) @ found.T
+    right = common[scipy.optimize.linear_sum_assignment(common, maximize=True)].sum()
+    spoken = reference.sum(axis=0)
+    total = float(spoken.sum())
+    wrong = np.maximum(spoken, found.sum(axis=0)).sum() - right
+    return float(wrong) / total if total else float("nan")
 
 
 def score_solo(

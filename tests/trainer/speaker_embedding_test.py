@@ -19,6 +19,7 @@ def test_the_file_holds_all_that_the_networks_need(tmp_path, monkeypatch):
         width = speaker_embedding._WIDTHS["embedding"]
         inputs = (speaker.NUM_FEATURES, *width[:-1])
         weights = {"embedding/dense": rng.standard_normal((2 * width[-1], 64))}
+        weights["embedding/bias"] = np.zeros(64)
         plan = zip(speaker_embedding._KERNELS["embedding"], inputs, width, strict=True)
         for layer, shape in enumerate(plan):
             weights[f"embedding/{layer}/kernel"] = 0.1 * rng.standard_normal(shape)
@@ -44,3 +45,47 @@ def test_the_file_holds_all_that_the_networks_need(tmp_path, monkeypatch):
     embedding = networks.embed(speaker.features(people["A"][0]))
     assert embedding.shape == networks.spread.shape
     assert np.isfinite(embedding).all()
+
+
+def test_the_network_in_numpy_is_that_of_keras():
+    """Normalisation becomes part of the kernels; the vectors stay the same."""
+    rng = np.random.default_rng(0)
+    model = speaker_embedding.embedding_network()
+    for layer in model.layers:
+        if layer.name.endswith("normalized") or layer.name == "pooled":
+            gain, offset, mean, variance = layer.get_weights()
+            layer.set_weights(
+                [rng.uniform(0.5, 2, gain.shape), rng.normal(size=offset.shape),
+                 rng.normal(size=mean.shape), rng.uniform(0.5, 2, variance.shape)]
+            )  # fmt: skip
+    values = rng.standard_normal((60, speaker.NUM_FEATURES)).astype(np.float32)
+    weights = rng.integers(0, 2, 60).astype(np.float32)
+    expected = model([values[np.newaxis], weights[np.newaxis]], training=False).numpy()[0]
+    networks = speaker.Networks(speaker_embedding.embedding_weights(model))
+    found = networks.vector(values, weights)
+    np.testing.assert_allclose(found, expected / np.linalg.norm(expected), atol=1e-4)
+
+
+def test_speakers_of_a_step_are_different_and_include_copies():
+    names = [f"{name}~{copy}" if copy else name for name in "abcdef" for copy in range(5)]
+    drawn = [names[k] for k in speaker_embedding.draw_speakers(names, np.random.default_rng(0))]
+    assert len(set(drawn)) == len(drawn) == 6 * 3
+    assert {name[0] for name in drawn} == set("abcdef")
+
+
+def test_voices_are_told_apart_after_training(monkeypatch):
+    """Six buzzes of different pitch, each in several recordings."""
+    rng = np.random.default_rng(0)
+    time = np.arange(3 * speaker.RATE) / speaker.RATE
+
+    def buzz(pitch):
+        pitch = pitch * (1 + 0.02 * rng.standard_normal())
+        harmonics = sum(np.sin(2 * np.pi * pitch * k * time) / k for k in range(1, 9))
+        return (0.05 * harmonics).astype(np.float32)
+
+    people = {
+        f"{pitch}": [buzz(pitch) for _ in range(3)] for pitch in (90, 115, 145, 185, 235, 300)
+    }
+    weights = speaker_embedding.train_embedding(people, 30, rng)
+    weights |= speaker_embedding.whitening(speaker.Networks(weights), people, rng)
+    assert speaker_embedding.error_rate(speaker.Networks(weights), people, seconds=1.0) < 0.1

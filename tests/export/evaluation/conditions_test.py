@@ -180,6 +180,33 @@ def test_leaks_and_swaps_are_counted_as_they_are(talk):
         assert rows[name]["overlap_si_sdr"] == pytest.approx(np.mean(ratio), abs=0.5)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_diarisation_error_is_pyannotes(seed):
+    pyannote = pytest.importorskip("pyannote.core")
+    diarization = pytest.importorskip("pyannote.metrics.diarization")
+    rng = np.random.default_rng(seed)
+    reference, found = (np.repeat(rng.random((2, 40)) < 0.4, 5, axis=1) for _ in range(2))
+    found[:, :100] = reference[::-1, :100]
+
+    def annotation(active):
+        result = pyannote.Annotation()
+        for voice, row in enumerate(active):
+            for start, end in np.flatnonzero(np.diff(np.pad(row.astype(int), 1))).reshape(-1, 2):
+                result[pyannote.Segment(start / 10, end / 10), f"{voice} {start}"] = voice
+        return result
+
+    expected = diarization.DiarizationErrorRate()(annotation(reference), annotation(found))
+    assert turn_taking.diarization_error(reference, found) == pytest.approx(expected)
+
+
+def test_the_true_turns_have_no_diarisation_error(talk):
+    truth = scoring.Separation("truth", talk.voices[::-1].copy())
+    rows = _turns([truth], talk)
+    assert rows["truth"]["diarization_error"] == 0
+    # Both outputs speak whenever one voice does: 7 of 9 seconds of speech are false alarms.
+    assert rows["mixture"]["diarization_error"] == pytest.approx(100 * 7 / 9, abs=2)
+
+
 def _overlap(talk):
     """Each voice and the other where both talk."""
     one, two = talk.voices[:, 3 * RATE : 4 * RATE]
