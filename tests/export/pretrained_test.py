@@ -92,7 +92,7 @@ def test_it_is_what_separates_where_none_is_named():
     random = np.random.default_rng(0)
     noise = 0.1 * random.standard_normal(12000).astype(np.float32)
     voices = separate.separate(noise, 8000)
-    model = loading.load(pretrained.path())
+    model = loading.load(pretrained.quickest(pretrained.DEFAULT))
     assert model.num_sources == 2
     np.testing.assert_allclose(voices, separate.separate(noise, 8000, model), atol=1e-6)
     np.testing.assert_allclose(voices.sum(axis=0), noise, atol=1e-5)
