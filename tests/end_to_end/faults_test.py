@@ -84,7 +84,7 @@ def checksums(folder):
 
 def shards(folder):
     """When each finished shard was written, by its path."""
-    return {path: path.stat().st_mtime_ns for path in folder.glob("*.tfrecord.json")}
+    return {path: path.stat().st_mtime_ns for path in folder.glob("[!.]*.tfrecord.json")}
 
 
 # TensorFlow 2.21 writes these whatever its log level is.
