@@ -26,14 +26,6 @@ from pipeline import cli, features, plan, schema
 from pipeline.audio import decoding
 from pipeline.corpora import corpus
 
-_MANIFESTS = flags.DEFINE_multi_string("manifest", [], "CSV file of recordings, with sexes.")
-_FOLDERS = flags.DEFINE_multi_string("input_dir", [], "Folder of TIMIT.")
-_SPLIT = flags.DEFINE_string("split", "test", "Split of the manifest's speakers.")
-_MODEL = flags.DEFINE_string("model", "", "As for export.separate; by default the shipped one.")
-_COUNT = flags.DEFINE_integer("conversations", 4, "Of each kind and pair.", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "Random seed.")
-_SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/conversations.json.")
-
 RATE = schema.DEFAULT_SAMPLE_RATE
 _PAIRS = {"two women": "ff", "two men": "mm", "woman and man": "fm"}
 _TURN_SECONDS, _MAX_TURNS = (1.2, 4.5), 8
@@ -62,10 +54,20 @@ KINDS = {
 }
 
 
+def _define_flags() -> None:
+    flags.DEFINE_multi_string("manifest", [], "CSV file of recordings, with sexes.")
+    flags.DEFINE_multi_string("input_dir", [], "Folder of TIMIT.")
+    flags.DEFINE_string("split", "test", "Split of the manifest's speakers.")
+    flags.DEFINE_string("model", "", "As for export.separate; by default the shipped one.")
+    flags.DEFINE_integer("conversations", 4, "Of each kind and pair.", lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "Random seed.")
+    flags.DEFINE_bool("save", False, "Write benchmarks/results/conversations.json.")
+
+
 def main(arguments: list[str]) -> None:
-    if arguments or not (_MANIFESTS.value or _FOLDERS.value):
+    if arguments or not (flags.FLAGS.manifest or flags.FLAGS.input_dir):
         raise flags.Error("--manifest or --input_dir is needed, and no other argument")
-    model = loading.load(pretrained.quickest(_MODEL.value))
+    model = loading.load(pretrained.quickest(flags.FLAGS.model))
     figures: dict[str, list[float]] = {}
     for name, people in _people().items():
         for mixture, title in _conversations(people):
@@ -87,9 +89,13 @@ def main(arguments: list[str]) -> None:
             for pair in _PAIRS
         ]
         print(f"| {name}, {kind} |", " | ".join(cells), "|")
-    if _SAVE.value:
+    if flags.FLAGS.save:
         means = {name: float(np.mean(values)) for name, values in figures.items()}
-        about = {"model": _MODEL.value or pretrained.DEFAULT, "unit": "%", "seed": _SEED.value}
+        about = {
+            "model": flags.FLAGS.model or pretrained.DEFAULT,
+            "unit": "%",
+            "seed": flags.FLAGS.seed,
+        }
         measure.write("conversations", {"facts": about, "means": means, "runs": figures})
 
 
@@ -100,8 +106,10 @@ def _people_names(figures: dict[str, Any]) -> list[str]:
 def _people() -> dict[str, dict[str, list[list[np.ndarray]]]]:
     """Returns the speakers' recordings by corpus and sex."""
     found = {}
-    corpora = [(path, corpus.read_manifest(path), _SPLIT.value) for path in _MANIFESTS.value]
-    corpora += [(path, corpus.read_folder(path), "") for path in _FOLDERS.value]
+    corpora = [
+        (path, corpus.read_manifest(path), flags.FLAGS.split) for path in flags.FLAGS.manifest
+    ]
+    corpora += [(path, corpus.read_folder(path), "") for path in flags.FLAGS.input_dir]
     for path, read, split in corpora:
         place = pathlib.Path(path)
         speakers: dict[str, dict[str, list[np.ndarray]]] = {"f": {}, "m": {}}
@@ -122,9 +130,9 @@ def _people() -> dict[str, dict[str, list[list[np.ndarray]]]]:
 def _conversations(
     people: dict[str, list[list[np.ndarray]]],
 ) -> Iterator[tuple[dataset_mixtures.Mixture, str]]:
-    rng = np.random.default_rng(_SEED.value)
+    rng = np.random.default_rng(flags.FLAGS.seed)
     for (pair, sexes), (title, kind) in itertools.product(_PAIRS.items(), KINDS.items()):
-        for number in range(_COUNT.value):
+        for number in range(flags.FLAGS.conversations):
             first, second = (int(rng.integers(len(people[sex]))) for sex in sexes)
             if sexes[0] == sexes[1] and first == second:
                 second = (second + 1) % len(people[sexes[1]])
@@ -185,4 +193,5 @@ def talk(turns: list[list[np.ndarray]], kind: Kind, rng: np.random.Generator) ->
 
 
 if __name__ == "__main__":
+    _define_flags()
     cli.run(main, __doc__)
