@@ -236,11 +236,10 @@ def draw_speakers(names: Sequence[str], rng: np.random.Generator) -> list[int]:
     groups: dict[str, list[int]] = {}
     for index, name in enumerate(names):
         groups.setdefault(virtual_speakers.original(name), []).append(index)
+    people = list(groups.values())
     drawn: list[int] = []
-    for group in rng.permutation(len(groups)):
-        drawn += rng.permutation(list(groups.values())[group])[:_COPIES].tolist()
-        if len(drawn) >= _SPEAKERS:
-            break
+    for person in rng.permutation(len(people))[:_SPEAKERS]:
+        drawn += rng.permutation(people[person])[:_COPIES].tolist()
     return drawn[:_SPEAKERS]
 
 
@@ -387,7 +386,7 @@ def train_overlap(
     """Trains the second network and returns its arrays by name."""
     import keras
 
-    inputs, hidden = network("overlap", 2 * speaker.NUM_FEATURES)
+    inputs, hidden = network("overlap", 2 * speaker.NUM_FEATURES, normalized=True)
     hidden = keras.layers.Dropout(0.2)(hidden)
     logits = keras.layers.Dense(1, name="dense")(hidden)
     model = keras.Model(inputs, logits)
