@@ -4,9 +4,9 @@
 
 Each produces only the same mixtures (`--noutterances`). Times are for the whole command; clusters
 are started beforehand, and their start-up time is reported separately. A cluster is skipped if it
-is not installed. One run more of each has one mixture for an utterance, and is mostly start-up:
-for figures of large corpora, raise `--mixtures_per_utterance` until the others take twenty times as
-long.
+is not installed. With `--mixtures_per_utterance`, one more run of each has one mixture for an
+utterance and is mostly start-up. The difference between the two runs gives the speed without
+start-up, as for a large corpus.
 """
 
 import contextlib
@@ -41,6 +41,8 @@ _NUM_SHARDS = flags.DEFINE_integer("num_shards", 32, "Number of files per split.
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Number of rounds.", lower_bound=1)
 _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/runners.json.")
 
+_WITHOUT = ", without start-up"
+
 
 def main(arguments: list[str]) -> None:
     if arguments:
@@ -70,18 +72,23 @@ def main(arguments: list[str]) -> None:
             name: lambda name=name, own=own: _job(output, _TIMES.value, own, facts, last, name)
             for name, own in given.items()
         }
-        small: dict[str, float] = {}
+        small: dict[str, tuple[float, float]] = {}
         for name, own in given.items() if _TIMES.value > 1 else ():
-            _job(output, 1, own, facts, last, name)
-            small[name] = last[name]
+            speed = _job(output, 1, own, facts, last, name)
+            small[name] = speed, last[name]
         figures = measure.interleave(bare | jobs, _REPEATS.value)
-    for name, seconds in small.items():
+    first = f"bare loop, {numbers[0]}"
+    ratios = {f"{name} / {first}": (name, first) for name in figures if name != first}
+    for name, (speed, seconds) in small.items():
         facts[f"{name}: seconds with one mixture for an utterance, and with all"] = [
             round(seconds, 1),
             round(last[name], 1),
         ]
-    first = f"bare loop, {numbers[0]}"
-    ratios = {f"{name} / {first}": (name, first) for name in figures if name != first}
+        more = figures[name][-1] * last[name] - speed * seconds
+        figures[f"{name}{_WITHOUT}"] = [more / (last[name] - seconds)]
+        local = "local," + name.partition(",")[2]
+        if local in small and name != local:
+            ratios[f"{name} / {local}{_WITHOUT}"] = (f"{name}{_WITHOUT}", f"{local}{_WITHOUT}")
     measure.report("runners", "times real time", figures, ratios, facts, _SAVE.value)
 
 

@@ -61,12 +61,18 @@ def markdown(result: Mapping[str, Any], beginning: str = "") -> str:
     ]
     lines += ["| | median | | lowest to highest |", "|:--|--:|:--|--:|"]
     for job, median, unit, runs in rows:
-        lines.append(f"| {job} | {median:.3g} | {unit} | {min(runs):.3g} to {max(runs):.3g} |")
+        cells = [job, _digits(median), unit, f"{_digits(min(runs))} to {_digits(max(runs))}"]
+        lines.append(f"| {' | '.join(cells)} |")
     ratios = {k: v for k, v in result["ratios"].items() if k.startswith(beginning)}
     if ratios:
         lines += ["", "| ratio | |", "|:--|--:|"]
-        lines += [f"| {title} | {value:.3g} |" for title, value in ratios.items()]
+        lines += [f"| {title} | {_digits(value)} |" for title, value in ratios.items()]
     return "\n".join(lines) + "\n"
+
+
+def _digits(value: float) -> str:
+    """Three significant digits without an exponent, at most six digits."""
+    return f"{float(f'{value:.3g}'):g}"
 
 
 if __name__ == "__main__":
