@@ -50,6 +50,7 @@ KINDS = {
     "turns": Kind(),
     "pauses of 5 s": Kind(pause=5),
     "pauses of 60 s": Kind(pause=60),
+    "pauses of 10 min": Kind(pause=600),
     "monologues": Kind(change=_CHANGE_IN_MONOLOGUE),
 }
 
@@ -57,6 +58,7 @@ KINDS = {
 def _define_flags() -> None:
     flags.DEFINE_multi_string("manifest", [], "CSV file of recordings, with sexes.")
     flags.DEFINE_multi_string("input_dir", [], "Folder of TIMIT.")
+    flags.DEFINE_list("kinds", list(KINDS), "Kinds of conversations.")
     flags.DEFINE_string("split", "test", "Split of the manifest's speakers.")
     flags.DEFINE_string("model", "", "As for export.separate; by default the shipped one.")
     flags.DEFINE_integer("conversations", 4, "Of each kind and pair.", lower_bound=1)
@@ -67,6 +69,8 @@ def _define_flags() -> None:
 def main(arguments: list[str]) -> None:
     if arguments or not (flags.FLAGS.manifest or flags.FLAGS.input_dir):
         raise flags.Error("--manifest or --input_dir is needed, and no other argument")
+    unknown = set(flags.FLAGS.kinds) - set(KINDS)
+    cli.require(not unknown, f"--kinds: {', '.join(sorted(unknown))} is none of {', '.join(KINDS)}")
     model = loading.load(pretrained.quickest(flags.FLAGS.model))
     figures: dict[str, list[float]] = {}
     for name, people in _people().items():
@@ -80,7 +84,7 @@ def main(arguments: list[str]) -> None:
             print(f"{name}, {title}: {row['wrong_output']:.1f} %", flush=True)
     print()
     print("| | two women | two men | woman and man |", "|:--|--:|--:|--:|", sep="\n")
-    for name, kind in itertools.product(_people_names(figures), KINDS):
+    for name, kind in itertools.product(_people_names(figures), flags.FLAGS.kinds):
         cells = [
             " / ".join(
                 f"{np.mean(figures[f'{name}, {kind}, {pair}: {metric}']):.1f}"
@@ -130,14 +134,16 @@ def _people() -> dict[str, dict[str, list[list[np.ndarray]]]]:
 def _conversations(
     people: dict[str, list[list[np.ndarray]]],
 ) -> Iterator[tuple[dataset_mixtures.Mixture, str]]:
-    rng = np.random.default_rng(flags.FLAGS.seed)
-    for (pair, sexes), (title, kind) in itertools.product(_PAIRS.items(), KINDS.items()):
+    for (pair, sexes), title in itertools.product(_PAIRS.items(), flags.FLAGS.kinds):
         for number in range(flags.FLAGS.conversations):
+            # A conversation does not depend on which others are made.
+            name = f"{title}-{number}, {pair}"
+            rng = np.random.default_rng([flags.FLAGS.seed, *name.encode()])
             first, second = (int(rng.integers(len(people[sex]))) for sex in sexes)
             if sexes[0] == sexes[1] and first == second:
                 second = (second + 1) % len(people[sexes[1]])
             spoken = [people[sexes[0]][first], people[sexes[1]][second]]
-            voices = talk([_turns(own, rng) for own in spoken], kind, rng)
+            voices = talk([_turns(own, rng) for own in spoken], KINDS[title], rng)
             sources = np.round(voices * schema.FULL_SCALE).astype(np.int16)
             spectrum = features.log_magnitude(features.stft(voices.sum(axis=0)))
             yield (

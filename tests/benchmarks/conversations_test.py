@@ -13,7 +13,7 @@ def runs(active):
     return np.flatnonzero(np.diff(np.pad(active.astype(int), 1))).reshape(-1, 2)
 
 
-@pytest.mark.parametrize("pause", [0, 5, 60])
+@pytest.mark.parametrize("pause", [0, 5, 60, 600])
 def test_talk(pause):
     rng = np.random.default_rng(0)
     rate = conversations.RATE
