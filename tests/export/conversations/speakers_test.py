@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from export.conversations import routing, speakers
+from export.conversations import routing, segmentation, speakers
 from export.separation import spool
 from models import speaker
 
@@ -16,11 +16,11 @@ def tone(rng, num_samples, pitch):
     return 0.05 * envelope * sound + 1e-4 * rng.standard_normal(num_samples)
 
 
-DIMENSION = len(speakers.networks().spread)
+DIMENSION = len(segmentation.networks().spread)
 
 
 def segment(start, end, output, point, pause=0.0, two=False):
-    return speakers.Segment(
+    return segmentation.Segment(
         round(start * 50),
         round(end * 50),
         two,
@@ -157,7 +157,7 @@ def test_networks_are_those_of_keras():
     values = np.random.default_rng(0).standard_normal((80, 2 * speaker.NUM_FEATURES))
     inputs, hidden = speaker_embedding.network("overlap", 2 * speaker.NUM_FEATURES)
     model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid", name="dense")(hidden))
-    networks = speakers.networks()
+    networks = segmentation.networks()
     weights = networks._weights
     for layer in range(3):
         model.get_layer(f"overlap_{layer}").set_weights(
