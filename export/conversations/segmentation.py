@@ -88,7 +88,6 @@ def cut(kept: spool.Spool, num_channels: int, rate: int) -> list[Segment]:
     """
     segments: list[Segment] = []
     loudest, step = -np.inf, _BLOCK_SECONDS * rate
-    silence = 0.0
     for first in range(0, kept.num_samples, step):
         margin = _MARGIN_SECONDS * rate
         last = min(first + step, kept.num_samples)
@@ -102,11 +101,10 @@ def cut(kept: spool.Spool, num_channels: int, rate: int) -> list[Segment]:
         both = speaker.levels(mixture)
         loudest = max(loudest, float(both.max()))
         if loudest < -60:
-            silence += count * FRAME_SECONDS
             continue
-        found = _segments(
-            np.stack([speaker.features(output) for output in outputs]), mixture, loudest, silence
-        )
+        voices = np.stack([speaker.features(output) for output in outputs])
+        heard = sum(segment.seconds for segment in segments)
+        found = _segments(voices, mixture, loudest, heard)
         offset = round(first / rate / FRAME_SECONDS) - before
         for segment in found:
             # Margins serve only as context for the block's own frames.
@@ -114,7 +112,6 @@ def cut(kept: spool.Spool, num_channels: int, rate: int) -> list[Segment]:
             segment.end = min(segment.end, before + count) + offset
             if segment.start < segment.end:
                 segments.append(segment)
-        silence = 0.0
     return segments
 
 
@@ -128,7 +125,7 @@ def _reference(channels: np.ndarray) -> np.ndarray:
 
 
 def _segments(
-    outputs: np.ndarray, mixture: np.ndarray, loudest: float, silence: float
+    outputs: np.ndarray, mixture: np.ndarray, loudest: float, heard: float
 ) -> list[Segment]:
     """Returns the segments of a block.
 
@@ -136,7 +133,7 @@ def _segments(
         outputs: features of the outputs, `[2, frame, feature]`.
         mixture: features of the mixture, `[frame, feature]`.
         loudest: level of the loudest frame so far, in dB.
-        silence: seconds of silence before the block.
+        heard: seconds of speech in earlier blocks.
     """
     from scipy import ndimage
 
@@ -153,7 +150,7 @@ def _segments(
     chance = ndimage.uniform_filter1d(chance, 7)
     chance[np.abs(ratio) > ALONE_DB] = 0
     chance, share = _adapted(chance, speech)
-    short = FRAME_SECONDS * int(speech.sum()) < SHORT_SECONDS
+    short = heard + FRAME_SECONDS * int(speech.sum()) < SHORT_SECONDS
     if share > (SHORT_OFTEN_TWO if short else OFTEN_TWO):
         chance[np.abs(ratio) < SURE_DB] = 1
     near = np.abs(ratio) < LEVEL_DB
@@ -172,7 +169,7 @@ def _segments(
     edges = {0, len(state), *(heard[pauses + 1] - 1), *(np.flatnonzero(np.diff(state)) + 1)}
     bounds = _shortened(sorted(edges), both)
     segments: list[Segment] = []
-    end_of_speech = -silence / FRAME_SECONDS
+    end_of_speech = 0.0
     for start, end in itertools.pairwise(bounds):
         own = np.flatnonzero(speech[start:end])
         if not len(own):

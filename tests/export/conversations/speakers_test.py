@@ -133,6 +133,26 @@ class TestFind:
         plan = self.find(self.outputs(turns, 18), gate=False)
         assert {tuple(s) for s in plan.states} <= {routing.STRAIGHT, routing.SWAPPED}
 
+    @pytest.mark.parametrize("start", [45, 60])
+    def test_a_passage_is_judged_alike_anywhere_in_a_long_recording(self, start):
+        """Both outputs hold the voice for ten seconds, in the first minute or after it."""
+        turns = [
+            (2 * k, 2 * k + 2, 105 if k % 2 else 240, k % 2)
+            for k in range(35)
+            if not start <= 2 * k < start + 10
+        ]
+        kept = self.outputs(turns, 70)
+        kept += self.outputs([(start, start + 10, 105, 0)], 70, leak_db=-3.5)
+        with spool.Spool() as store:
+            store.append(kept)
+            cut = segmentation.cut(store, 1, self.rate)
+        seconds = [
+            s.seconds
+            for s in cut
+            if s.two and start <= s.start * segmentation.FRAME_SECONDS < start + 10
+        ]
+        assert sum(seconds) == 0
+
     @pytest.mark.parametrize("length", [1, 100, 160, 5000])
     def test_short(self, length):
         self.find(np.full((length, 2), 0.1, np.float32))
