@@ -1,8 +1,9 @@
 """Finds the speakers' folders of a corpus by the paths of its files.
 
 Other folders are refused, since a dataset made of them would be nonsense: the parts of a set of
-mixtures (`mix_clean`, `s1`, `s2`, `noise`), kinds of recordings (`clean`, `noisy`, `music`), and
-folders that hold the same recordings twice, for example clean and noisy.
+mixtures (`mix_clean`, `s1`, `s2`, `noise`), kinds of recordings (`clean`, `noisy`, `music`), splits
+and formats beside folders of another kind, and folders that hold the same recordings twice, for
+example clean and noisy.
 """
 
 import collections
@@ -199,7 +200,9 @@ def refuse_mixtures(folder: str, files: Iterable[str]) -> None:
 
 
 def refuse_kinds(folder: str, names: Iterable[str]) -> None:
-    """Refuses folders that are named after their content instead of a speaker.
+    """Refuses folders that are named after a split, a format or their content, not a speaker.
+
+    One other folder beside a corpus's subsets would otherwise make each subset a speaker.
 
     Args:
         folder: the corpus's folder.
@@ -208,12 +211,14 @@ def refuse_kinds(folder: str, names: Iterable[str]) -> None:
     Raises:
         UserError: the message names one, and says what to do.
     """
-    for name in sorted(filter(_KIND.fullmatch, names)):
-        raise errors.UserError(
-            f"{folder}: its folder {name} would be a speaker's, but is named after a kind of "
-            "recording; name a folder that holds clean recordings alone, sorted by speaker, or "
-            "write a manifest (path,speaker)"
-        )
+    for name in sorted(names):
+        if any(pattern.fullmatch(name) for pattern in (_KIND, _SUBSET, _FORMAT)):
+            raise errors.UserError(
+                f"{folder}: its folder {name} would be a speaker's, but is named after a split, a "
+                "format or a kind of recording; name folders that hold clean recordings alone, "
+                "sorted by speaker (--input_dir may be repeated), or write a manifest "
+                "(path,speaker,split)"
+            )
 
 
 def refuse_twins(folder: str, table: utterance_table.UtteranceTable, level: int) -> None:

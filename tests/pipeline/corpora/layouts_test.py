@@ -109,9 +109,15 @@ def test_speakers_may_be_called_s1_and_s2(tmp_path):
         (("noisy_testset_wav/p232_001.wav", "clean_testset_wav/p232_001.wav"), "clean_testset_wav"),
         (("alice/1.wav", "bob/1.wav", "noise/1.wav"), "noise"),
         (("train/alice/1.wav", "train/music/1.wav"), "music"),
+        (
+            ("train-clean-100/103/1240/a.flac", "dev-clean/84/1/b.flac", "mine/x/y.flac"),
+            "dev-clean",
+        ),
+        (("train/anna/1.wav", "test/wav/bob/1.wav"), "wav"),
+        (("wav/anna/1.wav", "flac/bob/1.flac"), "flac"),
     ],
 )
-def test_kinds_of_recordings_are_no_speakers(tmp_path, paths, name):
+def test_folders_named_after_something_else_are_no_speakers(tmp_path, paths, name):
     with pytest.raises(errors.UserError, match=f"folder {name} would be a speaker's"):
         corpus.read_folder(make(tmp_path, *paths))
 
