@@ -330,7 +330,7 @@ def finish(
         pass
     if folder in _leases:
         _leases[folder].check()
-    # Not empty: Beam cannot write an empty object to S3.
+    # Not empty, so that a job recognises its own.
     marker = f"{info.plan_digest}\n"
     atomic.write_text(storage.join(folder, schema.MARKER_FILE), marker)
     if folder in _leases:

@@ -76,6 +76,8 @@ class Reader(Protocol):
 
 
 _reader: Reader | None = None
+# `_quiet` changes the settings of the whole process, so threads must not overlap in it.
+_importing = threading.Lock()
 
 
 def read_through(reader: Reader | None) -> None:
@@ -171,14 +173,19 @@ def write(path: str, content: BinaryIO) -> None:
 
     Args:
         path: path of the object; an existing one is replaced.
-        content: at least one byte, since Beam cannot write an empty object to S3.
+        content: binary, at any position; may be empty.
 
     Raises:
         ObjectError: the store does not accept it.
     """
     with _one_line(path, "cannot be written"):
-        file = _systems(path).create(path, compression_type="uncompressed")
+        systems, first = _systems(path), content.read(1)
+        if not first and path.startswith("s3://"):
+            _write_empty_to_s3(path)
+            return
+        file = systems.create(path, compression_type="uncompressed")
         try:
+            file.write(first)
             shutil.copyfileobj(content, file, 2**20)
         except BaseException:
             # Closing creates the object even if only half the content was written; sooner or later
@@ -186,9 +193,18 @@ def write(path: str, content: BinaryIO) -> None:
             with contextlib.suppress(Exception):
                 file.close()
             with contextlib.suppress(Exception):
-                _systems(path).delete([path])
+                systems.delete([path])
             raise
         file.close()
+
+
+def _write_empty_to_s3(path: str) -> None:
+    """Writes an empty object, which Beam cannot do: its uploads have parts."""
+    from apache_beam.io.aws import s3io
+
+    options = _systems(path).get_filesystem(path)._options
+    bucket, key = s3io.parse_s3_path(path)
+    s3io.S3IO(options=options).client.client.put_object(Bucket=bucket, Key=key)
 
 
 def delete(path: str) -> None:
@@ -233,15 +249,13 @@ def _match(folder: str, start: str, rest: str) -> list[tuple[str, float]]:
 def _systems(path: str) -> Any:
     """Returns Beam's file systems, if they support this path's scheme."""
     try:
-        # On import, Beam warns about optional packages that are not installed.
-        with _quiet():
-            from apache_beam.io import filesystem, filesystems
+        with _importing:
+            filesystem, systems, no_options = _import_systems()
     except ImportError as error:
         raise ObjectError(path, f"Apache Beam is needed ({error})") from error
     scheme = path.partition("://")[0]
     extra, module = _EXTRAS.get(scheme, ("", ""))
-    systems = filesystem.FileSystem.get_all_subclasses()
-    known = {system.scheme() for system in systems} - {None}
+    known = {system.scheme() for system in filesystem.get_all_subclasses()} - {None}
     if scheme not in known or (module and not _is_installed(module)):
         if extra:
             reason = f"for {scheme}:// install pip install 'voices-apart[{extra}]'"
@@ -250,7 +264,22 @@ def _systems(path: str) -> Any:
         raise ObjectError(path, reason)
     if scheme == "s3":
         _keep_s3_clients()
-    return filesystems.FileSystems
+    if systems._pipeline_options is None:
+        # S3 requires some. Beam sets those of a job, also in its workers.
+        systems.set_options(no_options)
+    return systems
+
+
+@functools.cache
+def _import_systems() -> tuple[Any, Any, Any]:
+    """Returns Beam's `FileSystem` and `FileSystems`, and no options; callers hold `_importing`."""
+    # On import, Beam warns about optional packages that are not installed.
+    with _quiet():
+        from apache_beam.io import filesystem, filesystems
+        from apache_beam.options import pipeline_options
+    return (
+        filesystem.FileSystem, filesystems.FileSystems, pipeline_options.PipelineOptions([]),
+    )  # fmt: skip
 
 
 @functools.cache

@@ -1,13 +1,15 @@
 """The way of the data through an S3 server on this machine, and `gs://` as far as it goes."""
 
 import datetime
+import io
 import json
 import socket
 
 import pytest
+from apache_beam.io import filesystems
 from apache_beam.options import pipeline_options
 
-from pipeline.io import object_lock, objects
+from pipeline.io import object_lock, objects, storage
 
 boto3 = pytest.importorskip("boto3")
 moto_server = pytest.importorskip("moto.server")
@@ -181,6 +183,18 @@ def test_a_job_that_stood_still_between_look_and_write_gives_way(store, environm
         assert list(store.folder("slept")) == [found[0]._name]
     found[0].__exit__(None, None, None)
     assert not store.folder("slept")
+
+
+def test_a_command_without_a_job_reads_and_writes_objects(store, environment, monkeypatch):
+    monkeypatch.setattr(filesystems.FileSystems, "_pipeline_options", None)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    # Beam's uploads fail if they are empty, as those of a shard without mixtures are.
+    for content in (b"", b"a", b"content"):
+        path = f"s3://{BUCKET}/alone/file"
+        objects.write(path, io.BytesIO(content))
+        assert storage.read_bytes(path) == content
+        assert store.folder("alone") == {"file": content}
 
 
 def test_nothing_to_read_is_an_error(made, environment, run_command):

@@ -1,7 +1,10 @@
 """Objects through one of Beam's file systems, kept in memory, and its errors."""
 
 import io
+import logging
+import sys
 import time
+from concurrent import futures
 
 import pytest
 
@@ -127,6 +130,18 @@ def test_what_goes_wrong_is_one_line():
     with pytest.raises(storage.ReadError) as caught:
         storage.list_files("memory://refused")
     assert str(caught.value) == "memory://refused: cannot be listed: Forbidden"
+
+
+def test_many_threads_leave_logging_as_it_was():
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with futures.ThreadPoolExecutor(16) as pool:
+            found = pool.map(lambda _: objects.exists("memory://box/a"), range(1000))
+            assert not any(found)
+    finally:
+        sys.setswitchinterval(interval)
+    assert logging.root.manager.disable == logging.NOTSET
 
 
 def test_a_store_that_does_not_answer(monkeypatch):
