@@ -15,6 +15,7 @@ WORK_FOLDER = "_work"
 # The folders of object stores that this process has locked.
 _leases: dict[str, object_lock.Lease] = {}
 _PLACES = ("input_dir", "manifest")
+_REMEDY = "pipeline.preprocess --overwrite makes the dataset anew"
 # Settings of older datasets whose info does not contain them: the longest recording, unless one was
 # longer, and the features of that time (`schema.fingerprint`).
 _BEFORE = {
@@ -134,7 +135,7 @@ class DatasetInfo(stored_json.Stored, frozen=True):
             if version != schema.SCHEMA_VERSION:
                 raise DatasetError(
                     f"the dataset has schema version {version}, this program reads "
-                    f"{schema.SCHEMA_VERSION}; make it anew with pipeline.preprocess"
+                    f"{schema.SCHEMA_VERSION}"
                 )
             info = stored_json.loads(text, cls)
             stored_json.convert(info.config, _Config)
@@ -176,11 +177,17 @@ def read(folder: str) -> DatasetInfo:
         folder: local or with a scheme.
 
     Raises:
-        DatasetError: there is no dataset, or it is incomplete; the message says what to do.
+        DatasetError: there is no dataset, or it is incomplete, damaged or of another version; the
+            message says what to do.
     """
     text = _read_text(folder, schema.INFO_FILE)
-    if _read_text(folder, schema.MARKER_FILE) is not None and text is not None:
-        return DatasetInfo.from_json(text)
+    if _read_text(folder, schema.MARKER_FILE) is not None:
+        try:
+            if text is not None:
+                return DatasetInfo.from_json(text)
+            raise DatasetError(f"{schema.INFO_FILE} is missing")
+        except DatasetError as error:
+            raise DatasetError(f"{folder}: {error}; {_REMEDY}") from error
     if not storage.is_remote(folder) and not os.path.isdir(folder):
         raise DatasetError(f"{folder}: no such folder; make a dataset with pipeline.preprocess")
     names = atomic.names(folder)
@@ -370,4 +377,4 @@ def _read_text(folder: str, name: str) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{path} is damaged: {error}") from error
+        raise DatasetError(f"{path} is damaged: {error}; {_REMEDY}") from error

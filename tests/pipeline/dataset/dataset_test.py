@@ -14,7 +14,7 @@ import pytest
 
 from pipeline import columns, file_names, job_settings, schema
 from pipeline.corpora import corpus, utterance_table
-from pipeline.dataset import dataset
+from pipeline.dataset import dataset, ownership
 from pipeline.io import objects
 
 INFO = dataset.DatasetInfo(
@@ -101,8 +101,24 @@ def test_utterances_are_described_and_may_be_absent(tmp_path):
 def test_a_damaged_info_is_named(tmp_path, text):
     finish(tmp_path)
     (tmp_path / schema.INFO_FILE).write_text(text)
-    with pytest.raises(dataset.DatasetError, match=r"dataset_info\.json"):
-        dataset.read(str(tmp_path))
+    refused(tmp_path, r"(dataset_info\.json is damaged: .*|the dataset has schema version 1, .*)")
+
+
+def refused(folder, reason):
+    """With the folder, and a remedy that the job lets through."""
+    sidecar = {"schema_version": 1, "plan_digest": "", "shard": {}}
+    name = INFO.splits["train"].shards[0].name
+    (folder / f"{name}.json").write_text(json.dumps(sidecar))
+    message = rf"^{folder}: {reason}; pipeline\.preprocess --overwrite "
+    with pytest.raises(dataset.DatasetError, match=message):
+        dataset.read(str(folder))
+    ownership.refuse_others(str(folder))
+
+
+def test_a_missing_info_is_named(tmp_path):
+    finish(tmp_path)
+    (tmp_path / schema.INFO_FILE).unlink()
+    refused(tmp_path, r"dataset_info\.json is missing")
 
 
 @pytest.mark.parametrize("name", [schema.INFO_FILE, schema.MARKER_FILE])
@@ -128,8 +144,7 @@ def test_bytes_that_are_no_text_are_named(tmp_path, monkeypatch, name):
 
 def test_another_version_of_the_schema_is_refused(tmp_path):
     finish(tmp_path, msgspec.structs.replace(INFO, schema_version=99))
-    with pytest.raises(dataset.DatasetError, match="schema version 99"):
-        dataset.read(str(tmp_path))
+    refused(tmp_path, "the dataset has schema version 99, this program reads .*")
 
 
 def test_differences_are_named():
@@ -221,7 +236,7 @@ def holder(tmp_path):
     program = textwrap.dedent(
         f"""
         import sys
-        from pipeline.dataset import dataset
+        from pipeline.dataset import dataset, ownership
         with dataset.lock({str(tmp_path)!r}):
             print("locked", flush=True)
             sys.stdin.read()
