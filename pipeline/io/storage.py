@@ -23,6 +23,8 @@ _PAUSES = (0.2, 1.0, 5.0)
 _OF_THE_FILE = (
     errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.EINVAL,
 )  # fmt: skip
+# Folders at the root of a disk that may not be read, and hold no recordings.
+_OF_SYSTEM = frozenset(("lost+found", "$RECYCLE.BIN", "System Volume Information"))
 _DANGLING = "a link to nowhere"
 _LOOP = "a link that leads round in a circle"
 _NO_TEXT = "its name is not UTF-8; rename it"
@@ -111,7 +113,7 @@ def list_files(folder: str, gather: Callable[[Iterable[str]], Sequence[str]] = i
     """Lists all files in a folder and its subfolders, in an order given by their names alone.
 
     Links are followed. Names that begin with a dot are left out (on some discs, macOS puts
-    `._SA1.WAV` beside `SA1.WAV`).
+    `._SA1.WAV` beside `SA1.WAV`), and folders of the operating system (`lost+found`).
 
     Args:
         folder: local or with a scheme.
@@ -220,7 +222,7 @@ def _list_local(folder: str, gather: Callable[[Iterable[str]], Sequence[str]]) -
             problems.append((relative, _LOOP))
             return
         with os.scandir(here) as entries:
-            found = [entry for entry in entries if not entry.name.startswith(".")]
+            found = [entry for entry in entries if not _is_hidden(entry.name)]
         for entry in found:
             path = f"{relative}/{entry.name}" if relative else entry.name
             if not _is_text(entry.name):
@@ -250,6 +252,10 @@ def _list_local(folder: str, gather: Callable[[Iterable[str]], Sequence[str]]) -
     return Listing(files, tuple(sorted(problems)), frozenset(closed))
 
 
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in _OF_SYSTEM
+
+
 def _is_text(name: str) -> bool:
     try:
         name.encode("utf-8")
@@ -265,7 +271,7 @@ def _list_remote(folder: str, gather: Callable[[Iterable[str]], Sequence[str]]) 
         raise ReadError(folder, error.reason, _OF_OBJECTS[error.kind]) from error
     if not found:
         raise ReadError(folder, "no such folder, or nothing in it")
-    visible = [f for f in found if f and not any(p.startswith(".") for p in f.split("/"))]
+    visible = [f for f in found if f and not any(map(_is_hidden, f.split("/")))]
     # Web consoles create an empty object `folder/` to represent a folder.
     return Listing(gather(f for f in visible if not f.endswith("/")), ())
 

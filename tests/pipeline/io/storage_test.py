@@ -26,6 +26,20 @@ def test_files_are_sorted_and_hidden_ones_left_out(tmp_path):
     assert listing.problems == ()
 
 
+def test_folders_of_the_system_are_left_out(tmp_path, monkeypatch):
+    """Only root may read them, so a disk's root would otherwise be refused."""
+    scan = os.scandir
+
+    def refuse(path):
+        if os.path.basename(path) in ("lost+found", "System Volume Information"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scan(path)
+
+    make(tmp_path, "a/1.wav", "lost+found/x", "System Volume Information/x", "$RECYCLE.BIN/2.wav")
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert storage.list_files(str(tmp_path)) == storage.Listing(("a/1.wav",), ())
+
+
 def test_links_are_followed_and_bad_ones_named(tmp_path):
     make(tmp_path, "real/a.wav", "elsewhere/b.wav")
     corpus = tmp_path / "corpus"
@@ -137,6 +151,7 @@ def test_names_with_a_scheme_go_through_beam():
     files = {
         "shelf://box/data/SPEAKER/a.wav": b"sound",
         "shelf://box/data/SPEAKER/.hidden.wav": b"",
+        "shelf://box/data/lost+found/a.wav": b"",
         "shelf://box/data/b.csv.gz": b"not unpacked",
     }
 
