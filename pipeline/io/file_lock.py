@@ -11,6 +11,10 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 
+from pipeline import errors
+
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+
 
 @contextlib.contextmanager
 def hold(path: str, refusal: Callable[[str], Exception]) -> Iterator[None]:
@@ -20,6 +24,10 @@ def hold(path: str, refusal: Callable[[str], Exception]) -> Iterator[None]:
         path: path of the file, which is created; its folder must exist.
         refusal: makes the exception to raise if another process holds the lock, from the process's
             number (or `unknown`).
+
+    Raises:
+        UserError: the file system has no locks.
+        OSError: the file cannot be created or locked.
     """
     handle = _take(path, refusal)
     try:
@@ -48,5 +56,14 @@ def _take(path: str, refusal: Callable[[str], Exception]) -> int:
             os.close(handle)
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 raise refusal(owner or "unknown") from error
-            raise
+            # A file with an owner may still be that of a lock, if this error is only ours.
+            if not owner:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+            if error.errno in _NO_LOCKS:
+                raise errors.UserError(
+                    f"{path}: this file system has no locks (flock): {error.strerror}; mount it "
+                    "with them, or choose a folder elsewhere"
+                ) from error
+            raise OSError(error.errno, error.strerror, path) from error
         os.close(handle)
