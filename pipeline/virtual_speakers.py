@@ -17,6 +17,7 @@ flags give the same voices, with any number of cores.
 import csv
 import functools
 import importlib.util
+import io
 import pathlib
 import warnings
 import zlib
@@ -202,7 +203,10 @@ def _copy(
     for copy in range(1, copies + 1):
         made = change(found.samples, rate, **draw(utterance.speaker, copy, seed))
         name = f"{copy}/{number:07d}.flac"
-        soundfile.write(folder / name, made, rate, format="FLAC", subtype="PCM_16")
+        # In memory first, since libsndfile's errors do not tell a full disk from others.
+        encoded = io.BytesIO()
+        soundfile.write(encoded, made, rate, format="FLAC", subtype="PCM_16")
+        (folder / name).write_bytes(encoded.getvalue())
         rows.append((name, f"{utterance.speaker}{_MARK}{copy}", utterance_shards.SPLIT))
     return rows
 

@@ -1,6 +1,9 @@
 """Virtual speakers: pitch and formants by librosa, and the copies that the command writes."""
 
 import csv
+import resource
+import subprocess
+import sys
 
 import librosa
 import numpy as np
@@ -100,6 +103,22 @@ def test_the_command_copies_speakers_of_train(run_command, manifest, tmp_path):
     for utterance, (samples, _) in zip(table, sounds, strict=True):
         other, _ = soundfile.read(utterance.path.replace("/one/", "/two/"))
         np.testing.assert_array_equal(other, samples)
+
+
+def test_a_full_disk_is_one_line(manifest, tmp_path):
+    given = [f"--manifest={manifest}", f"--output_dir={tmp_path / 'copies'}", "--copies=1"]
+    before = sorted(tmp_path.iterdir())
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.virtual_speakers", *given],
+        capture_output=True,
+        text=True,
+        # A limit on the size of files simulates the full disk.
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000)),
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"error: {tmp_path / 'copies'}: File too large"
+    assert "Traceback" not in done.stderr
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_refusals_leave_everything_as_it_was(run_command, manifest, tmp_path):
