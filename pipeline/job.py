@@ -218,7 +218,7 @@ def read_source(settings: Settings) -> Source:
     if path is None:
         return Source(table, None, job_settings.config(settings, table.utterances))
     try:
-        text = storage.read_bytes(path).decode("utf-8")
+        text = storage.read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise errors.UserError(f"{path}: not UTF-8: {error.reason}") from error
     listed = mixture_list.from_csv(text, path)

@@ -416,7 +416,12 @@ def _absolute(folder: str) -> str:
 
 
 def _inside(folder: str, name: str) -> str:
-    """Returns the normalised path relative to the folder; empty if it is outside the folder."""
+    """Returns the normalised path relative to the folder; empty if it is outside the folder.
+
+    Backslashes separate folders, as in tables from Windows, if the path has no slash.
+    """
+    if "/" not in name:
+        name = name.replace("\\", "/")
     if storage.is_remote(name) or os.path.isabs(name):
         root = folder.rstrip("/") + "/"
         if not name.startswith(root):
@@ -424,7 +429,7 @@ def _inside(folder: str, name: str) -> str:
         name = name[len(root) :]
     if "\0" in name:
         return ""
-    relative = posixpath.normpath(name.replace(os.sep, "/"))
+    relative = posixpath.normpath(name)
     return "" if relative in (".", "..") or relative.startswith("../") else relative
 
 

@@ -571,6 +571,18 @@ def test_what_cannot_be_done_leaves_nothing(corpus_folder, tmp_path, below, sett
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_list_of_mixtures_may_begin_with_a_byte_order_mark(corpus_folder, tmp_path):
+    header = "mixture_id,split,num_samples,utterance_1,speaker_1,gain_db_1,utterance_2,speaker_2,"
+    text = f"{header}gain_db_2\na,train,9000,u,s,0.00,v,t,0.00\n"
+    path, found = tmp_path / "list.csv", []
+    for encoding in ("utf-8", "utf-8-sig"):
+        path.write_text(text, encoding)
+        settings = job.Settings(input_dir=(str(corpus_folder),), mixture_list=str(path))
+        source = job.read_source(settings)
+        found.append((source.listed, source.config))
+    assert found[0] == found[1]
+
+
 def test_flags_that_neither_knows_are_refused():
     for flag in ("--direct_num_worker=2", "stray"):
         with pytest.raises(flags.Error, match=flag):

@@ -255,7 +255,17 @@ def test_two_endings_keep_two_ids_apart(tmp_path):
     assert [u.id for u in corpus.read_manifest(path).utterances] == ["a.flac", "a.wav", "b"]
 
 
-@pytest.mark.parametrize("name", ["../secret.wav", "/etc/passwd", "a/../../x.wav", "s3://b/x.wav"])
+def test_paths_from_windows(tmp_path):
+    path = write_manifest(tmp_path, "path,speaker\nwav\\anna\\1.wav,s\n.\\b.wav,s\nc/d\\e.wav,s\n")
+    assert [u.path for u in corpus.read_manifest(path).utterances] == [
+        str(tmp_path / name) for name in ("b.wav", "c/d\\e.wav", "wav/anna/1.wav")
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../secret.wav", "/etc/passwd", "a/../../x.wav", "s3://b/x.wav", r"..\x.wav", r"\\host\x.wav"],
+)
 def test_a_path_that_leaves_the_folder_is_rejected(tmp_path, name):
     path = write_manifest(tmp_path, f"path,speaker\na.wav,s\n{name},t\n")
     found = corpus.read_manifest(path)
