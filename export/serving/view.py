@@ -80,7 +80,9 @@ def _heard(path: pathlib.Path, rate: int) -> np.ndarray:
     """Reads the mean of the channels, float32 `[sample]`, at the given rate."""
     with decoding.Reader(path) as reader:
         means = (block.mean(axis=1, keepdims=True) for block in reader.blocks())
-        return np.concatenate(list(decoding.resample_blocks(means, reader.rate, rate)))[:, 0]
+        blocks = list(decoding.resample_blocks(means, reader.rate, rate))
+    # At the lower rate, a few samples may be less than one.
+    return np.concatenate(blocks)[:, 0] if blocks else np.zeros(1, np.float32)
 
 
 def _draw(

@@ -209,7 +209,11 @@ class Queue:
         except Exception as error:  # A user's own model may raise anything.
             if not one.discarded:
                 logging.exception("separation failed")
-            one.message = f"the model {one.model} failed ({type(error).__name__})"
+            kind = type(error).__name__
+            if one.stage in ("loading", "separating"):
+                one.message = f"the model {one.model} failed ({kind})"
+            else:
+                one.message = f"the page failed while {one.stage} ({kind}); see its terminal"
             one.state = recording.FAILED
 
 

@@ -250,6 +250,24 @@ class TestSeparation:
         # The thread goes on.
         assert client.ended(client.send(encoded(speechlike(8000))))["state"] == "done"
 
+    def test_a_fault_of_the_page_is_not_blamed_on_the_model(self, client, speechlike, monkeypatch):
+        def fail(*_):
+            raise ValueError
+
+        monkeypatch.setattr(work.view, "complete", fail)
+        one = client.ended(client.send(encoded(speechlike(8000))))
+        assert one["state"] == "failed"
+        assert one["message"] == "the page failed while drawing (ValueError); see its terminal"
+
+    @pytest.mark.parametrize(("rate", "samples"), [(44100, 1), (192000, 1), (192000, 5)])
+    def test_less_than_one_sample_of_the_pictures(self, client, rate, samples):
+        one = client.ended(client.send(encoded(np.full(samples, 0.1), rate)))
+        assert one["state"] == "done", one
+        voice = client.ask("GET", f"/recordings/{one['key']}/voice1.wav").body
+        assert soundfile.info(io.BytesIO(voice)).frames == samples
+        picture = client.ask("GET", f"/recordings/{one['key']}/mixture.png").body
+        assert picture.startswith(b"\x89PNG")
+
     def test_the_example(self, client, tmp_path):
         one = client.ended(client.ask("POST", "/example"))
         assert one["name"] == "example.wav"
