@@ -175,13 +175,11 @@ class Page:
             try:
                 with anyio.fail_after(_UPLOAD_SECONDS):
                     await self._receive(request, one.source)
-                await anyio.to_thread.run_sync(work.check, one, self.limits)
-            except errors.UserError as error:
-                raise exceptions.HTTPException(422, str(error)) from error
             except TimeoutError as error:
                 raise exceptions.HTTPException(408, "it came too slowly; try again") from error
             except requests.ClientDisconnect as error:
                 raise exceptions.HTTPException(400, "it broke off") from error
+            await anyio.to_thread.run_sync(work.check, one, self.limits)
         return self._take(request, one)
 
     async def example(self, request: requests.Request) -> responses.Response:
@@ -195,17 +193,26 @@ class Page:
         """Counts a recording while it is uploaded, and discards it if the upload fails.
 
         Raises:
-            HTTPException: no more recordings are accepted now, or none from this browser.
+            HTTPException: no more recordings are accepted now, or none from this browser; or the
+                upload failed, with a message that contains no path.
         """
-        one = self._begin(request, name)
-        self._coming += 1
         try:
-            yield one
-        except BaseException:
-            one.discard()
-            raise
-        finally:
-            self._coming -= 1
+            one = self._begin(request, name)
+            self._coming += 1
+            try:
+                yield one
+            except BaseException as error:
+                one.discard()
+                if isinstance(error, errors.UserError):
+                    raise exceptions.HTTPException(422, one.explain(error)) from error
+                raise
+            finally:
+                self._coming -= 1
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise exceptions.HTTPException(
+                507, f"the machine that serves this page cannot store it: {reason}"
+            ) from error
 
     def _begin(self, request: requests.Request, name: str) -> recording.Recording:
         self._session(request)
@@ -220,7 +227,7 @@ class Page:
                 f"the recordings here take {self._keep_bytes / 1e9:g} GB, as much as they may; "
                 "remove one, or try again later",
             )
-        return recording.Recording(self.sessions.folder, name, model)
+        return recording.Recording(self.sessions.ensure_folder(), name, model)
 
     def _take(self, request: requests.Request, one: recording.Recording) -> responses.Response:
         """Adds an uploaded recording to its session and the queue, if they still have room."""
@@ -265,9 +272,6 @@ class Page:
                     await file.write(chunk)
         except TimeoutError as error:
             raise exceptions.HTTPException(408, "nothing came for too long; try again") from error
-        except OSError as error:
-            error.filename = None
-            raise exceptions.HTTPException(507, errors.explain_os_error(error)) from error
 
     async def result(self, request: requests.Request) -> responses.Response:
         """Serves the tiles of a finished recording."""

@@ -120,6 +120,8 @@ class Recording:
         text = errors.explain_os_error(error) if isinstance(error, OSError) else str(error)
         for path in (self.source, self.folder):
             text = text.replace(f"{path}: ", "").replace(f"{path}/", "")
+        # The client of a page has no command to run.
+        text = text.replace("run the same command again", "try again")
         return text.replace(str(self.folder), self.name)
 
 

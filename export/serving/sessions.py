@@ -84,15 +84,29 @@ class Sessions:
             clock: returns the time in seconds.
         """
         _remove_left_behind()
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix=_PREFIX))
-        # The lock is held as long as this process lives, however it ends.
-        self._lock = (self.folder / _LOCK_FILE).open("w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._create_folder()
         self._keep_seconds = keep_seconds
         self._clock = clock
         self._key = secrets.token_bytes(32)
         self._sessions: dict[str, Session] = {}
         self._expired: dict[str, None] = {}
+
+    def _create_folder(self) -> None:
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix=_PREFIX))
+        # The lock is held as long as this process lives, however it ends.
+        self._lock = (self.folder / _LOCK_FILE).open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def ensure_folder(self) -> pathlib.Path:
+        """Returns the folder, and creates it anew if the system cleaned up its temporary files.
+
+        Raises:
+            OSError: it cannot be created.
+        """
+        if not self.folder.is_dir():
+            self._lock.close()
+            self._create_folder()
+        return self.folder
 
     def new_token(self) -> str:
         """Creates a secret for a browser that has none, without storing it."""

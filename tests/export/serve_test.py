@@ -1,12 +1,14 @@
 """The page of one's own machine: what it answers, and what it looks like in a real browser."""
 
 import contextlib
+import errno
 import http.client
 import io
 import json
 import os
 import pathlib
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -613,6 +615,69 @@ class TestLifetime:
         assert not left.exists()
         assert running.folder.exists()
         running.close()
+
+    def test_a_folder_that_the_system_cleaned_up(self, bands):
+        with serving({"bands": bands}) as page:
+            client, before = Client(page.port), page.sessions.folder
+            lost = client.ended(client.send(encoded(np.full(800, 0.1))))["key"]
+            shutil.rmtree(before)
+            key = client.ended(client.send(encoded(np.full(800, 0.1))))["key"]
+            assert client.ask("GET", f"/recordings/{key}/voice1.wav").status == 200
+            assert client.ask("GET", f"/recordings/{lost}/voice1.wav").status == 404
+            assert client.ended(client.ask("POST", "/example"))["state"] == "done"
+            # Another server takes it for one in use.
+            folder = page.sessions.folder
+            assert folder != before
+            os.utime(folder, (1, 1))
+            sessions.Sessions(60).close()
+            assert folder.exists()
+
+    @pytest.mark.parametrize(
+        ("error", "status", "words"),
+        [
+            (
+                OSError(errno.ENOSPC, "No space left on device", "/tmp/x"),
+                507,
+                "the machine that serves this page cannot store it: No space left on device",
+            ),
+            (
+                errors.UserError("{}: cannot be written whole; is the disk full?"),
+                422,
+                "cannot be written whole; is the disk full?",
+            ),
+        ],
+        ids=["system", "library"],
+    )
+    def test_a_full_disk(self, page, client, monkeypatch, error, status, words):
+        def fail(path, _):
+            raise error if isinstance(error, OSError) else type(error)(str(error).format(path))
+
+        before = set(os.listdir(page.sessions.folder))
+        monkeypatch.setattr(example_audio, "write", fail)
+        answer = client.ask("POST", "/example")
+        assert answer.status == status
+        assert client.error(answer) == words
+        assert client.listing() == {}
+        assert set(os.listdir(page.sessions.folder)) == before
+
+    def test_a_file_that_cannot_be_stored(self, page, client):
+        before = set(os.listdir(page.sessions.folder))
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+        try:
+            answer = client.send(encoded(np.full(100_000, 0.1)))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert answer.status == 507
+        assert client.error(answer).startswith("the machine that serves this page cannot store it")
+        assert set(os.listdir(page.sessions.folder)) == before
+
+    def test_no_page_names_a_command(self, tmp_path):
+        """The disk was full in the middle of a separation."""
+        one = recording.Recording(tmp_path, "x.wav", "m")
+        full = OSError(errno.ENOSPC, "No space left on device", str(one.folder / "voice.wav"))
+        expected = "voice.wav: No space left on device; free some space, then try again"
+        assert one.explain(full) == expected
 
     def test_many_sessions_push_out_idle_ones_alone(self):
         held = sessions.Sessions(60)
