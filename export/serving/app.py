@@ -180,6 +180,9 @@ class Page:
             except requests.ClientDisconnect as error:
                 raise exceptions.HTTPException(400, "it broke off") from error
             await anyio.to_thread.run_sync(work.check, one, self.limits)
+            # Otherwise an upload cancelled during the check would appear in the list after all.
+            if await request.is_disconnected():
+                raise exceptions.HTTPException(400, "it broke off")
         return self._take(request, one)
 
     async def example(self, request: requests.Request) -> responses.Response:

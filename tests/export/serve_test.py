@@ -419,6 +419,33 @@ class TestHostileUploads:
             time.sleep(0.05)
         assert set(os.listdir(page.sessions.folder)) == before
 
+    def test_cancelled_after_the_last_byte(self, page, client, monkeypatch):
+        before = set(os.listdir(page.sessions.folder))
+        checking, cancelled = threading.Event(), threading.Event()
+
+        def check_slowly(*_):
+            checking.set()
+            cancelled.wait(20)
+
+        monkeypatch.setattr(work, "check", check_slowly)
+        data = encoded(np.full(800, 0.1))
+        with socket.create_connection(("127.0.0.1", page.port)) as link:
+            link.sendall(
+                f"POST /recordings?name=x HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {client.cookie}"
+                f"\r\nContent-Length: {len(data)}\r\n\r\n".encode()
+                + data
+            )
+            assert checking.wait(20)
+        # The server answers a later request, so it has seen the end of that connection.
+        assert client.listing() == {}
+        cancelled.set()
+        for _ in range(400):
+            if not page._coming:
+                break
+            time.sleep(0.05)
+        assert client.listing() == {}
+        assert set(os.listdir(page.sessions.folder)) == before
+
 
 class TestStrangers:
     def test_two_people_do_not_see_each_other(self, client, other):
