@@ -103,8 +103,8 @@ def cut(kept: spool.Spool, num_channels: int, rate: int) -> list[Segment]:
         if loudest < -60:
             continue
         voices = np.stack([speaker.features(output) for output in outputs])
-        heard = sum(segment.seconds for segment in segments)
-        found = _segments(voices, mixture, loudest, heard)
+        spoken = sum(segment.seconds for segment in segments)
+        found = _segments(voices, mixture, loudest, spoken)
         offset = round(first / rate / FRAME_SECONDS) - before
         for segment in found:
             # Margins serve only as context for the block's own frames.
@@ -125,7 +125,7 @@ def _reference(channels: np.ndarray) -> np.ndarray:
 
 
 def _segments(
-    outputs: np.ndarray, mixture: np.ndarray, loudest: float, heard: float
+    outputs: np.ndarray, mixture: np.ndarray, loudest: float, before: float
 ) -> list[Segment]:
     """Returns the segments of a block.
 
@@ -133,7 +133,7 @@ def _segments(
         outputs: features of the outputs, `[2, frame, feature]`.
         mixture: features of the mixture, `[frame, feature]`.
         loudest: level of the loudest frame so far, in dB.
-        heard: seconds of speech in earlier blocks.
+        before: seconds of speech in earlier blocks.
     """
     from scipy import ndimage
 
@@ -150,7 +150,7 @@ def _segments(
     chance = ndimage.uniform_filter1d(chance, 7)
     chance[np.abs(ratio) > ALONE_DB] = 0
     chance, share = _adapted(chance, speech)
-    short = heard + FRAME_SECONDS * int(speech.sum()) < SHORT_SECONDS
+    short = before + FRAME_SECONDS * int(speech.sum()) < SHORT_SECONDS
     if share > (SHORT_OFTEN_TWO if short else OFTEN_TWO):
         chance[np.abs(ratio) < SURE_DB] = 1
     near = np.abs(ratio) < LEVEL_DB
