@@ -121,10 +121,9 @@ class RunFolder:
             # A run that failed before the end of its first epoch has nothing worth keeping.
             if self.has_state() or self.best.exists():
                 self._check_same(*before, config, facts)
-        elif self.last.exists() or self.best.exists():
+        elif any(self.last.glob("*")) or self.best.exists():
             raise errors.UserError(f"{self.path} holds a run without config.json; choose another")
         self.path.mkdir(parents=True, exist_ok=True)
-        self.last.mkdir(exist_ok=True)
         settings = {
             "version": version.VERSION,
             "settings": config.to_json(),
@@ -133,6 +132,8 @@ class RunFolder:
         text = json.dumps(settings, indent=2) + "\n"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             atomic.write_text(path, text, durable=True)
+        # Only now: a folder with weights but without settings would be refused.
+        self.last.mkdir(exist_ok=True)
         state = self.read_state()
         self._remove_leftovers(state)
         return state

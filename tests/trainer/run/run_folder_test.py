@@ -53,6 +53,22 @@ def test_a_start_that_failed_before_its_first_epoch_claims_nothing(tmp_path):
     assert folder.read_settings() == other
 
 
+def test_a_start_on_a_full_disk_can_be_repeated(tmp_path, monkeypatch):
+    def fail(*arguments, **others):
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "run"
+    folder = run_folder.RunFolder(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "write_text", fail)
+        with pytest.raises(OSError, match="No space"), folder.lock():
+            folder.claim(config.Config(), _info())
+    assert not path.exists()
+    # As an earlier version left it.
+    folder.last.mkdir(parents=True)
+    assert folder.claim(config.Config(), _info()) == run_folder.State()
+
+
 def test_damaged_weights_are_named(tmp_path):
     def load(path):
         raise RuntimeError("Unable to open object")
