@@ -76,6 +76,15 @@ class Adam(keras.optimizers.Adam):
             learning_rate = learning_rate * ops.minimum(share, 1.0)
         self.change(gradient, variable, learning_rate)
 
+    def last_rate(self) -> float:
+        """Returns the learning rate of the last step, warm-up included."""
+        step = max(int(ops.convert_to_numpy(self.iterations)) - 1, 0)
+        rate: Any = self._learning_rate
+        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            rate = rate(step)
+        share = min((step + 1) / self.warmup_steps, 1.0) if self.warmup_steps else 1.0
+        return share * float(ops.convert_to_numpy(rate))
+
     def change(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Changes a variable by its gradient at a learning rate."""
         super().update_step(gradient, variable, learning_rate)

@@ -219,7 +219,7 @@ def _callbacks(
     kept: list[keras.callbacks.Callback] = [best]
     if config.schedule == "plateau":
         kept.append(
-            keras.callbacks.ReduceLROnPlateau(
+            callbacks.ReduceLROnPlateau(
                 monitor, factor=0.5, patience=3, mode=mode, min_lr=config.learning_rate / 1000
             )
         )

@@ -21,10 +21,12 @@ def _rates(count, **settings):
     """The learning rate of each step: Adam moves by it where the gradient is always the same."""
     (bias,) = _variables()[1:]
     made = _make([bias], **settings)
-    values = [bias.numpy()[0]]
+    values, said = [bias.numpy()[0]], []
     for _ in range(count):
         made.apply([keras.ops.ones(2)], [bias])
         values.append(bias.numpy()[0])
+        said.append(made.last_rate())
+    np.testing.assert_allclose(said, -np.diff(values), atol=2e-5)
     return -np.diff(values)
 
 

@@ -150,7 +150,23 @@ def test_another_end_of_the_cosine_is_told(small_dataset, tmp_path, capsys):
         said := capsys.readouterr().out
     )
     assert "goes on with 0.005 where it was 0\n" in said
-    assert state.history[2]["learning_rate"] == pytest.approx(0.005)
+    # The log has the rate of the last of an epoch's two steps: the sixth of eight.
+    rate = 0.005 * (1 + np.cos(np.pi * 5 / 8))
+    assert state.history[2]["learning_rate"] == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("plateau", [0.008, 0.01, 0.01]),
+        ("cosine", [0.006, *0.005 * (1 + np.cos(np.pi * np.array([2, 6]) / 7))]),
+    ],
+)
+def test_the_log_has_the_rate_of_an_epochs_last_step(small_dataset, tmp_path, schedule, expected):
+    settings = {"epochs": 3, "steps_per_epoch": 4, "warmup_steps": 5, "schedule": schedule}
+    state = training.train(_config(small_dataset, **settings), tmp_path)
+    rates = [row["learning_rate"] for row in state.history]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
 
 
 def test_clustering_has_no_use_for_a_target_unless_masks_are_learnt_too(small_dataset, tmp_path):

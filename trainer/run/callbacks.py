@@ -174,16 +174,22 @@ def validate(
 
 
 class Pace(keras.callbacks.Callback):
-    """Adds the learning rate and the seconds (including validation) to the epoch's logs."""
+    """Adds the last learning rate and the seconds (with validation) to the epoch's logs."""
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.start = time.monotonic()
-        self.rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if logs is not None:
-            logs["learning_rate"] = self.rate
+            logs["learning_rate"] = self.model.optimizer.last_rate()
             logs["seconds"] = time.monotonic() - self.start
+
+
+class ReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):
+    """Keras's callback, which would replace the logged learning rate by that without warm-up."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_epoch_end(epoch, dict(logs or {}))
 
 
 class KeepBest(keras.callbacks.Callback):

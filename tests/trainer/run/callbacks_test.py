@@ -59,7 +59,7 @@ def _run(path, epochs):
     monitor = "val_si_sdr_improvement"
     kept = [
         callbacks.KeepBest(folder.best, monitor, "max"),
-        keras.callbacks.ReduceLROnPlateau(monitor, factor=0.5, patience=2, mode="max"),
+        callbacks.ReduceLROnPlateau(monitor, factor=0.5, patience=2, mode="max"),
         keras.callbacks.EarlyStopping(monitor, patience=6, mode="max"),
     ]
     last = callbacks.KeepLast(folder, state, kept)
