@@ -198,9 +198,12 @@ def _callbacks(
     state: run_folder.State,
 ) -> list[keras.callbacks.Callback]:
     """Returns the callbacks; each depends on those before it."""
-    chosen: list[keras.callbacks.Callback] = [callbacks.SetSeeds(), callbacks.StopAtNaN()]
+    chosen: list[keras.callbacks.Callback] = [
+        callbacks.SetSeeds(),
+        callbacks.StopAtNaN(folder.best),
+    ]
     if not sys.stdout.isatty():
-        chosen.append(callbacks.Say())
+        chosen.append(callbacks.PrintProgress())
     if config.ema:
         chosen.append(callbacks.SwapAverages())
     monitor, mode = "loss", "min"

@@ -28,7 +28,15 @@ _LONG_EPOCH_SECONDS = 20.0
 
 
 class StopAtNaN(keras.callbacks.Callback):
-    """Stops the run with a clear error when the loss is no longer finite."""
+    """Stops the run with a clear error when the loss is no longer finite.
+
+    Args:
+        best: path of the best model, which a new run can start from.
+    """
+
+    def __init__(self, best: pathlib.Path) -> None:
+        super().__init__()
+        self.best = best
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         # The loss is the running mean of the epoch, so it stays non-finite. Checking only every 20
@@ -45,14 +53,18 @@ class StopAtNaN(keras.callbacks.Callback):
     def _check(self, when: str, logs: dict[str, Any] | None) -> None:
         loss = float((logs or {}).get("loss", 0.0))
         if not math.isfinite(loss):
+            advice = "try a lower --learning_rate or --clip_norm"
+            if self.epoch:  # This folder takes no other settings any more.
+                advice = (
+                    "start a new run with a lower --learning_rate or --clip_norm and "
+                    f"--init_from={self.best}"
+                )
             raise errors.UserError(
-                f"the loss became {loss} in epoch {self.epoch + 1}, {when}; "
-                "try a lower --learning_rate or --clip_norm; the same command resumes from the "
-                "epoch before"
+                f"the loss became {loss} in epoch {self.epoch + 1}, {when}; {advice}"
             )
 
 
-class Say(keras.callbacks.Callback):
+class PrintProgress(keras.callbacks.Callback):
     """Prints the progress of a long epoch once a minute, where there is no progress bar."""
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

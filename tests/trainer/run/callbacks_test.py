@@ -1,6 +1,7 @@
 """What must not be forgotten when a run is killed, and how a run ends that goes wrong."""
 
 import math
+import pathlib
 
 import keras
 import numpy as np
@@ -123,8 +124,18 @@ def test_a_figure_that_is_no_number_is_never_the_best(tmp_path):
     assert best.path.exists()
 
 
-def test_a_loss_that_is_no_number_ends_the_run_with_an_error():
+@pytest.mark.parametrize(
+    ("epoch", "advice"),
+    [
+        (0, r"; try a lower --learning_rate or --clip_norm$"),
+        # The folder takes no other settings any more, and the same ones would fail again.
+        (1, r"; start a new run with .* and --init_from=run/best\.keras$"),
+    ],
+)
+def test_a_loss_that_is_no_number_ends_the_run_with_an_error(epoch, advice):
     model = _model()
     model.separator.network.weights[0].assign(np.full((schema.NUM_BINS, 4), np.nan))
-    with pytest.raises(errors.UserError, match=r"the loss became nan in epoch 1, by step 1"):
-        model.fit(_data(), verbose=0, callbacks=[callbacks.StopAtNaN()])
+    stop = callbacks.StopAtNaN(pathlib.Path("run/best.keras"))
+    message = f"the loss became nan in epoch {epoch + 1}, by step 1" + advice
+    with pytest.raises(errors.UserError, match=message):
+        model.fit(_data(), initial_epoch=epoch, epochs=epoch + 1, verbose=0, callbacks=[stop])
