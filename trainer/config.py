@@ -186,8 +186,9 @@ class Config:
         "same network; a tcn may have additional blocks, which are identities at first.",
     )  # fmt: skip
     patience: int = _setting(
-        10, "integer", "Stop after this many epochs without improvement in validation; 0: never.",
-        lower_bound=0,
+        10, "integer", "Stop after this many epochs without improvement in validation; 0: never. "
+        "More patience continues a run that was stopped.",
+        free=True, lower_bound=0,
     )  # fmt: skip
     max_minutes: float = _setting(
         0.0, "float", "Stop after the epoch in which the run reaches this total time in "

@@ -2,11 +2,11 @@
 
     python -m trainer.task --data_dir=/data/timit-2mix --model=lstm --model_dir=runs/lstm
 
-The same command resumes an interrupted run after its last complete epoch; with more --epochs, it
-also continues a finished run. Only one run at a time may use a folder. The folder contains
-best.keras (the separator with the best validation result), config.json, log.csv, curves.png and
-TensorBoard events. The environment variable KERAS_BACKEND selects the backend: tensorflow (default)
-or jax.
+The same command resumes an interrupted run after its last complete epoch; with more --epochs, or
+more --patience if it was stopped early, it also continues a finished run. Only one run at a time
+may use a folder. The folder contains best.keras (the separator with the best validation result),
+config.json, log.csv, curves.png and TensorBoard events. The environment variable KERAS_BACKEND
+selects the backend: tensorflow (default), jax or torch.
 """
 
 from absl import flags

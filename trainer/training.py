@@ -10,10 +10,11 @@ from absl import logging
 
 from models import registry, separator
 from models.layers import fused_convolution, fused_lstm
+from pipeline import errors
 from pipeline.dataset import dataset
 from trainer import config as config_lib
 from trainer import objectives, optimizer, training_models
-from trainer.data import data_sources, dynamic_mixing, tfio
+from trainer.data import data_sources, dynamic_mixing, tfio, validation_batches
 from trainer.run import callbacks, devices, initial_weights, run_folder
 
 
@@ -55,24 +56,33 @@ def _train(
     before = folder.read_settings()
     state = folder.claim(config, info)
     late = bool(config.max_minutes) and state.minutes >= config.max_minutes
-    if state.epoch >= config.epochs or state.stopped or late:
-        print(_summary(folder, state, "was finished already"))
+    waited = state.callbacks.get("EarlyStopping", {}).get("wait", config.patience)
+    stopped = state.stopped and 0 < config.patience <= waited
+    if state.epoch >= config.epochs or stopped or late:
+        print(_summary(folder, state, "had already finished"))
         return state
 
+    valid = data_sources.validation(config, info)
+    if state.history and (valid is None) == ("val_loss" in state.history[-1]):
+        has, began = ("no shard of the", "with") if valid is None else ("the", "without")
+        raise errors.UserError(
+            f"{config.data_dir} has {has} split valid, but the run in {folder.path} began {began} "
+            "validation; name the dataset it began with"
+        )
     steps = config.steps_per_epoch or data.steps
     with scope():
         _compile(model, config, steps)
     if state.weights:
         folder.load_weights(state, model.load_weights)
-    print(_headline(config, info, model, data), flush=True)
+    print(_headline(config, info, model, data, valid is not None), flush=True)
     if config.mixed_precision and devices.emulates_bfloat16():
         logging.warning("--mixed_precision: this processor emulates bfloat16, which is no faster")
     if state.epoch:
-        print(f"going on after epoch {state.epoch}", flush=True)
+        print(f"resuming after epoch {state.epoch}", flush=True)
         if before is not None:
             _tell_new_rate(before, config, steps * state.epoch, steps)
     batches = data.batches(steps, state.epoch)
-    chosen = _callbacks(config, info, model, folder, state)
+    chosen = _callbacks(config, model, folder, state, valid)
     if isinstance(batches, dynamic_mixing.Batches):
         chosen.insert(0, callbacks.NextEpoch(batches))
     try:
@@ -184,18 +194,18 @@ def _tell_new_rate(
             for c in (before, config)
         )
         print(
-            f"--epochs {before.epochs} → {config.epochs}: the cosine ends there now, so that the "
-            f"learning rate goes on with {now:.2g} where it was {was:.2g}",
+            f"--epochs {before.epochs} → {config.epochs}: the cosine schedule now ends there; the "
+            f"learning rate continues at {now:.2g} (it was {was:.2g})",
             flush=True,
         )
 
 
 def _callbacks(
     config: config_lib.Config,
-    info: dataset.DatasetInfo,
     model: keras.Model,
     folder: run_folder.RunFolder,
     state: run_folder.State,
+    valid: validation_batches.Batches | None,
 ) -> list[keras.callbacks.Callback]:
     """Returns the callbacks; each depends on those before it."""
     chosen: list[keras.callbacks.Callback] = [
@@ -207,11 +217,10 @@ def _callbacks(
     if config.ema:
         chosen.append(callbacks.SwapAverages())
     monitor, mode = "loss", "min"
-    batches = data_sources.validation(config, info)
-    if batches is not None:
+    if valid is not None:
         whole = training_models.WholeMixtures(model.separator, _objective(config))
         whole.build()
-        chosen.append(callbacks.Validate(whole, batches))
+        chosen.append(callbacks.Validate(whole, valid))
         monitor, mode = "val_si_sdr_improvement", "max"
     chosen.append(callbacks.Pace())
     best = callbacks.KeepBest(folder.best, monitor, mode)
@@ -247,12 +256,13 @@ def _headline(
     info: dataset.DatasetInfo,
     model: keras.Model,
     data: data_sources.Stored | data_sources.Mixed,
+    validates: bool,
 ) -> str:
     parameters = sum(math.prod(v.shape) for v in model.trainable_variables)
-    valid = info.splits["valid"].mixtures if "valid" in info.splits else 0
+    valid = info.splits["valid"].mixtures if validates else 0
     return (
         f"{devices.describe()}, {keras.backend.backend()}; {config.model} with {parameters:,} "
-        f"parameters; {data.describe()}, {valid:,} to validate with"
+        f"parameters; {data.describe()}, {valid:,} for validation"
     )
 
 

@@ -49,7 +49,7 @@ def test_a_killed_run_goes_on_with_the_same_command(small_dataset, tmp_path, run
     epochs = len(done) + 1
     again = run_command("trainer.task", *flags, f"--epochs={epochs}", "--patience=0")
     assert again.returncode == 0, again.stderr
-    assert f"going on after epoch {len(done)}" in again.stdout
+    assert f"resuming after epoch {len(done)}" in again.stdout
     assert f"Epoch {epochs}/{epochs}" in again.stdout
     assert f"Epoch {len(done)}/" not in again.stdout
     assert _history(folder)[:-1] == done

@@ -36,13 +36,13 @@ def test_learns_keeps_and_goes_on(small_dataset, tmp_path, capsys):
     whole = training.train(_config(small_dataset), tmp_path / "whole")
     out = capsys.readouterr().out
     assert "tensorflow; ffn with 6,738 parameters; 60 windows of 50 frames" in out
-    assert "from 10 mixtures, 4 to validate with" in out
+    assert "from 10 mixtures, 4 for validation" in out
     assert whole.history[-1]["loss"] < 0.6 * whole.history[0]["loss"]
     assert whole.history[-1]["val_si_sdr_improvement"] > 3
 
     training.train(_config(small_dataset, epochs=2), tmp_path / "pieces")
     pieces = training.train(_config(small_dataset), tmp_path / "pieces")
-    assert "going on after epoch 2" in capsys.readouterr().out
+    assert "resuming after epoch 2" in capsys.readouterr().out
     for row, other in zip(pieces.history, whole.history, strict=True):
         assert row.keys() == other.keys()
         for name in row.keys() - {"seconds"}:
@@ -50,7 +50,7 @@ def test_learns_keeps_and_goes_on(small_dataset, tmp_path, capsys):
 
     before = (tmp_path / "pieces" / "last" / "state.json").read_bytes()
     training.train(_config(small_dataset), tmp_path / "pieces")
-    assert "was finished already after 4 epochs" in capsys.readouterr().out
+    assert "had already finished after 4 epochs" in capsys.readouterr().out
     assert (tmp_path / "pieces" / "last" / "state.json").read_bytes() == before
 
     with open(tmp_path / "pieces" / "log.csv") as file:
@@ -110,6 +110,21 @@ def test_refusals_leave_nothing_behind(small_dataset, make_dataset, tmp_path):
         assert not run.exists()
 
 
+def test_other_patience_continues_a_run_that_was_stopped_early(
+    small_dataset, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(callbacks, "validate", lambda *_: {"si_sdr_improvement": 0.0, "loss": 1.0})
+    settings = _config(small_dataset, epochs=3, patience=1, steps_per_epoch=1)
+    stopped = training.train(settings, tmp_path)
+    assert (stopped.epoch, stopped.stopped) == (2, True)
+    training.train(settings, tmp_path)
+    assert "had already finished after 2 epochs by early stopping" in capsys.readouterr().out
+    without = training.train(dataclasses.replace(settings, patience=0), tmp_path)
+    assert (without.epoch, without.stopped) == (3, False)
+    longer = dataclasses.replace(settings, patience=2, epochs=9)
+    assert training.train(longer, tmp_path).epoch == 6
+
+
 def _dynamic(data_dir, **changes):
     """A network with dropout on mixtures that are made anew, everything switched on."""
     settings = {
@@ -132,7 +147,7 @@ def _dynamic(data_dir, **changes):
 def test_a_folder_in_which_a_run_is_going_on_is_left_alone(small_dataset, tmp_path):
     with (
         run_folder.RunFolder(tmp_path).lock(),
-        pytest.raises(errors.UserError, match=r"another run .* is going on in this folder"),
+        pytest.raises(errors.UserError, match=r"another run .* is using this folder"),
     ):
         training.train(_config(small_dataset), tmp_path)
     assert not list(tmp_path.iterdir())
@@ -146,10 +161,11 @@ def test_another_end_of_the_cosine_is_told(small_dataset, tmp_path, capsys):
     assert "the cosine" not in capsys.readouterr().out
     state = training.train(settings, tmp_path)
     # It had come down to zero, and half of the way there is half of the rate.
-    assert "--epochs 2 → 4: the cosine ends there now, so that the learning rate goes on with " in (
-        said := capsys.readouterr().out
+    expected = (
+        "--epochs 2 → 4: the cosine schedule now ends there; the learning rate continues at 0.005 "
+        "(it was 0)\n"
     )
-    assert "goes on with 0.005 where it was 0\n" in said
+    assert expected in capsys.readouterr().out
     # The log has the rate of the last of an epoch's two steps: the sixth of eight.
     rate = 0.005 * (1 + np.cos(np.pi * 5 / 8))
     assert state.history[2]["learning_rate"] == pytest.approx(rate)
@@ -252,7 +268,7 @@ def test_starts_from_another_run_and_goes_on_for_more_epochs(
         before.history[0]["val_si_sdr_improvement"], abs=1e-3
     )
     longer = training.train(dataclasses.replace(tuned, epochs=2), tmp_path)
-    assert "going on after epoch 1" in capsys.readouterr().out
+    assert "resuming after epoch 1" in capsys.readouterr().out
     assert [row["epoch"] for row in longer.history] == [1, 2]
     with pytest.raises(errors.UserError, match=r"--init_from .* choose another --model_dir"):
         training.train(dataclasses.replace(tuned, init_from=""), tmp_path)
@@ -276,10 +292,20 @@ def test_mixes_recordings_where_a_dataset_has_its_info_alone(
     settings = _dynamic(data, epochs=1, utterances_manifest=manifest, steps_per_epoch=None)
     with caplog.at_level("WARNING", "absl"):
         state = training.train(settings, tmp_path / "run")
-    assert "windows of 0.4 s mixed from 0.0 h of 3 speakers" in capsys.readouterr().out
+    headline = "windows of 0.4 s mixed from 0.0 h of 3 speakers, 0 for validation"
+    assert headline in capsys.readouterr().out
     assert f"{data} has no shard of the split valid" in caplog.text
     assert "val_loss" not in state.history[0]
     assert (tmp_path / "run" / "best.keras").is_file()
+    # A loss and an improvement in dB cannot be compared, so validation neither starts nor ends.
+    whole = dataclasses.replace(settings, data_dir=str(small_dataset))
+    with pytest.raises(errors.UserError, match=r"has the split valid, but .* without validation"):
+        training.train(dataclasses.replace(whole, epochs=2), tmp_path / "run")
+    training.train(whole, tmp_path / "validated")
+    best = (tmp_path / "validated" / "best.keras").read_bytes()
+    with pytest.raises(errors.UserError, match=r"no shard of the split valid, but .* with valid"):
+        training.train(dataclasses.replace(settings, epochs=2), tmp_path / "validated")
+    assert (tmp_path / "validated" / "best.keras").read_bytes() == best
 
 
 def test_three_voices_mixed_anew_without_stored_masks(make_dataset, tmp_path):

@@ -74,7 +74,8 @@ class Mixer:
     ) -> None:
         if len(store.by_speaker) < settings.num_sources:
             raise ValueError(
-                f"{settings.num_sources} voices need as many speakers, not {len(store.by_speaker)}"
+                f"mixtures of {settings.num_sources} voices need at least {settings.num_sources} "
+                f"speakers; there is only {len(store.by_speaker)}"
             )
         self.store = store
         self.settings = settings

@@ -254,9 +254,9 @@ class KeepLast(keras.callbacks.Callback):
         self.others = {type(other).__name__: other for other in others}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        for name, values in self.state.callbacks.items():
-            for attribute, value in values.items():
-                setattr(self.others[name], attribute, value)
+        for name, other in self.others.items():
+            for attribute, value in self.state.callbacks.get(name, {}).items():
+                setattr(other, attribute, value)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         row = {name: float(value) for name, value in (logs or {}).items()}

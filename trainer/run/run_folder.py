@@ -99,7 +99,7 @@ class RunFolder:
 
     def _refusal(self, owner: str) -> errors.UserError:
         return errors.UserError(
-            f"{self.path}: another run (process {owner}) is going on in this folder; wait for it, "
+            f"{self.path}: another run (process {owner}) is using this folder; wait for it, "
             "or choose another --model_dir"
         )
 

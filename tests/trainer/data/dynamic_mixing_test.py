@@ -80,7 +80,7 @@ def test_voices_are_of_different_speakers_and_all_of_them_come(num_sources):
         assert len(set(speakers)) == num_sources
         seen.add(frozenset(speakers))
     assert len(seen) == len(list(itertools.combinations(range(4), num_sources)))
-    with pytest.raises(ValueError, match=f"{num_sources} voices need as many speakers, not 1"):
+    with pytest.raises(ValueError, match=f"at least {num_sources} speakers; there is only 1"):
         _mixer(_noises(1), num_sources=num_sources)
 
 
