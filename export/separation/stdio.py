@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -152,29 +153,39 @@ class Level:
 
 
 class _Interrupt:
-    """Makes Ctrl-C end the input, so that the samples read so far are still separated.
+    """Makes Ctrl-C or SIGTERM end the input, so that the samples read so far are still separated.
 
-    A second Ctrl-C ends the program.
+    Within the `with` block, the first of these signals is remembered in `number`, and a second one
+    ends the program.
     """
 
     class _EndError(BaseException):
         pass
 
     def __init__(self) -> None:
-        self.came = False
+        self.number: int | None = None
         self._waiting = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Interrupt":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.came = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.number = number
+        self.__exit__()
         if self._waiting:
             raise self._EndError
 
     def until(self, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yields the blocks until Ctrl-C is pressed."""
-        before = signal.signal(signal.SIGINT, self._handle)
+        """Yields the blocks until a signal arrives."""
         try:
-            while not self.came:
+            while self.number is None:
                 self._waiting = True
                 block = next(blocks, None)
                 self._waiting = False
@@ -185,7 +196,6 @@ class _Interrupt:
             return
         finally:
             self._waiting = False
-            signal.signal(signal.SIGINT, before)
 
 
 def run(
@@ -238,10 +248,10 @@ def run(
         loaded, gain_db=gain_db, rate=source.rate, block_seconds=block_seconds, band=band
     )
     print(describe(follower), file=sys.stderr, flush=True)
-    interrupt = _Interrupt()
     level = Level()
     try:
-        with contextlib.ExitStack() as stack:
+        # A signal while the files are completed must not remove them either.
+        with _Interrupt() as interrupt, contextlib.ExitStack() as stack:
             sink: wav_stream.Sink
             out: wav_stream.Pipe | None = None
             if output_dir is None:
@@ -268,7 +278,7 @@ def run(
     if problem is not None:
         cli.report(problem)
         return 1
-    return 130 if interrupt.came else 0
+    return 128 + interrupt.number if interrupt.number else 0
 
 
 def describe(follower: stream.Stream) -> str:
@@ -288,9 +298,9 @@ def describe(follower: stream.Stream) -> str:
 
 def _separate(
     follower: stream.Stream, blocks: Iterator[np.ndarray], sink: wav_stream.Sink, level: Level
-) -> decoding.AudioError | None:
-    """Separates until the end of the input or an error of input or output, which it returns."""
-    problems: list[decoding.AudioError] = []
+) -> errors.UserError | None:
+    """Separates until the end of the input or an error of input, model or output; returns it."""
+    problems: list[errors.UserError] = []
 
     def heard() -> Iterator[np.ndarray]:
         try:
@@ -301,12 +311,13 @@ def _separate(
             problems.append(error)
         yield follower.finish()
 
-    # Each kind of error is handled in its own place, so that a failed output is not written again.
+    # Each kind of error is handled in its own place: only an error of the input lets the model
+    # finish, and a failed output is not written again.
     try:
         for voices in heard():
             if voices.shape[1]:
                 sink.write(voices)
-    except decoding.AudioError as error:
+    except errors.UserError as error:
         problems.append(error)
     return problems[0] if problems else None
 

@@ -1,5 +1,6 @@
 """`export.separate --stream` as a person runs it, in pipes that open, close and break off."""
 
+import fcntl
 import functools
 import io
 import os
@@ -7,13 +8,15 @@ import resource
 import signal
 import subprocess
 import sys
+import termios
+import time
 
 import numpy as np
 import pytest
 import soundfile
 
 from export import pretrained
-from export.separation import loading, stdio, stream
+from export.separation import loading, stdio, stream, wav_stream
 from pipeline import errors, features
 
 RATE = 8000
@@ -98,6 +101,24 @@ def test_files_of_voices_and_an_input_that_breaks_off(begin, tmp_path, speechlik
     assert sorted(os.listdir(tmp_path / "out")) == ["voice1.wav", "voice2.wav"]
 
 
+def test_terminating_it_keeps_the_files_of_the_voices(begin, tmp_path, speechlike):
+    samples = speechlike(9000)
+    process = begin("--stdin=f32le", f"--output_dir={tmp_path / 'out'}")
+    assert process.stderr.readline().startswith(b"lstm: 2 voices")
+    process.stdin.write(samples.tobytes())
+    process.stdin.flush()
+    # Once the pipe is empty, the command has read everything.
+    while int.from_bytes(fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4)), sys.byteorder):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, notes = process.communicate(timeout=60)
+    assert process.returncode == 143, notes
+    files = [str(tmp_path / "out" / f"voice{i}.wav") for i in (1, 2)]
+    assert output.decode().split() == files
+    summed = sum(soundfile.read(file)[0] for file in files)
+    np.testing.assert_allclose(summed, samples, atol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def load():
     return functools.cache(loading.load)
@@ -171,6 +192,29 @@ class TestRun:
         assert 20000 < shortest < 150_000 / 4
         summed = voices[0][:shortest] + voices[1][:shortest]
         np.testing.assert_allclose(summed, samples[:shortest], atol=1e-5)
+
+    def test_a_model_that_fails_keeps_what_is_written(self, run, tmp_path, speechlike, capsys):
+        """The model gives numbers for ten of its blocks, and then no more."""
+        samples = speechlike(6000)
+        step, calls = loading.LoadedModel.stream, []
+
+        def fails_later(model, *arguments):
+            voices, state = step(model, *arguments)
+            calls.append(voices)
+            return (voices if len(calls) < 12 else voices * np.nan), state
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(wav_stream, "_READ_BYTES", 4 * 128)
+            patch.setattr(loading.LoadedModel, "stream", fails_later)
+            code, _ = run(samples.tobytes(), output_dir=tmp_path / "out")
+        assert code == 1
+        assert "the model gives values that are no numbers" in capsys.readouterr().err
+        assert len(calls) == 12
+        voices = [soundfile.read(tmp_path / "out" / f"voice{i}.wav")[0] for i in (1, 2)]
+        # The first call only builds the graph.
+        length = 10 * 128 - 192
+        assert [len(voice) for voice in voices] == [length] * 2
+        np.testing.assert_allclose(voices[0] + voices[1], samples[:length], atol=1e-5)
 
     def test_a_level_far_from_the_trained_one_is_said(self, run, speechlike, capsys):
         samples = speechlike(RATE) * np.float32(0.01)
