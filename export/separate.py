@@ -244,7 +244,7 @@ def _separate_all(arguments: list[str], model_path: str, stdin: pathlib.Path | N
                 activity=options.activity,
                 label=count + (job.title or job.source.name),
             )
-        except (errors.UserError, OSError) as error:
+        except Exception as error:  # A user's own model may raise anything.
             _complain(error, job)
             failed += 1
             continue
@@ -264,16 +264,24 @@ def _separate_all(arguments: list[str], model_path: str, stdin: pathlib.Path | N
     return 1 if failed else 0
 
 
-def _complain(error: errors.UserError | OSError, job: jobs.Job | None = None) -> None:
+def _complain(error: Exception, job: jobs.Job | None = None) -> None:
     """Reports that a recording was not separated, on stderr and, with --json, on stdout."""
-    if job is not None and job.title:
-        text = errors.explain_os_error(error) if isinstance(error, OSError) else str(error)
-        error = errors.UserError(text.replace(str(job.source), job.title))
-    cli.report(error)
+    if isinstance(error, OSError):
+        text = errors.explain_os_error(error)
+    elif isinstance(error, errors.UserError):
+        text = str(error)
+    else:
+        what = f"{type(error).__name__}: {errors.first_line(error)}"
+        text = f"the program or the model failed ({what}); --verbosity=1 shows where"
+        text = f"{job.name}: {text}" if job else text
+    if job is not None:
+        text = text.replace(str(job.source), job.name)
+    told = errors.UserError(text)
+    told.__cause__ = error
+    cli.report(told)
     if flags.FLAGS.json:
-        text = errors.explain_os_error(error) if isinstance(error, OSError) else str(error)
-        told = {"format": summary.FORMAT, "recording": job.name if job else None, "error": text}
-        print(json.dumps(told), flush=True)
+        printed = {"format": summary.FORMAT, "recording": job.name if job else None, "error": text}
+        print(json.dumps(printed), flush=True)
 
 
 def _printed(job: jobs.Job, done: file_separation.Separated) -> dict[str, Any]:

@@ -54,6 +54,8 @@ def draw_separation(
     seconds = max(len(mixture), 1) / rate
 
     figure = Figure(figsize=(5 * len(signals) + 1, 9), dpi=100, layout="constrained")
+    # The name of a file need not be UTF-8, and Matplotlib takes nothing else.
+    title = title.encode("utf-8", "replace").decode()
     figure.suptitle(title, fontsize=15, parse_math=False)
     grid = figure.subplots(3, len(signals), squeeze=False)
     for column, name in enumerate(names):

@@ -1,6 +1,9 @@
 """The command and the function: files and folders in, voices out, one line for what goes wrong."""
 
 import io
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ import tqdm
 
 from export import separate
 from export.conversations import conversation, file_separation
-from export.separation import jobs, pictures
+from export.separation import jobs, pictures, plots
 from pipeline import errors
 from pipeline.audio import decoding
 
@@ -138,6 +141,12 @@ class TestFile:
             wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
             assert (np.abs(picture[..., :3] - wanted).max(-1) < 0.01).sum() > 100
 
+    def test_a_picture_of_a_name_that_is_not_utf_8(self, tmp_path, speechlike):
+        voices = np.stack([speechlike(9000), speechlike(9000, 2)])
+        path = tmp_path / os.fsdecode(b"caf\xe9_voices.png")
+        plots.draw_separation(path, voices.sum(axis=0), voices, 8000, path.name)
+        assert path.read_bytes().startswith(b"\x89PNG")
+
     def test_shares_are_those_of_the_bands(self, bands, speechlike):
         masks = pictures.shares(bands.separate(speechlike(8000)[np.newaxis])[0])
         assert masks.shape == (2, 126, 129)
@@ -250,6 +259,36 @@ class TestCommand:
         expected = np.asarray(saved.separator(mixture[None]))[0, 0]
         np.testing.assert_allclose(found, expected, atol=0.6 / 32768)
 
+    @pytest.mark.parametrize("verbose", [False, True])
+    def test_a_fault_does_not_stop_the_others(self, saved, tmp_path, speechlike, verbose):
+        for name in ("a.wav", "b.wav"):
+            write(tmp_path / name, speechlike(9000))
+        program = (
+            "import runpy, sys\n"
+            "from export.conversations import file_separation\n"
+            "separate_file = file_separation.separate_file\n"
+            "def fails_once(job, *arguments, **options):\n"
+            "    if job.source.name == 'a.wav':\n"
+            "        raise ValueError('no such shape')\n"
+            "    return separate_file(job, *arguments, **options)\n"
+            "file_separation.separate_file = fails_once\n"
+            "runpy.run_module('export.separate', run_name='__main__', alter_sys=True)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program, tmp_path / "a.wav", tmp_path / "b.wav",
+             f"--model={saved.saved_model}", f"--output_dir={tmp_path / 'out'}",
+             f"--verbosity={int(verbose)}"],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert names(tmp_path / "out") == ["b_voice1.wav", "b_voice2.wav"]
+        assert "1 separated" in done.stdout
+        told = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert len(told) == 1
+        assert f"{tmp_path / 'a.wav'}: " in told[0]
+        assert "ValueError: no such shape" in told[0]
+        assert ("in fails_once" in done.stderr) == verbose
+
     @pytest.mark.parametrize(
         ("arguments", "code", "words"),
         [
@@ -278,9 +317,6 @@ class TestCommand:
 
     def test_a_full_disk(self, saved, tmp_path, speechlike):
         """A limit on the size of files stands in for it."""
-        import subprocess
-        import sys
-
         write(tmp_path / "a.wav", speechlike(200000))
         program = (
             "import resource, runpy, sys\n"
