@@ -46,6 +46,7 @@ docs/streaming.md.
 """
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -220,14 +221,18 @@ def _taken_from_stdin(arguments: list[str]) -> Iterator[pathlib.Path | None]:
 def _separate_all(arguments: list[str], model_path: str, stdin: pathlib.Path | None) -> int:
     options = flags.FLAGS
     # Names are checked, as if for two voices, before the model is loaded, which takes seconds.
-    todo, problems, notes = jobs.plan(arguments, options.output_dir, 2, stdin)
+    plan = functools.partial(
+        jobs.plan, arguments, options.output_dir,
+        stdin=stdin, plot=options.plot, activity=options.activity,
+    )  # fmt: skip
+    todo, problems, notes = plan(num_sources=2)
     if todo:
         model = loading.load(model_path)
-        todo, problems, notes = jobs.plan(arguments, options.output_dir, model.num_sources, stdin)
+        todo, problems, notes = plan(num_sources=model.num_sources)
     for note in notes:
         print(f"note: {note}", file=sys.stderr, flush=True)
     for problem in problems:
-        _complain(problem)
+        _complain(problem, problem.recording)
     how = conversation.Options(
         options.band, options.gate, options.track, options.channels,
         options.chunk_seconds, options.overlap_seconds,
@@ -245,7 +250,7 @@ def _separate_all(arguments: list[str], model_path: str, stdin: pathlib.Path | N
                 label=count + (job.title or job.source.name),
             )
         except Exception as error:  # A user's own model may raise anything.
-            _complain(error, job)
+            _complain(_explained(error, job), job.name)
             failed += 1
             continue
         seconds += done.seconds
@@ -264,24 +269,28 @@ def _separate_all(arguments: list[str], model_path: str, stdin: pathlib.Path | N
     return 1 if failed else 0
 
 
-def _complain(error: Exception, job: jobs.Job | None = None) -> None:
-    """Reports that a recording was not separated, on stderr and, with --json, on stdout."""
+def _explained(error: Exception, job: jobs.Job) -> errors.UserError:
+    """Returns the error with a message for the user."""
     if isinstance(error, OSError):
         text = errors.explain_os_error(error)
     elif isinstance(error, errors.UserError):
         text = str(error)
     else:
-        what = f"{type(error).__name__}: {errors.first_line(error)}"
-        text = f"the program or the model failed ({what}); --verbosity=1 shows where"
-        text = f"{job.name}: {text}" if job else text
-    if job is not None:
-        text = text.replace(str(job.source), job.name)
-    told = errors.UserError(text)
+        text = (
+            f"{job.name}: the program or the model failed ({type(error).__name__}: "
+            f"{errors.first_line(error)}); --verbosity=1 shows where"
+        )
+    told = errors.UserError(text.replace(str(job.source), job.name))
     told.__cause__ = error
-    cli.report(told)
+    return told
+
+
+def _complain(error: errors.UserError, recording: str) -> None:
+    """Reports that a recording was not separated, on stderr and, with --json, on stdout."""
+    cli.report(error)
     if flags.FLAGS.json:
-        printed = {"format": summary.FORMAT, "recording": job.name if job else None, "error": text}
-        print(json.dumps(printed), flush=True)
+        told = {"format": summary.FORMAT, "recording": recording, "error": str(error)}
+        print(json.dumps(told), flush=True)
 
 
 def _printed(job: jobs.Job, done: file_separation.Separated) -> dict[str, Any]:

@@ -83,13 +83,15 @@ class TestJson:
         assert done.returncode == 1
         told = [json.loads(line) for line in done.stdout.splitlines()]
         by_name = {one["recording"]: one for one in told}
-        assert set(by_name) == {str(talk), str(tmp_path / "no.wav"), None}
+        assert set(by_name) == {
+            str(tmp_path / name) for name in ("a talk.wav", "no.wav", "absent.wav")
+        }
         one = by_name[str(talk)]
         assert len(one["files"]) == 5
         for file in (*one["files"], *(voice["file"] for voice in one["voices"])):
             assert (tmp_path / file).exists()
         assert "not audio" in by_name[str(tmp_path / "no.wav")]["error"]
-        assert "absent.wav" in by_name[None]["error"]
+        assert "no such file" in by_name[str(tmp_path / "absent.wav")]["error"]
         assert {one["format"] for one in told} == {1}
         # People are told the same as without --json.
         assert done.stderr.count("error: ") == 2

@@ -29,6 +29,55 @@ def test_outputs_within_the_folder_are_no_inputs(tmp_path):
     assert [job.source.name for job in found] == ["a.wav"]
 
 
+def test_voices_beside_their_recordings_are_no_inputs(tmp_path):
+    """As in a second run in the same folder."""
+    for name in ("a.wav", "deep/b.mp3", "deep/b.wav", "new.wav"):
+        touch(tmp_path / name)
+    for name in ("a", "deep/b.mp3", "deep/b.wav"):
+        for voice in (1, 2):
+            touch(tmp_path / f"{name}_voice{voice}.wav")
+    # A recording of its own: the model has two voices.
+    touch(tmp_path / "a_voice3.wav")
+    found, problems, notes = jobs.plan([tmp_path], tmp_path, 2)
+    sources = {str(job.source.relative_to(tmp_path)) for job in found}
+    assert sources == {"a.wav", "a_voice3.wav", "deep/b.mp3", "deep/b.wav", "new.wav"}
+    assert not problems
+    assert notes == [f"{tmp_path}: 6 files are left out, as voices of other recordings in it"]
+    # In another place they are recordings like others.
+    found, _, notes = jobs.plan([tmp_path], tmp_path / "out", 2)
+    assert (len(found), notes) == (11, [])
+
+
+def test_names_that_are_too_long(tmp_path):
+    """`_voice1.wav` has 11 bytes, `_voices.json` has 12."""
+    stems = ["x" * 243, "x" * 244, "x" * 245, "é" * 122 + "x"]
+    for stem in stems:
+        touch(tmp_path / f"{stem}.wav")
+
+    def refused(**how):
+        _, problems, _ = jobs.plan([tmp_path], tmp_path / "out", 2, **how)
+        assert all("rename it" in str(problem) for problem in problems)
+        return {problem.recording for problem in problems}
+
+    paths = [str(tmp_path / f"{stem}.wav") for stem in stems]
+    assert refused() == {paths[2], paths[3]}
+    assert refused(activity=True) == set(paths[1:])
+
+
+def test_a_folder_in_the_way(tmp_path):
+    source = touch(tmp_path / "a.wav")
+    (tmp_path / "out" / "a_voice2.wav").mkdir(parents=True)
+    (tmp_path / "out" / "b_voices.png").mkdir()
+    inputs = [source, touch(tmp_path / "b.wav")]
+    found, problems, _ = jobs.plan(inputs, tmp_path / "out", 2)
+    assert [job.source.name for job in found] == ["b.wav"]
+    assert [problem.recording for problem in problems] == [str(source)]
+    assert "a_voice2.wav is a folder" in str(problems[0])
+    found, problems, _ = jobs.plan(inputs, tmp_path / "out", 2, plot=True)
+    assert not found
+    assert len(problems) == 2
+
+
 def test_two_recordings_of_one_name(tmp_path):
     first = touch(tmp_path / "x" / "a.wav")
     second = touch(tmp_path / "y" / "a.wav")
@@ -101,11 +150,13 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
     found, problems, _ = jobs.plan([tmp_path / "in"], tmp_path / "out", 2)
     assert [job.source.name for job in found] == ["a.wav"]
     assert ["St. John" in str(problem) for problem in problems] == [True]
+    assert [problem.recording for problem in problems] == [str(tmp_path / "in" / "St. John")]
 
 
 def test_what_is_not_there(tmp_path):
     (tmp_path / "empty").mkdir()
     found, problems, _ = jobs.plan([tmp_path / "x.wav", tmp_path / "empty"], tmp_path, 2)
     assert not found
+    assert [p.recording for p in problems] == [str(tmp_path / "x.wav"), str(tmp_path / "empty")]
     assert "no such file" in str(problems[0])
     assert "no audio" in str(problems[1])
