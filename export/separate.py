@@ -78,7 +78,7 @@ def separate(
     model: loading.LoadedModel | str | os.PathLike[str] = "",
     *,
     chunk_seconds: float = long_audio.CHUNK_SECONDS,
-    overlap_seconds: float = long_audio.OVERLAP_SECONDS,
+    overlap_seconds: float | None = None,
     band: str = "full",
     gate: bool = True,
     track: bool | None = None,
@@ -92,7 +92,8 @@ def separate(
         model: a model, or the path or name of one (`export.separation.loading.load`; load it once
             for many calls); by default the one shipped with the package.
         chunk_seconds: longer recordings are separated in pieces of this length.
-        overlap_seconds: minimum overlap of two pieces.
+        overlap_seconds: minimum overlap of two pieces; by default 5, or half a piece if that is
+            less.
         band: `full`, or `model` for the model's frequency range only.
         gate: silence the other voice where one person speaks alone.
         track: keep each person in the same voice after a pause; None means yes, except with
@@ -160,8 +161,9 @@ def _define_flags() -> None:
         "longer recordings are separated in pieces of this length", lower_bound=2.0,
     )  # fmt: skip
     flags.DEFINE_float(
-        "overlap_seconds", long_audio.OVERLAP_SECONDS,
-        "minimum overlap of two pieces, up to half a piece", lower_bound=0.5,
+        "overlap_seconds", None,
+        "minimum overlap of two pieces, up to half a piece (default: "
+        f"{long_audio.OVERLAP_SECONDS:g}, or half a piece if that is less)", lower_bound=0.5,
     )  # fmt: skip
     flags.DEFINE_enum(
         "band", "full", conversation.BANDS,
@@ -186,8 +188,11 @@ def main(arguments: list[str]) -> int:
     stdio.check_flags(arguments)
     if not options.stream and not arguments:
         raise flags.Error("name at least one recording or folder of recordings")
-    if options.overlap_seconds > options.chunk_seconds / 2:
-        raise flags.Error("--overlap_seconds is more than half of --chunk_seconds")
+    chunk, overlap = options.chunk_seconds, options.overlap_seconds
+    if overlap is not None and overlap > chunk / 2:
+        raise flags.Error(
+            f"--overlap_seconds={overlap:g} is more than half of --chunk_seconds={chunk:g}"
+        )
     # The LiteRT file has no stream.
     find = pretrained.resolve if options.stream else pretrained.quickest
     model_path = find(options.model)

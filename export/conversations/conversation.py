@@ -43,7 +43,8 @@ class Options:
         channels: `mix` separates with the model; `separate` assumes one speaker on each of two
             channels and needs no model; `auto` detects which.
         chunk_seconds: longer recordings are separated in pieces of this length.
-        overlap_seconds: minimum overlap of two pieces.
+        overlap_seconds: minimum overlap of two pieces; by default 5, or half a piece if that is
+            less.
     """
 
     band: str = "full"
@@ -51,7 +52,7 @@ class Options:
     track: bool | None = None
     channels: str = "auto"
     chunk_seconds: float = long_audio.CHUNK_SECONDS
-    overlap_seconds: float = long_audio.OVERLAP_SECONDS
+    overlap_seconds: float | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for an unknown option."""

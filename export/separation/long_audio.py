@@ -39,7 +39,7 @@ def voices_of(
     *,
     offset: np.ndarray | None = None,
     chunk_seconds: float = CHUNK_SECONDS,
-    overlap_seconds: float = OVERLAP_SECONDS,
+    overlap_seconds: float | None = None,
     listeners: Iterable[Listener] = (),
 ) -> Iterator[np.ndarray]:
     """Separates a recording given in blocks, in memory that does not grow with its length.
@@ -53,7 +53,8 @@ def voices_of(
         offset: float32 `[channel]`, removed before the model (`find_offset`); each voice gets an
             equal share of it back.
         chunk_seconds: longer recordings are separated in pieces of this length.
-        overlap_seconds: minimum overlap of two pieces.
+        overlap_seconds: minimum overlap of two pieces; by default `OVERLAP_SECONDS`, or half a
+            piece if that is less.
         listeners: called with the model's input and output, at its rate.
 
     Yields:
@@ -94,7 +95,7 @@ def model_voices(
     model: loading.LoadedModel,
     *,
     chunk_seconds: float = CHUNK_SECONDS,
-    overlap_seconds: float = OVERLAP_SECONDS,
+    overlap_seconds: float | None = None,
     in_pauses: bool = False,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Separates a recording given in blocks and yields the result at the model's rate.
@@ -104,7 +105,8 @@ def model_voices(
         rate: in Hz.
         model: the model that separates.
         chunk_seconds: longer recordings are separated in pieces of this length.
-        overlap_seconds: minimum overlap of two pieces.
+        overlap_seconds: minimum overlap of two pieces; by default `OVERLAP_SECONDS`, or half a
+            piece if that is less.
         in_pauses: see `chunks.separate_blocks`.
 
     Yields:
@@ -116,6 +118,8 @@ def model_voices(
         UserError: the model's output has values that are not finite.
     """
     model_rate = model.sample_rate
+    if overlap_seconds is None:
+        overlap_seconds = min(OVERLAP_SECONDS, chunk_seconds / 2)
     blocks = iter(blocks)
     first_block = next(blocks, None)
     if first_block is None:

@@ -217,6 +217,14 @@ class TestFunction:
             error = np.square(one - other).sum() / np.square(one).sum()
             assert 10 * np.log10(error) < -30
 
+    def test_short_pieces_overlap_by_half(self, bands, speechlike):
+        samples = speechlike(9 * 8000)
+        voices = separate.separate(samples, 8000, bands, chunk_seconds=3, **PLAIN)
+        expected = separate.separate(
+            samples, 8000, bands, chunk_seconds=3, overlap_seconds=1.5, **PLAIN
+        )
+        np.testing.assert_array_equal(voices, expected)
+
     @pytest.mark.parametrize("samples", [np.zeros((2, 3, 4)), np.zeros(9, np.uint8), np.float32(1)])
     def test_other_arrays_are_refused(self, bands, samples):
         with pytest.raises(ValueError, match="samples are"):
@@ -296,7 +304,12 @@ class TestCommand:
             (["absent.wav", "--model=m"], 1, "no such file or folder: absent.wav"),
             (["a.wav", "--model=m"], 1, "no such model: m"),
             (["a.wav", "--model=m", "--chunk_seconds=1"], 2, "chunk_seconds"),
-            (["a.wav", "--model=m", "--overlap_seconds=40"], 2, "overlap_seconds"),
+            (
+                ["a.wav", "--model=m", "--overlap_seconds=40"],
+                2,
+                "--overlap_seconds=40 is more than half of --chunk_seconds=60",
+            ),
+            (["a.wav", "--model=m", "--chunk_seconds=2"], 1, "no such model: m"),
             (
                 ["a.wav", "--model=m", "--chunk_seconds=inf"],
                 2,
