@@ -6,8 +6,11 @@ The outputs are complete before any of them gets its name.
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
+import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -18,9 +21,16 @@ from export.separation import activity as turns
 from export.separation import jobs, loading, long_audio, plots, rttm, summary
 from pipeline import errors
 from pipeline.audio import decoding
+from pipeline.io import atomic, file_lock
 
 # Encodings with more than 16 bits per sample.
 _FINE_SUBTYPES = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_20", "ALAC_24", "ALAC_32")
+
+# Names of folders for unfinished outputs begin like this.
+_UNFINISHED = ".voices-unfinished-"
+_LOCK = "lock"
+# A younger folder may belong to a process that has not locked it yet.
+_YOUNGEST_SECONDS = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,16 +103,17 @@ def separate_file(
         )  # fmt: skip
         meter = turns.Meter(model.num_sources, reader.rate)
         job.stem.parent.mkdir(parents=True, exist_ok=True)
-        folder = pathlib.Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix=".voices-", dir=job.stem.parent))
+        folder = stack.enter_context(_unfinished(job.stem.parent))
+        outputs = [job.voice(i) for i in range(model.num_sources)]
+        drafts = {path: folder / path.name for path in outputs}
+        num_samples, peak = _write(
+            list(drafts.values()), _metered(talk.pieces(), meter, offset), reader
         )
-        voices = [folder / f"{i}.wav" for i in range(model.num_sources)]
-        num_samples, peak = _write(voices, _metered(talk.pieces(), meter, offset), reader)
         if not num_samples:
             raise decoding.AudioError(f"{job.source}: empty: it has no samples")
         if peak <= 1 and reader.subtype not in _FINE_SUBTYPES:
-            voices = [_in_16_bits(voice) for voice in voices]
-        drafts = {job.voice(i): voice for i, voice in enumerate(voices)}
+            for draft in drafts.values():
+                _to_16_bits(draft)
         note = tally.note(by_model=talk.mode == conversation.MIX)
         notes = (*talk.notes, *filter(None, [note]))
         warnings = (*read_notes, *long_audio.offset_notes(offset))
@@ -115,7 +126,7 @@ def separate_file(
         )  # fmt: skip
         seconds = num_samples / reader.rate
         if plot:
-            drafts[job.picture] = folder / "picture.png"
+            drafts[job.picture] = folder / job.picture.name
             beginning.draw(drafts[job.picture], name, seconds, found.turns)
         if activity:
             texts = {
@@ -123,8 +134,9 @@ def separate_file(
                 job.summary: json.dumps(facts, indent=2) + "\n",
             }
             for path, text in texts.items():
-                drafts[path] = folder / f"text{path.suffix}"
-                drafts[path].write_text(text, encoding="utf-8", errors="surrogateescape")
+                drafts[path] = folder / path.name
+                with atomic.create(str(drafts[path])) as file:
+                    file.write(text.encode("utf-8", "surrogateescape"))
         for path in drafts:
             if path.is_dir():
                 raise errors.UserError(f"{path} is a folder, and in the way of a voice")
@@ -134,6 +146,35 @@ def separate_file(
             tuple(drafts), seconds, (*warnings, *notes), reader.rate, reader.num_channels,
             found, facts, talk.mode,
         )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _unfinished(parent: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a folder in `parent` for the outputs until they get their names.
+
+    Errors name the outputs in `parent` instead. Folders of killed processes, whose locks nobody
+    holds, are removed.
+    """
+    for left in parent.glob(f"{_UNFINISHED}*"):
+        with contextlib.suppress(OSError):
+            if left.is_symlink() or time.time() - left.stat().st_mtime < _YOUNGEST_SECONDS:
+                continue
+            with file_lock.hold(str(left / _LOCK), BlockingIOError):
+                shutil.rmtree(left, ignore_errors=True)
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=parent))
+        # Some network file systems have no locks; then no such folder is removed either.
+        with contextlib.suppress(OSError):
+            stack.enter_context(file_lock.hold(os.path.join(folder, _LOCK), BlockingIOError))
+        try:
+            yield pathlib.Path(folder)
+        except decoding.AudioError as error:
+            raise decoding.AudioError(str(error).replace(folder, str(parent))) from error
+        except OSError as error:
+            if not str(error.filename).startswith(folder):
+                raise
+            path = parent / os.path.relpath(error.filename, folder)
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _write(
@@ -165,19 +206,16 @@ def _metered(
         yield piece
 
 
-def _in_16_bits(path: pathlib.Path) -> pathlib.Path:
-    """Replaces a float WAV file by a 16-bit one; returns the new path."""
-    target = path.with_name(f"16-{path.name}")
+def _to_16_bits(path: pathlib.Path) -> None:
+    """Replaces a float WAV file by a 16-bit one."""
     with (
         decoding.Reader(path) as reader,
         decoding.Writer(
-            target, reader.rate, reader.num_channels, "PCM_16", reader.num_samples
+            path, reader.rate, reader.num_channels, "PCM_16", reader.num_samples
         ) as out,
     ):
         for block in reader.blocks():
             out.write(block)
-    path.unlink()
-    return target
 
 
 def _blocks(

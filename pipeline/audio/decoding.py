@@ -440,7 +440,10 @@ class Writer:
             raise self._incomplete() from error
 
     def _incomplete(self) -> AudioError:
-        return AudioError(f"{self._path}: cannot be written whole; is the disk full?")
+        return AudioError(
+            f"{self._path}: cannot be written whole; is the disk full? Free some space, then try "
+            "again"
+        )
 
     def __exit__(
         self,

@@ -165,6 +165,33 @@ class TestFile:
             "mix_voice1.wav", "mix_voice2.wav",
         ]  # fmt: skip
 
+    def test_what_a_killed_run_left_behind_is_removed(self, separate_one, tmp_path, speechlike):
+        """Not while its process lives, though, and not what may be somebody else's."""
+        path = write(tmp_path / "mix.wav", speechlike(900))
+        (tmp_path / "out" / ".voices-mine").mkdir(parents=True)
+        program = (
+            "import pathlib, sys, time\n"
+            "from export.conversations import file_separation\n"
+            "with file_separation._unfinished(pathlib.Path(sys.argv[1])) as folder:\n"
+            "    (folder / 'mix_voice1.wav').write_bytes(bytes(9))\n"
+            "    print(folder, flush=True)\n"
+            "    time.sleep(300)\n"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", program, tmp_path / "out"], stdout=subprocess.PIPE, text=True
+        ) as process:
+            folder = process.stdout.readline().strip()
+            os.utime(folder, (0, 0))
+            separate_one(path)
+            assert os.listdir(folder)
+            process.kill()
+        assert os.listdir(folder)
+        os.utime(folder, (0, 0))
+        separate_one(path)
+        assert sorted(os.listdir(tmp_path / "out")) == [
+            ".voices-mine", "mix_voice1.wav", "mix_voice2.wav",
+        ]  # fmt: skip
+
     @pytest.mark.parametrize("damage", ["cut", "NaN", "empty", "text", "no bytes"])
     def test_bad_recordings_leave_nothing(self, separate_one, tmp_path, speechlike, damage):
         path = write(tmp_path / "bad.wav", speechlike(60000), subtype="FLOAT")
@@ -329,17 +356,20 @@ class TestCommand:
         assert not (tmp_path / "out").exists()
 
     def test_a_full_disk(self, saved, tmp_path, speechlike):
-        """A limit on the size of files stands in for it."""
+        """A limit on the size of files stands in for it; these flags need no temporary file."""
         write(tmp_path / "a.wav", speechlike(200000))
         program = (
             "import resource, runpy, sys\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (300000, 300000))\n"
             f"sys.argv = ['x', {str(tmp_path / 'a.wav')!r}, '--model={saved.saved_model}',"
-            f" '--output_dir={tmp_path}/out']\n"
+            f" '--output_dir={tmp_path}/out', '--band=model', '--nogate']\n"
             "runpy.run_module('export.separate', run_name='__main__', alter_sys=True)\n"
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
         assert done.returncode == 1, done.stderr
         assert len(done.stderr.splitlines()) == 1, done.stderr
-        assert "disk" in done.stderr
+        assert done.stderr.startswith(
+            f"error: {tmp_path}/out/a_voice1.wav: cannot be written whole; "
+        )
+        assert "free some space" in done.stderr.lower()
         assert names(tmp_path) == ["a.wav"]
