@@ -48,7 +48,7 @@ class Cluster(local_cluster.Cluster):
     jars = JARS
 
     def __init__(self, folder: str | os.PathLike[str], executors: int) -> None:
-        """Takes an empty folder for settings and logs, and the number of executors."""
+        """Takes a folder for settings and logs, and the number of executors."""
         super().__init__(folder)
         self._size = executors
         self._port, web_port = local_cluster.free_ports(2)
@@ -60,8 +60,11 @@ class Cluster(local_cluster.Cluster):
         """Starts all processes and waits until they are ready."""
         # Spark looks for its jars below its home, and guesses the version of Scala otherwise.
         home = self.folder / "home"
-        home.mkdir()
-        (home / "jars").symlink_to(JARS.folder)
+        home.mkdir(exist_ok=True)
+        jars = home / "jars"
+        # With --logs, the link may be there from an earlier start.
+        jars.unlink(missing_ok=True)
+        jars.symlink_to(JARS.folder)
         self._environment = {
             "SPARK_HOME": str(home),
             "SPARK_SCALA_VERSION": "2.12",

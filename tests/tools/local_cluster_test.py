@@ -75,3 +75,11 @@ def test_java_finds_the_jars_that_a_pointer_names(tmp_path):
     lines = text.replace("\r\n ", "").split("\r\n")
     assert lines[1] == "Main-Class: org.example.Main"
     assert lines[2] == "Class-Path: " + " ".join(path.as_uri() for path in jars)
+
+
+def test_spark_starts_again_with_the_same_folder_of_logs(monkeypatch, tmp_path):
+    monkeypatch.setattr(spark.Cluster, "run", lambda *_: None)
+    monkeypatch.setattr(spark.Cluster, "wait", lambda *_: None)
+    for _ in range(2):
+        spark.Cluster(tmp_path, 1).start()
+    assert (tmp_path / "home" / "jars").readlink() == spark.JARS.folder
