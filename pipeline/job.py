@@ -304,14 +304,17 @@ def inspect(job: Job, source: Source, work: str) -> Inspected:
 
 
 def refuse_bad(settings: Settings, inspected: Inspected) -> None:
-    """Raises `UserError` if too few recordings are usable, and lists the bad ones in a file."""
+    """Raises `UserError` if too few recordings are usable, and lists the bad ones in a file.
+
+    A finished dataset, which was to be replaced, keeps its own list.
+    """
     rejections, bad = inspected.rejections, len(inspected.rejections)
     total = len(inspected.facts) + bad
     too_many = bad > _BAD_ALWAYS_ALLOWED and bad > settings.max_bad_fraction * total
     if inspected.facts and not too_many:
         return
     first = f"the first is {rejections[0].path}: {rejections[0].reason}" if bad else ""
-    if not settings.dry_run:
+    if not settings.dry_run and not dataset.is_whole(settings.output_dir):
         path = storage.join(settings.output_dir, schema.REJECTED_FILE)
         atomic.write_text(path, summary.rejected_csv(rejections))
         first = f"{path} lists them; {first}"

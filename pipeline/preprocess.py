@@ -147,6 +147,8 @@ def _check_flags() -> None:
         raise flags.Error(f"--masks: {unknown[0]!r} is not one of {', '.join(schema.MASKS)}")
     if _MIN_SECONDS.value > _MAX_SECONDS.value:
         raise flags.Error("--min_seconds is more than --max_seconds")
+    if _LEVEL.value == "raw" and _MAX_SNR_DB.present:
+        raise flags.Error("--max_snr_db has no effect with --level=raw; leave one out")
     if _MIXTURE_LIST.value is not None:
         given = [holder.name for holder in _DRAWING if holder.present]
         if given:

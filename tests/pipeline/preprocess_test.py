@@ -17,8 +17,9 @@ import soxr
 import tensorflow as tf
 from absl import flags
 
-from pipeline import errors, job, plan, schema, version
+from pipeline import errors, fact_table, job, plan, schema, version
 from pipeline.beam import runners
+from pipeline.corpora import corpus as corpus_lib
 from pipeline.corpora import mixture_list
 from pipeline.dataset import dataset, mixture_shards, recordings, shards
 from pipeline.io import object_lock
@@ -464,6 +465,21 @@ def test_a_recording_of_two_speakers_is_nobodys(corpus_folder, tmp_path):
     assert sum(split.mixtures for split in info.splits.values()) == 12
 
 
+def test_a_finished_dataset_keeps_its_list_of_rejected_recordings(tmp_path):
+    facts = fact_table.FactTable.of([])
+    found = job.Inspected(facts, [corpus_lib.Rejection("a.wav", "empty")])
+    settings = job.Settings(output_dir=str(tmp_path), overwrite=True)
+    for name in (schema.MARKER_FILE, schema.REJECTED_FILE):
+        (tmp_path / name).write_text("old")
+    with pytest.raises(errors.UserError, match=r"none of 1 .*; the first is a\.wav: empty"):
+        job.refuse_bad(settings, found)
+    assert (tmp_path / schema.REJECTED_FILE).read_text() == "old"
+    dataset.remove_marker(str(tmp_path))
+    with pytest.raises(errors.UserError, match=r"rejected\.csv lists them"):
+        job.refuse_bad(settings, found)
+    assert "a.wav" in (tmp_path / schema.REJECTED_FILE).read_text()
+
+
 def test_too_many_bad_recordings_fail(corpus_folder, tmp_path):
     corpus = tmp_path / "corpus"
     shutil.copytree(corpus_folder, corpus)
@@ -540,6 +556,10 @@ def test_help_is_quick_and_names_beams_flags(run_command):
         (
             ["--input_dir=CORPUS", "--output_dir=OUT", "--mixture_list=x", "--level=raw"], 2,
             "--level has no effect",
+        ),
+        (
+            ["--input_dir=CORPUS", "--output_dir=OUT", "--level=raw", "--max_snr_db=3"], 2,
+            "--max_snr_db has no effect with --level=raw",
         ),
         (["--input_dir=/nonexistent", "--output_dir=OUT"], 1, "/nonexistent: no such folder"),
         (["--input_dir=CORPUS", "--output_dir=/proc/x"], 1, "/proc/x"),
