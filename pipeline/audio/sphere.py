@@ -11,7 +11,12 @@ import numpy as np
 from pipeline.audio import limits
 
 _HEADER_BYTES = 1024
-_CODINGS = ("pcm", "linear", "ulaw", "mu-law", "pculaw", "alaw", "a-law", "pcalaw")
+# The codings' names, and those that libsndfile knows.
+_CODINGS = {
+    **dict.fromkeys(("pcm", "linear"), "pcm"),
+    **dict.fromkeys(("ulaw", "mu-law", "pculaw"), "ulaw"),
+    **dict.fromkeys(("alaw", "a-law", "pcalaw"), "alaw"),
+}
 
 
 def encode(samples: np.ndarray, rate: int, utterance_id: str, database_id: str) -> bytes:
@@ -58,7 +63,7 @@ def check(file: BinaryIO, size: int) -> dict[int, bytes]:
     """Checks that the header of a SPHERE file is readable and fits what follows.
 
     libsndfile accepts a header whose length differs from that of the samples, and does not
-    understand integers written as reals.
+    understand integers written as reals, some names of codings, and orders of more than two bytes.
 
     Args:
         file: binary, seekable.
@@ -101,16 +106,26 @@ def check(file: BinaryIO, size: int) -> dict[int, bytes]:
         raise limits.AudioError(f"its SPHERE header promises samples of {width} bytes")
     order = fields.get("sample_byte_format")
     digits = "0123"[:width]
-    if width > 1 and order is not None and order not in (digits, digits[::-1]):
+    known = {"01": "01", digits: "01", "10": "10", digits[::-1]: "10"}
+    if width > 1 and order is not None and order not in known:
         raise limits.AudioError(
             f"its SPHERE header names an order of bytes {_short(order)}, not {digits}"
         )
     limits.compare(count * channels * width, size - header_bytes, channels * width)
-    if b" -r " not in header:
-        return {}
+    lines = {
+        found: found[1] + b" -i " + found[2]
+        for found in re.finditer(rb"(?m)^(\w+) -r (\d+)\.0*\s*?$", header)
+    }
+    texts = [("sample_coding", _CODINGS[coding], len(_CODINGS[coding]))]
+    if width > 1 and order is not None:
+        texts.append(("sample_byte_format", known[order], width))
+    for name, text, length in texts:
+        if found := re.search(rf"(?m)^{name}[ \t]+-s\d+ .*$".encode(), header):
+            lines[found] = f"{name} -s{length} {text}".encode()
     return {
-        16 + found.start(): found[1] + b" -i " + found[2] + b" " * len(found[3])
-        for found in re.finditer(rb"(?m)^(\w+) -r (\d+)(\.0*)\s*?$", header)
+        16 + found.start(): line.ljust(len(found[0]))
+        for found, line in lines.items()
+        if line != found[0].rstrip()
     }
 
 

@@ -43,3 +43,36 @@ def test_libsndfile_and_our_reader_give_the_samples_back():
 def test_what_does_not_fit_is_refused(samples, utterance_id):
     with pytest.raises(ValueError):  # noqa: PT011 (UnicodeEncodeError is one too)
         sphere.encode(samples, 16000, utterance_id, "TEST")
+
+
+@pytest.mark.parametrize("endian", ["LITTLE", "BIG"])
+@pytest.mark.parametrize(
+    ("subtype", "name", "others"),
+    [
+        ("PCM_16", "pcm", ("PCM", "linear")),
+        ("PCM_24", "pcm", ("linear",)),
+        ("PCM_32", "pcm", ("linear",)),
+        ("ULAW", "ulaw", ("mu-law", "pculaw", "ULAW")),
+        ("ALAW", "alaw", ("a-law", "pcalaw")),
+    ],
+)
+def test_other_names_of_codings_and_orders_of_bytes(endian, subtype, name, others):
+    stream = io.BytesIO()
+    soundfile.write(stream, SAMPLES, 16000, format="NIST", subtype=subtype, endian=endian)
+    expected, _ = soundfile.read(io.BytesIO(stream.getvalue()), dtype="float32")
+    header, samples = stream.getvalue()[:1024], stream.getvalue()[1024:]
+    width = len(samples) // len(SAMPLES)
+    order = "01" if endian == "LITTLE" else "10"
+    whole = "0123"[:width] if endian == "LITTLE" else "3210"[-width:]
+    for other in (name, *others):
+        changed = header.replace(
+            f"sample_coding -s{len(name)} {name}".encode(),
+            f"sample_coding -s{len(other)} {other}".encode(),
+        )
+        for digits in (order, whole):
+            now = changed.replace(
+                f"sample_byte_format -s{width} {order}".encode(),
+                f"sample_byte_format -s{len(digits)} {digits}".encode(),
+            )
+            decoded, _ = decoding.decode(now[:1024].ljust(1024) + samples)
+            np.testing.assert_array_equal(decoded, expected)
