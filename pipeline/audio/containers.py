@@ -190,5 +190,9 @@ _FOREIGN: dict[str, Callable[[BinaryIO, int], None]] = {
     "matroska": foreign.check_matroska,
     "asf": foreign.check_asf,
     "avi": foreign.check_avi,
-    "amr": foreign.check_amr,
+    "amr": foreign.alone(b"#!AMR"),
+    "tta": foreign.alone(b"TTA1\x01\x00"),
+    "flv": foreign.check_flv,
+    "voc": foreign.check_voc,
+    "8svx": foreign.check_8svx,
 }

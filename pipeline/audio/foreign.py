@@ -1,9 +1,11 @@
 """Checks that containers read by FFmpeg are whole, and that no other recording follows.
 
 References: ISO/IEC 14496-12 (MP4), RFC 9559 (Matroska), RFC 8794 (EBML), Microsoft Advanced Systems
-Format 1.20.03 (ASF), RFC 4867 (AMR).
+Format 1.20.03 (ASF), RFC 4867 (AMR), Adobe Flash Video File Format 10.1 (FLV), EA IFF 85 (8SVX),
+MultimediaWiki (VOC, TTA).
 """
 
+from collections.abc import Callable
 from typing import BinaryIO
 
 from pipeline.audio import limits
@@ -16,6 +18,17 @@ def _cut(name: str, promised: int, present: int) -> limits.AudioError:
     return limits.AudioError(
         f"cut short: its part {name} promises {promised} bytes, {present} are there"
     )
+
+
+def _refuse_rest(file: BinaryIO, size: int, position: int, magic: bytes = b"") -> None:
+    """Raises if bytes follow the last part, or another file, which begins with `magic`."""
+    file.seek(position)
+    if magic and file.read(len(magic)) == magic:
+        raise limits.two_recordings(position)
+    if size - position > limits.HARMLESS_REST_BYTES:
+        raise limits.AudioError(
+            f"damaged: {size - position} bytes follow at byte {position} that belong to no part"
+        )
 
 
 def check_mp4(file: BinaryIO, size: int) -> None:
@@ -43,10 +56,7 @@ def check_mp4(file: BinaryIO, size: int) -> None:
         raise limits.AudioError(
             "cut short: its index (moov), which recorders write last, is missing"
         )
-    if size - position > limits.HARMLESS_REST_BYTES:
-        raise limits.AudioError(
-            f"damaged: {size - position} bytes follow at byte {position} that belong to no part"
-        )
+    _refuse_rest(file, size, position)
 
 
 def check_matroska(file: BinaryIO, size: int) -> None:
@@ -108,18 +118,63 @@ def check_avi(file: BinaryIO, size: int) -> None:
         if position + 8 + length > size:
             raise _cut(name.decode(), length, size - position - 8)
         position += 8 + length + length % 2
-    if size - position > limits.HARMLESS_REST_BYTES:
-        raise limits.AudioError(
-            f"damaged: {size - position} bytes follow at byte {position} that belong to no part"
-        )
+    _refuse_rest(file, size, position)
 
 
-def check_amr(file: BinaryIO, size: int) -> None:
-    """Checks that no other AMR file follows."""
-    file.seek(1)
-    place, last = 1, b""
-    while block := file.read(2**20):
-        found = (last + block).find(b"#!AMR")
-        if found >= 0:
-            raise limits.two_recordings(place - len(last) + found)
-        place, last = place + len(block), block[-4:]
+def check_flv(file: BinaryIO, size: int) -> None:
+    """Checks that an FLV file is complete, and that no other one follows."""
+    file.seek(5)
+    position = int.from_bytes(file.read(4), "big") + 4
+    while position + 11 <= size:
+        file.seek(position)
+        head = file.read(4)
+        if head[0] & 0x1F not in (8, 9, 18):
+            break
+        length = 11 + int.from_bytes(head[1:], "big")
+        if position + length > size:
+            raise _cut("tag", length, size - position)
+        position += length + 4
+    _refuse_rest(file, size, position, b"FLV\x01")
+
+
+def check_voc(file: BinaryIO, size: int) -> None:
+    """Checks that a Creative Voice File is complete, and that no other one follows."""
+    magic = file.read(20)
+    position = int.from_bytes(file.read(2), "little")
+    while position < size:
+        file.seek(position)
+        head = file.read(4)
+        if not head[0]:
+            # The last block, which has no length.
+            position += 1
+            break
+        length = 4 + int.from_bytes(head[1:], "little")
+        if position + length > size:
+            raise _cut("block", length, size - position)
+        position += length
+    _refuse_rest(file, size, position, magic)
+
+
+def check_8svx(file: BinaryIO, size: int) -> None:
+    """Checks that an 8SVX file is complete, and that no other one follows."""
+    magic, length = file.read(4), int.from_bytes(file.read(4), "big")
+    if length in (0, 0xFFFFFFFF):
+        return
+    if 8 + length > size:
+        raise _cut("FORM", length, size - 8)
+    _refuse_rest(file, size, 8 + length + length % 2, magic)
+
+
+def alone(magic: bytes) -> Callable[[BinaryIO, int], None]:
+    """Returns a check that no other file, which would begin with `magic`, follows."""
+
+    def check(file: BinaryIO, size: int) -> None:
+        file.seek(1)
+        place, last = 1, b""
+        while block := file.read(2**20):
+            found = (last + block).find(magic)
+            if found >= 0:
+                raise limits.two_recordings(place - len(last) + found)
+            place, last = place + len(block), block[1 - len(magic) :]
+
+    return check

@@ -80,6 +80,8 @@ CASES = {
     "ac3": ("ac3", "ac3"),
     "mp2": ("mp2", "mp2"),
     "flv": ("flv", "aac"),
+    "flv of pcm": ("flv", "pcm_s16le"),
+    "voc": ("voc", "pcm_s16le"),
     "ts": ("mpegts", "mp2"),
     "avi": ("avi", "mp2"),
     "caf": ("caf", "alac"),
@@ -90,7 +92,7 @@ CASES = {
 
 def rate_of(name):
     """Returns a rate that the codec supports."""
-    return {"opus in webm": 48000, "ac3": 32000}.get(name, RATE)
+    return {"opus in webm": 48000, "ac3": 32000, "flv of pcm": 22050}.get(name, RATE)
 
 
 @ffmpeg
@@ -198,7 +200,9 @@ def test_opus_keeps_no_samples_of_the_encoders_delay(rate, tmp_path):
     np.testing.assert_allclose(samples, expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["m4a", "wma", "avi", "matroska", "tta", "wavpack"])
+@pytest.mark.parametrize(
+    "name", ["m4a", "wma", "avi", "matroska", "tta", "wavpack", "flv", "flv of pcm", "voc"]
+)
 @pytest.mark.parametrize("share", [0.3, 0.8])
 def test_what_is_cut_short_is_refused(name, share):
     data = encode(*CASES[name])
@@ -206,9 +210,20 @@ def test_what_is_cut_short_is_refused(name, share):
         decoding.decode(data[: int(len(data) * share)])
 
 
-@pytest.mark.parametrize("name", ["m4a", "wma", "avi"])
+@pytest.mark.parametrize("name", ["m4a", "wma", "avi", "flv", "tta", "voc"])
 def test_a_second_recording_behind_the_first_is_not_lost_in_silence(name):
     data = encode(*CASES[name])
+    with pytest.raises(decoding.AudioError, match=f"another begins at byte {len(data)}"):
+        decoding.decode(data + data)
+
+
+def test_8svx():
+    stream = io.BytesIO()
+    soundfile.write(stream, tones(), RATE, format="SVX", subtype="PCM_S8")
+    data = stream.getvalue()
+    np.testing.assert_allclose(decoding.decode_channels(data)[0], tones(), atol=0.01)
+    with pytest.raises(decoding.AudioError, match="cut short"):
+        decoding.decode(data[: len(data) // 2])
     with pytest.raises(decoding.AudioError, match=f"another begins at byte {len(data)}"):
         decoding.decode(data + data)
 
