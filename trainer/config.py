@@ -143,7 +143,12 @@ class Config:
         lower_bound=0, upper_bound=1,
     )  # fmt: skip
     workers: int = _setting(
-        2, "integer", "Dynamic mixing: threads.", free=True, lower_bound=1, upper_bound=256
+        2,
+        "integer",
+        "Dynamic mixing: threads. On JAX and PyTorch, only two or more mix ahead of the step.",
+        free=True,
+        lower_bound=1,
+        upper_bound=256,
     )
     epochs: int = _setting(
         50, "integer", "Number of epochs; a run may be resumed with more.", free=True, lower_bound=1

@@ -20,8 +20,6 @@ import soxr
 from pipeline import plan, schema
 from trainer.data import acoustics, clean_utterances, sparse
 
-_MAX_PIECES = 8
-
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -140,7 +138,7 @@ class Mixer:
         factor = 1 + random.uniform(-settings.speed, settings.speed) if settings.speed else 1.0
         needed = math.ceil(settings.num_samples * factor) + (16 if settings.speed else 0)
         pieces: list[np.ndarray] = []
-        for _ in range(_MAX_PIECES):
+        while needed > 0:
             # Every second of a speaker's speech is equally likely.
             number = own[self._shares[speaker].searchsorted(random.random(), side="right")]
             samples = self.store.samples[number]
@@ -152,8 +150,6 @@ class Mixer:
             piece *= np.float32(10 ** ((plan.TARGET_LEVEL_DB - level_db) / 20) / schema.FULL_SCALE)
             pieces.append(piece)
             needed -= len(piece)
-            if needed <= 0:
-                break
         voice = np.concatenate(pieces)
         if factor != 1:
             # Treat the voice as recorded at another sample rate.

@@ -178,7 +178,7 @@ def test_speed_does_not_change_the_level():
     np.testing.assert_allclose(levels, plan.TARGET_LEVEL_DB, atol=1.8)
 
 
-def test_short_utterances_follow_one_another_and_silence_fills_up():
+def test_short_utterances_follow_one_another():
     rng = np.random.default_rng(1)
     waveforms = [0.1 * rng.uniform(-1, 1, 1500) for _ in range(4)]
     mixer = _mixer(_store(waveforms, "aabb"), num_samples=8000, max_snr_db=0.0)
@@ -186,9 +186,10 @@ def test_short_utterances_follow_one_another_and_silence_fills_up():
         for voice in mixer.mixture(number)[0]:
             assert np.abs(voice[-100:]).max() > 0
             assert abs(features.active_level_db(voice) - plan.TARGET_LEVEL_DB) < 0.3
-    mixer = _mixer(_store(waveforms, "aabb"), num_samples=16000)
+    # However many it takes; the first starts within its first half.
+    mixer = _mixer(_store(waveforms, "aabb"), num_samples=48000)
     for voice in mixer.mixture(0)[0]:
-        assert not voice[8 * 1500 :].any()
+        assert voice[-100:].any()
 
 
 def test_noise_lies_as_far_below_as_asked():
