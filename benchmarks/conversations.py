@@ -22,8 +22,7 @@ from benchmarks import measure
 from export import pretrained, separate
 from export.evaluation import dataset_mixtures, scoring, turn_taking
 from export.separation import loading
-from pipeline import cli, features, plan, schema
-from pipeline.audio import decoding
+from pipeline import cli, features, inspection, plan, schema
 from pipeline.corpora import corpus
 
 RATE = schema.DEFAULT_SAMPLE_RATE
@@ -119,8 +118,7 @@ def _people() -> dict[str, dict[str, list[list[np.ndarray]]]]:
         speakers: dict[str, dict[str, list[np.ndarray]]] = {"f": {}, "m": {}}
         for utterance in read.utterances:
             if utterance.sex and (not split or utterance.split == split):
-                samples, rate = decoding.decode(pathlib.Path(utterance.path).read_bytes())
-                samples = decoding.resample(samples, rate, RATE)
+                samples = inspection.read_speech(utterance.path, RATE)
                 gain_db = plan.TARGET_LEVEL_DB - features.active_level_db(samples)
                 own = speakers[utterance.sex].setdefault(utterance.speaker, [])
                 own.append(samples * np.float32(10 ** (gain_db / 20)))

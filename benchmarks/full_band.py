@@ -7,8 +7,6 @@ recordings at 16 kHz or more. It separates them as `export.separate` does, in th
 and in full.
 """
 
-import pathlib
-
 import numpy as np
 from absl import flags
 
@@ -16,8 +14,8 @@ from benchmarks import measure
 from export import pretrained, separate
 from export.evaluation import metrics
 from export.separation import loading
-from pipeline import cli, features, plan
-from pipeline.audio import decoding
+from models import upper_band
+from pipeline import cli, features, inspection, plan
 from pipeline.corpora import corpus
 
 RATE = 16000
@@ -80,7 +78,7 @@ def score(voices: np.ndarray, found: np.ndarray) -> dict[str, float]:
     matrix = metrics.si_sdr_matrix(voices, found)
     found = found[metrics.best_permutation(matrix)]
     pairs = list(zip(voices, found, strict=True))
-    true, high = above(voices), above(found)
+    true, high = upper_band.above(voices), upper_band.above(found)
     energy = [float(np.square(part.sum(axis=0), dtype=np.float64).sum()) for part in (high, true)]
     return {
         "SI-SDR, dB": float(np.diag(metrics.si_sdr_matrix(voices, found)).mean()),
@@ -91,19 +89,11 @@ def score(voices: np.ndarray, found: np.ndarray) -> dict[str, float]:
     }
 
 
-def above(signals: np.ndarray) -> np.ndarray:
-    """Returns what a model at 8 kHz cannot hear of signals `[source, sample]` at 16 kHz."""
-    low = decoding.resample(signals.T, RATE, RATE // 2)
-    heard = decoding.resample(low, RATE // 2, RATE).T[:, : signals.shape[1]]
-    return signals[:, : heard.shape[1]] - heard
-
-
 def _people() -> dict[str, list[np.ndarray]]:
     people: dict[str, list[np.ndarray]] = {}
     for utterance in corpus.read(flags.FLAGS.input_dir, flags.FLAGS.manifest).utterances:
-        samples, rate = decoding.decode(pathlib.Path(utterance.path).read_bytes())
-        cli.require(rate >= RATE, f"{utterance.path} has {rate} Hz; {RATE} are needed")
-        people.setdefault(utterance.speaker, []).append(decoding.resample(samples, rate, RATE))
+        samples = inspection.read_speech(utterance.path, RATE, least=RATE)
+        people.setdefault(utterance.speaker, []).append(samples)
     cli.require(len(people) > 1, "two speakers are needed")
     return people
 

@@ -9,6 +9,7 @@ by `trainer.upper_band`.
 import numpy as np
 
 from pipeline import features, schema
+from pipeline.audio import decoding
 
 # Band edges in Hz for a model at 8,000 Hz; they scale with the model's sample rate.
 _EDGES = (60, 300, 600, 1000, 1500, 2000, 2500, 3000, 3400, 3700, 3950)
@@ -33,6 +34,14 @@ CAUSAL_WEIGHTS = np.array(
         (-0.25, 0.15, 0.12, -0.12, 0.18, 0.12, 0.1, 0.18, -0.17, -0.16),
     )
 )
+
+
+def above(signals: np.ndarray) -> np.ndarray:
+    """Returns what a model at 8 kHz cannot hear of signals `[source, sample]` at 16 kHz."""
+    rate = schema.DEFAULT_SAMPLE_RATE
+    heard = decoding.resample(decoding.resample(signals.T, 2 * rate, rate), rate, 2 * rate).T
+    length = min(heard.shape[1], signals.shape[1])
+    return signals[:, :length] - heard[:, :length]
 
 
 def band_powers(voices: np.ndarray) -> np.ndarray:

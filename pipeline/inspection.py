@@ -118,6 +118,21 @@ def read(path: str, rate: int, notes: list[str] | None = None) -> Recording | co
         raise errors.UserError(f"{path}: {error}") from error
 
 
+def read_speech(path: str, rate: int, least: int = 0) -> np.ndarray:
+    """Returns a recording at a sample rate (Hz), float32 `[sample]`.
+
+    Raises:
+        UserError: it cannot be read, or its file has fewer than `least` samples a second.
+    """
+    try:
+        samples, file_rate = decoding.decode(storage.read_bytes(path))
+    except (decoding.AudioError, limits.MissingDecoderError) as error:
+        raise errors.UserError(f"{path}: {error}") from error
+    if file_rate < least:
+        raise errors.UserError(f"{path} has {file_rate} Hz; {least} are needed")
+    return decoding.resample(samples, file_rate, rate)
+
+
 def rejection(path: str, error: storage.ReadError) -> corpus.Rejection:
     """Returns the rejection of a bad file; raises the error if the file is not the cause."""
     if error.cause is not storage.Cause.FILE:

@@ -25,7 +25,7 @@ import numpy as np
 from absl import flags, logging
 
 from models import speaker
-from pipeline import cli, features, virtual_speakers
+from pipeline import cli, features, inspection, virtual_speakers
 from pipeline.corpora import corpus
 
 _MANIFESTS = flags.DEFINE_multi_string("manifest", [], "CSV file of recordings: path, speaker, …")
@@ -63,6 +63,8 @@ def main(arguments: list[str]) -> None:
     for flag in (_MANIFESTS, _SEPARATOR, _OUTPUT):
         if not flag.value:
             raise flags.Error(f"--{flag.name} is needed")
+    folder = pathlib.Path(_OUTPUT.value).parent
+    cli.require(folder.is_dir(), f"--output: there is no folder {folder}; make it first")
     rng = np.random.default_rng(_SEED.value)
     people = read(_MANIFESTS.value, "train")
     strangers = read(_MANIFESTS.value, "valid")
@@ -82,15 +84,12 @@ def main(arguments: list[str]) -> None:
 
 def read(manifests: list[str], split: str) -> Recordings:
     """Reads the recordings of a split by speaker, float32 `[sample]` at 8 kHz and −26 dB."""
-    from pipeline.audio import decoding
-
     table = corpus.read(manifests=manifests)
     split_of = corpus.assign_splits(table.utterances, valid_fraction=0)
     people: Recordings = {}
     for utterance in table.utterances:
         if split_of[utterance.speaker] == split:
-            samples, rate = decoding.decode(pathlib.Path(utterance.path).read_bytes())
-            samples = decoding.resample(samples, rate, speaker.RATE)
+            samples = inspection.read_speech(utterance.path, speaker.RATE)
             if len(samples) >= speaker.RATE // 2 and samples.any():
                 gain = 10 ** ((_LEVEL_DB - features.active_level_db(samples)) / 20)
                 people.setdefault(utterance.speaker, []).append((gain * samples).astype(np.float32))
@@ -404,7 +403,7 @@ def train_overlap(
         for pick in picks:
             first = int(rng.integers(len(train[pick][1]) - length + 1))
             part = train[pick][0][first : first + length]
-            # Vary the level and the spectral shape.
+            # Vary the level.
             values.append(part + np.float32(0))
             values[-1][:, : speaker.NUM_FEATURES] += rng.normal(0, 0.2)
             labels.append(train[pick][1][first : first + length, np.newaxis])

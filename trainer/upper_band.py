@@ -8,13 +8,11 @@ each voice's true share above the model's band to the levels of the voices below
 separator's estimates and of the true voices. It takes a few minutes.
 """
 
-import pathlib
-
 import numpy as np
 from absl import flags, logging
 
 from models import upper_band
-from pipeline import cli, features, schema
+from pipeline import cli, features, inspection, schema
 from pipeline.audio import decoding
 from pipeline.corpora import corpus
 
@@ -39,12 +37,12 @@ def main(arguments: list[str]) -> None:
     for flag in (_RECORDINGS, _SEPARATOR):
         if not flag.value:
             raise flags.Error(f"--{flag.name} is needed")
+    people = _people(_RECORDINGS.value)
     import tensorflow as tf
 
     module = tf.saved_model.load(_SEPARATOR.value)
     run = module.signatures["serving_default"]
     rng = np.random.default_rng(_SEED.value)
-    people = _people(_RECORDINGS.value)
     # The voices, and below the separator's band as they are and as it finds them.
     cases = []
     for _ in range(_PAIRS.value):
@@ -65,10 +63,9 @@ def main(arguments: list[str]) -> None:
 def _people(folder: str) -> dict[str, list[np.ndarray]]:
     people: dict[str, list[np.ndarray]] = {}
     for utterance in corpus.read([folder]).utterances:
-        samples, rate = decoding.decode(pathlib.Path(utterance.path).read_bytes())
-        cli.require(rate >= _RATE, f"{utterance.path} has {rate} Hz; {_RATE} are needed")
-        samples = decoding.resample(samples, rate, _RATE)
+        samples = inspection.read_speech(utterance.path, _RATE, least=_RATE)
         people.setdefault(utterance.speaker, []).append(samples)
+    cli.require(len(people) > 1, f"{folder} has fewer than two speakers")
     logging.info("%d speakers", len(people))
     return people
 
@@ -100,12 +97,8 @@ def example(
     if causal:
         # A stream only knows complete frames: half a frame and the ramp of one hop earlier.
         levels = np.pad(levels, ((0, 0), (_LATE, 0), (0, 0)), "edge")[:, :-_LATE]
-    low = decoding.resample(voices.T, _RATE, schema.DEFAULT_SAMPLE_RATE)
-    heard = decoding.resample(low, schema.DEFAULT_SAMPLE_RATE, _RATE).T
-    length = min(heard.shape[1], voices.shape[1])
-    high = voices[:, :length] - heard[:, :length]
     # At the doubled rate, every second frame is centred on the same time.
-    power = np.square(np.abs(features.stft(high))).sum(axis=2)[:, ::2]
+    power = np.square(np.abs(features.stft(upper_band.above(voices)))).sum(axis=2)[:, ::2]
     frames = min(power.shape[1], levels.shape[1])
     power, levels = power[:, :frames], levels[:, :frames]
     total = power.sum(axis=0)

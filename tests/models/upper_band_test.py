@@ -48,3 +48,12 @@ def test_means_are_over_their_spans():
         for index, span in enumerate(upper_band.SPANS):
             mean = powers[:, max(0, k - span // 2) : k + span // 2 + 1].mean(axis=1)
             np.testing.assert_allclose(found[:, k, index], np.log10(mean), atol=1e-9)
+
+
+def test_above_keeps_what_a_model_at_8_khz_cannot_hear():
+    time = np.arange(16000) / 16000
+    tones = np.stack([np.sin(2 * np.pi * hertz * time) for hertz in (1000, 6000)])
+    inner = slice(2000, -2000)
+    low, high = upper_band.above(tones.astype(np.float32))[:, inner]
+    assert np.abs(low).max() < 1e-3
+    np.testing.assert_allclose(high, tones[1, inner], atol=1e-3)

@@ -158,3 +158,16 @@ def test_what_was_assumed_is_noted(tmp_path):
     facts = inspection.inspect(utterance(path), RATE)
     assert facts.num_samples == RATE
     assert ["leaves the length open" in note for note in facts.notes] == [True]
+
+
+def test_speech_is_read_at_a_rate_or_the_file_is_named(tmp_path):
+    samples = noise()
+    path = write(tmp_path, samples)
+    assert len(inspection.read_speech(str(path), RATE // 2)) == len(samples) // 2
+    with pytest.raises(errors.UserError, match=rf"a\.wav has {RATE} Hz; 48000 are needed"):
+        inspection.read_speech(str(path), RATE, least=48000)
+    for name, content in (("text.wav", b"no audio at all"), ("gone.wav", None)):
+        if content:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(errors.UserError, match=name):
+            inspection.read_speech(str(tmp_path / name), RATE)

@@ -3,8 +3,10 @@
 import types
 
 import numpy as np
+import pytest
 
 from models import speaker
+from pipeline import errors
 from trainer import speaker_embedding
 
 
@@ -45,6 +47,15 @@ def test_the_file_holds_all_that_the_networks_need(tmp_path, monkeypatch):
     embedding = networks.embed(speaker.features(people["A"][0]))
     assert embedding.shape == networks.spread.shape
     assert np.isfinite(embedding).all()
+
+
+def test_a_missing_output_folder_is_told_before_the_training(tmp_path, monkeypatch):
+    values = {"MANIFESTS": ["m"], "SEPARATOR": "s", "OUTPUT": str(tmp_path / "missing" / "x.npz")}
+    for name, value in values.items():
+        flag = types.SimpleNamespace(name=name, value=value)
+        monkeypatch.setattr(speaker_embedding, f"_{name}", flag)
+    with pytest.raises(errors.UserError, match=r"there is no folder .*missing; make it first"):
+        speaker_embedding.main([])
 
 
 def test_the_network_in_numpy_is_that_of_keras():
