@@ -46,7 +46,8 @@ def _train(
     config: config_lib.Config, info: dataset.DatasetInfo, folder: run_folder.RunFolder
 ) -> run_folder.State:
     """Runs the training in a locked folder; see `train`."""
-    scope, replicas = devices.use_all()
+    assert config.batch_size
+    scope, replicas = devices.use_all(config.batch_size)
     keras.utils.set_random_seed(config.seed)
     with scope():
         model = make_learner(config, info, replicas)

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from pipeline.io import cores
+from trainer import config as config_lib
 
 _CPUINFO = pathlib.Path("/proc/cpuinfo")
 
@@ -46,17 +47,31 @@ def emulates_bfloat16(cpuinfo: pathlib.Path = _CPUINFO) -> bool:
     return bool(known) and not known & {"amx_bf16", "avx512_bf16", "bf16"}
 
 
-def use_all() -> tuple[Callable[[], contextlib.AbstractContextManager[Any]], int]:
+def use_all(
+    batch_size: int,
+) -> tuple[Callable[[], contextlib.AbstractContextManager[Any]], int]:
     """Spreads each batch over all GPUs.
+
+    Args:
+        batch_size: number of windows in a batch.
 
     Returns:
         A function that gives the scope for making models, and the number of replicas. Each replica
         computes the loss of a part of the batch and the gradients are summed. The number is 1 on
         JAX, which computes as if there were one device, and on PyTorch, which uses one device.
+
+    Raises:
+        SettingsError: on JAX, the GPUs cannot share a batch equally.
     """
-    if _count("gpu") < 2:
+    count = _count("gpu")
+    if count < 2:
         return contextlib.nullcontext, 1
     if keras.backend.backend() == "jax":
+        if batch_size % count:
+            raise config_lib.SettingsError(
+                f"--batch_size={batch_size} must be a multiple of the {count} GPUs that share a "
+                "batch"
+            )
         keras.distribution.set_distribution(
             keras.distribution.DataParallel(auto_shard_dataset=False)
         )

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from pipeline import errors
 from trainer.run import devices
 
 _STEP = """
@@ -34,7 +35,7 @@ else:
     assert len(keras.distribution.list_devices("cpu")) == count
 devices._count = lambda kind: count
 
-scope, replicas = devices.use_all()
+scope, replicas = devices.use_all(4)
 rng = np.random.default_rng(0)
 with scope():
     network = registry.create("ffn", units=6)
@@ -63,7 +64,14 @@ def test_pytorch_is_asked_itself_since_keras_does_not_list_its_devices(monkeypat
     monkeypatch.setattr(keras.distribution, "list_devices", None)
     assert devices.has_gpu() == found
     assert devices.describe().startswith("1 GPU" if found else "CPU (")
-    assert devices.use_all()[1] == 1
+    assert devices.use_all(4)[1] == 1
+
+
+def test_jax_shares_a_batch_equally(monkeypatch):
+    monkeypatch.setattr(devices, "_count", lambda kind: 3)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(errors.UserError, match="--batch_size=8 must be a multiple of the 3 GPUs"):
+        devices.use_all(8)
 
 
 @pytest.mark.parametrize(
