@@ -64,5 +64,6 @@ def dumps(value: Any, *, indent: int | None = None) -> str:
 def _line(error: BaseException) -> str:
     """Rewrites msgspec's message as `split.shards[0].bytes: expected int >= 0`."""
     reason, _, place = str(error).replace("`", "").partition(" - at $")
-    reason = reason[:1].lower() + reason[1:160]
-    return f"{place.lstrip('.')[:80]}: {reason}" if place else reason
+    if not reason.startswith("JSON"):
+        reason = reason[:1].lower() + reason[1:]
+    return f"{place.lstrip('.')[:80]}: {reason[:160]}" if place else reason[:160]

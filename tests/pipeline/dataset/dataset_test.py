@@ -115,6 +115,12 @@ def refused(folder, reason):
     ownership.refuse_others(str(folder))
 
 
+def test_json_keeps_its_capitals(tmp_path):
+    finish(tmp_path)
+    (tmp_path / schema.INFO_FILE).write_text("{x")
+    refused(tmp_path, r"dataset_info\.json is damaged: JSON is malformed: .*")
+
+
 def test_a_missing_info_is_named(tmp_path):
     finish(tmp_path)
     (tmp_path / schema.INFO_FILE).unlink()
