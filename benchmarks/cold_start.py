@@ -47,8 +47,7 @@ for number, voice in enumerate(voices):
 
 
 def main(arguments: list[str]) -> None:
-    if arguments:
-        raise flags.Error(f"unexpected argument {arguments[0]!r}")
+    cli.no_arguments(arguments)
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         recording = pathlib.Path(folder) / "three_seconds.wav"
         _write(recording)

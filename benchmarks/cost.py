@@ -34,8 +34,7 @@ _T = TypeVar("_T")
 
 
 def main(arguments: list[str]) -> None:
-    if arguments:
-        raise flags.Error(f"unexpected argument {arguments[0]!r}")
+    cli.no_arguments(arguments)
     measure.use_one_core()
     about: dict[str, Any] = {}
     utterances = corpus.read(_FOLDERS.value, _MANIFESTS.value).utterances

@@ -40,8 +40,7 @@ _CODES = 13_000
 
 
 def main(arguments: list[str]) -> None:
-    if arguments:
-        raise flags.Error(f"unexpected argument {arguments[0]!r}")
+    cli.no_arguments(arguments)
     figures: dict[str, list[float]] = {}
     facts: dict[str, Any] = {"records of a shard": _RECORDS.value, "latency, s": _LATENCY.value}
     for count in map(int, _SHARDS.value):

@@ -51,8 +51,7 @@ _LONG = 0.6  # G multiply-adds per second of audio
 
 
 def main(arguments: list[str]) -> None:
-    if arguments:
-        raise flags.Error(f"unexpected argument {arguments[0]!r}")
+    cli.no_arguments(arguments)
     if _MINUTES.value and not _DATA_DIR.value:
         raise flags.Error("--minutes needs --data_dir")
     from models import registry

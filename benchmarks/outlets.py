@@ -35,8 +35,7 @@ _RUN = flags.DEFINE_string("run", "", "Used by the command itself: the format to
 
 
 def main(arguments: list[str]) -> None:
-    if arguments:
-        raise flags.Error(f"unexpected argument {arguments[0]!r}")
+    cli.no_arguments(arguments)
     measure.use_one_core()
     if _RUN.value:
         _run(_RUN.value)

@@ -36,8 +36,7 @@ _OF_A_SHARD = 1000
 
 
 def main(arguments: list[str]) -> None:
-    if arguments:
-        raise flags.Error(f"unexpected argument {arguments[0]!r}")
+    cli.no_arguments(arguments)
     figures: dict[str, list[float]] = {}
     facts: dict[str, Any] = {}
     jobs = [(measure_one, count, "") for count in map(int, _UTTERANCES.value)]

@@ -45,8 +45,7 @@ _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/preprocess.js
 
 
 def main(arguments: list[str]) -> None:
-    if arguments:
-        raise flags.Error(f"unexpected argument {arguments[0]!r}")
+    cli.no_arguments(arguments)
     utterances = corpus.read(_FOLDERS.value, _MANIFESTS.value).utterances
     once = baselines.pair(utterances)
     pairs = once * _TIMES.value

@@ -39,8 +39,7 @@ _PROGRAMS = {
 
 
 def main(arguments: list[str]) -> None:
-    if arguments:
-        raise flags.Error(f"unexpected argument {arguments[0]!r}")
+    cli.no_arguments(arguments)
     curves = {}
     for name, program in _PROGRAMS.items():
         with tempfile.TemporaryDirectory(prefix="quality-") as folder:

@@ -45,8 +45,7 @@ _WITHOUT = ", without start-up"
 
 
 def main(arguments: list[str]) -> None:
-    if arguments:
-        raise flags.Error(f"unexpected argument {arguments[0]!r}")
+    cli.no_arguments(arguments)
     cores = available_cores()
     numbers = sorted(set(map(int, _PARALLELISM.value)) or {1, cores})
     utterances = corpus.read(_FOLDERS.value, _MANIFESTS.value).utterances

@@ -43,8 +43,7 @@ _PER_SHARD = 500
 
 
 def main(arguments: list[str]) -> None:
-    if arguments:
-        raise flags.Error(f"unexpected argument {arguments[0]!r}")
+    cli.no_arguments(arguments)
     sizes = [int(size) for size in _UTTERANCES.value]
     facts: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="benchmark-", dir=_FOLDER.value) as folder:

@@ -42,8 +42,7 @@ _SPEED, _LATENCY = "times real time", "s"
 
 
 def main(arguments: list[str]) -> None:
-    if arguments:
-        raise flags.Error(f"unexpected argument {arguments[0]!r}")
+    cli.no_arguments(arguments)
     from models import registry
 
     cores = [int(n) for n in _CORES.value or sorted({1, available_cores()})]

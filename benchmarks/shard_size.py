@@ -32,8 +32,7 @@ _SAVE = flags.DEFINE_bool("save", False, "Write benchmarks/results/shard_size.js
 
 
 def main(arguments: list[str]) -> None:
-    if arguments:
-        raise flags.Error(f"unexpected argument {arguments[0]!r}")
+    cli.no_arguments(arguments)
     facts: dict[str, Any] = {}
     counts: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -95,8 +95,7 @@ class Case:
 
 
 def main(arguments: list[str]) -> None:
-    if arguments:
-        raise flags.Error(f"unexpected argument {arguments[0]!r}")
+    cli.no_arguments(arguments)
     for given, known in (
         (_VARIANTS.value, _TITLES),
         (_NETWORKS.value, _NETWORKS_KNOWN),

@@ -44,8 +44,7 @@ _NETWORKS: dict[str, dict[str, Any]] = {
 
 
 def main(arguments: list[str]) -> None:
-    if arguments:
-        raise flags.Error(f"unexpected argument {arguments[0]!r}")
+    cli.no_arguments(arguments)
     measure.use_one_core()
     if _ONE.value:
         folder, _, hops = _ONE.value.rpartition(":")

@@ -22,8 +22,7 @@ _PLACE = re.compile(r"<!-- (\w+)(?:: ([^>]*?))? -->\n.*?<!-- end of \1(?:: \2)? 
 
 
 def main(arguments: list[str]) -> None:
-    if arguments:
-        raise flags.Error(f"unexpected argument {arguments[0]!r}")
+    cli.no_arguments(arguments)
     page = pathlib.Path(_PAGE.value)
     results = {
         path.stem: json.loads(path.read_text(encoding="utf-8"))

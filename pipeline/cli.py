@@ -228,6 +228,12 @@ def require(condition: object, message: str) -> None:
         raise errors.UserError(message)
 
 
+def no_arguments(arguments: Sequence[str]) -> None:
+    """Raises `flags.Error` if the command line has anything but flags."""
+    if arguments:
+        raise flags.Error(f"unexpected argument {arguments[0]!r}; only flags are taken")
+
+
 def report(error: errors.UserError | OSError) -> None:
     """Prints one line on stderr, for a command that continues after an error."""
     _complain(error, errors.explain_os_error(error) if isinstance(error, OSError) else str(error))

@@ -227,8 +227,7 @@ def _define_flags() -> None:
 def main(arguments: list[str]) -> None:
     """Runs the command."""
     given: Any = flags.FLAGS
-    if arguments:
-        raise flags.Error(f"unexpected argument {arguments[0]!r}")
+    cli.no_arguments(arguments)
     if not given.output_dir:
         raise flags.Error("--output_dir is needed, the folder of the copies")
     if not given.input_dir and not given.manifest:

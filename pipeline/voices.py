@@ -190,8 +190,7 @@ def _define_flags() -> None:
 
 def main(arguments: list[str]) -> None:
     """Runs the command."""
-    if arguments:
-        raise flags.Error(f"unexpected argument {arguments[0]!r}")
+    cli.no_arguments(arguments)
     if not flags.FLAGS.output_dir:
         raise flags.Error("--output_dir is needed, the folder of the corpus")
     num_speakers = flags.FLAGS.num_speakers + flags.FLAGS.num_test_speakers

@@ -29,7 +29,6 @@ def clustering_loss(
 
     Returns:
         error and weight (sum of the bins' weights), float32 `[batch]`.
-        error and weight (sum of the bins' weights), float32 `[batch]`.
     """
     weights = _flat(ops.cast(weights, "float32"), 1)
     total = ops.sum(weights, axis=(1, 2))

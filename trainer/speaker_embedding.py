@@ -58,8 +58,7 @@ Separate = Callable[[np.ndarray], np.ndarray]
 
 def main(arguments: list[str]) -> None:
     """Runs the command after its flags are parsed."""
-    if arguments:
-        raise flags.Error(f"what does {' '.join(arguments)} mean? Only flags are taken")
+    cli.no_arguments(arguments)
     for flag in (_MANIFESTS, _SEPARATOR, _OUTPUT):
         if not flag.value:
             raise flags.Error(f"--{flag.name} is needed")

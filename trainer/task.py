@@ -23,8 +23,7 @@ config.define_flags()
 
 def main(arguments: list[str]) -> None:
     """Runs the command after its flags are parsed."""
-    if arguments:
-        raise flags.Error(f"what does {' '.join(arguments)} mean? Only flags are taken")
+    cli.no_arguments(arguments)
     settings = config.Config.from_flags(flags.FLAGS)
     if not settings.data_dir:
         raise flags.Error("--data_dir: name the folder of a dataset")

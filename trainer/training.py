@@ -142,7 +142,7 @@ def make_learner(
     Args:
         config: all settings, resolved.
         info: info of the dataset.
-        replicas: see `learner.MaskLearner`.
+        replicas: see `training_models.MaskLearner`.
     """
     settings = config.network_settings()
     settings["num_outputs"] = config.num_outputs(info.num_sources)

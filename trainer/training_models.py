@@ -11,7 +11,50 @@ from trainer import losses, metrics, objectives
 Tensor = Any
 
 
-class MaskLearner(keras.Model):
+class _Learner(keras.Model):
+    """A separator and its loss: the error over the weight of a batch, both from `_error`.
+
+    Args:
+        model: separator to train.
+        replicas: see `MaskLearner`.
+    """
+
+    def __init__(self, model: separator.Separator, replicas: int) -> None:
+        super().__init__(dtype="float32")
+        self.separator = model
+        self.replicas = replicas
+        # Keras averages over batches; this mean is weighted by the weight of the loss.
+        self.mean_loss = keras.metrics.Mean(name="loss")
+
+    def build(self, input_shape: Any = None) -> None:
+        if not self.separator.built:
+            self.separator.build(None)
+        self.built = True
+
+    def _error(self, x: dict[str, Tensor], y_pred: Any) -> tuple[Tensor, Tensor]:
+        """Returns error and weight of the loss, `[batch]`."""
+        raise NotImplementedError
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor:
+        error, weight = self._error(x, y_pred)
+        return ops.sum(error) / (ops.sum(weight) + 1e-12) / self.replicas
+
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict[str, Tensor]:
+        error, weight = self._error(x, y_pred)
+        self.mean_loss.update_state(_ratio(error, weight), weight)
+        return {"loss": self.mean_loss.result()}
+
+
+class MaskLearner(_Learner):
     """A separator trained with a loss on its masks, against the ideal masks of the dataset.
 
     `fit` takes the dataset from `trainer.data.stored_windows.windows`.
@@ -33,19 +76,10 @@ class MaskLearner(keras.Model):
     def __init__(
         self, model: separator.Separator, target: str, assignment: str, replicas: int = 1
     ) -> None:
-        super().__init__(dtype="float32")
-        self.separator = model
+        super().__init__(model, replicas)
         self.target = target
         self.fixed = assignment == "fixed"
-        self.replicas = replicas
-        # Keras averages over batches; these means are weighted by the weight of the loss.
-        self.mean_loss = keras.metrics.Mean(name="loss")
         self.mask_accuracy = keras.metrics.Mean(name="mask_accuracy")
-
-    def build(self, input_shape: Any = None) -> None:
-        if not self.separator.built:
-            self.separator.build(None)
-        self.built = True
 
     def call(self, inputs: dict[str, Tensor], training: bool | None = None) -> Tensor:
         return self.separator.masks(inputs["log_magnitude"], training=training)
@@ -59,30 +93,18 @@ class MaskLearner(keras.Model):
             y_pred, self._targets(x), _magnitude(x), x["frame_mask"], fixed=self.fixed
         )
 
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> Tensor:
-        error, weight = self._error(x, y_pred)
-        return ops.sum(error) / (ops.sum(weight) + 1e-12) / self.replicas
-
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict[str, Tensor]:
-        error, weight = self._error(x, y_pred)
-        self.mean_loss.update_state(_ratio(error, weight), weight)
+        loss = super().compute_metrics(x, y, y_pred)
         agreed, counted = metrics.mask_agreement(
             y_pred, self._targets(x), _magnitude(x), x["frame_mask"], fixed=self.fixed
         )
         self.mask_accuracy.update_state(_ratio(agreed, counted), counted)
-        return {"loss": self.mean_loss.result(), "mask_accuracy": self.mask_accuracy.result()}
+        return {**loss, "mask_accuracy": self.mask_accuracy.result()}
 
 
-class MixtureLearner(keras.Model):
+class MixtureLearner(_Learner):
     """A separator trained with any loss, on mixtures whose STFT is computed on the device.
 
     `fit` takes `trainer.data.dynamic_mixing.Batches`, or `trainer.data.stored_windows.windows` with
@@ -103,39 +125,15 @@ class MixtureLearner(keras.Model):
     def __init__(
         self, model: separator.Separator, objective: objectives.Objective, replicas: int = 1
     ) -> None:
-        super().__init__(dtype="float32")
-        self.separator = model
+        super().__init__(model, replicas)
         self.objective = objective
-        self.replicas = replicas
-        self.mean_loss = keras.metrics.Mean(name="loss")
-
-    def build(self, input_shape: Any = None) -> None:
-        if not self.separator.built:
-            self.separator.build(None)
-        self.built = True
 
     def call(self, inputs: dict[str, Tensor], training: bool | None = None) -> dict[str, Tensor]:
         return self.objective.outputs(self.separator, objectives.Mixtures.of(inputs), training)
 
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> Tensor:
+    def _error(self, x: dict[str, Tensor], y_pred: Any) -> tuple[Tensor, Tensor]:
         mixtures = objectives.Mixtures.of(x)
-        error, weight = self.objective.error(y_pred, mixtures, self.separator.network)
-        return ops.sum(error) / (ops.sum(weight) + 1e-12) / self.replicas
-
-    def compute_metrics(
-        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
-    ) -> dict[str, Tensor]:
-        mixtures = objectives.Mixtures.of(x)
-        error, weight = self.objective.error(y_pred, mixtures, self.separator.network)
-        self.mean_loss.update_state(_ratio(error, weight), weight)
-        return {"loss": self.mean_loss.result()}
+        return self.objective.error(y_pred, mixtures, self.separator.network)
 
 
 class WholeMixtures(keras.Model):

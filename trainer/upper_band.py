@@ -32,8 +32,7 @@ _LATE = 3
 
 def main(arguments: list[str]) -> None:
     """Runs the command after its flags are parsed."""
-    if arguments:
-        raise flags.Error(f"what does {' '.join(arguments)} mean? Only flags are taken")
+    cli.no_arguments(arguments)
     for flag in (_RECORDINGS, _SEPARATOR):
         if not flag.value:
             raise flags.Error(f"--{flag.name} is needed")

@@ -131,7 +131,7 @@ def test_both_backends_take_the_same_steps(small_dataset, tmp_path):
         (("--data_dir=DATA", "--model_dir=x", "--batch_size=0"), 2, "batch_size"),
         (("--data_dir=DATA", "--model_dir=x", "--epoch=3"), 2, "Unknown command line flag 'epoch'"),
         (("--data_dir=DATA", "--model_dir=x", "--model=nope"), 1, "unknown network 'nope'"),
-        (("--data_dir=DATA", "what"), 2, "Only flags are taken"),
+        (("--data_dir=DATA", "what"), 2, "unexpected argument 'what'; only flags are taken"),
         (("--data_dir=DATA", "--model_dir=x", "--noise_snr_db=9,3"), 2, "takes two numbers"),
         (("--data_dir=DATA", "--model_dir=x", "--learning_rate=nan"), 2, "not a finite number"),
         (

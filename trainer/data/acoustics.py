@@ -120,7 +120,6 @@ def room_response(
     Args:
         random: random number generator.
         seconds: reverberation time.
-        seconds: reverberation time.
         ratio_db: direct-to-reverberant energy ratio, in dB.
         sample_rate: sample rate, in Hz.
 
